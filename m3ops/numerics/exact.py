@@ -1,0 +1,237 @@
+"""The arithmetic of every op, as an executable specification over NumPy or jax.numpy arrays.
+
+An fp32 number is held in a float64 array, and each fp32 operation is a float64 operation whose result is rounded to fp32
+by :func:`round32`, once, where the formula says so. That makes every rounding visible, leaves a compiler nothing to
+contract (an fp32 product is exact in float64), and keeps subnormal numbers where the processor flushes fp32 subnormals to
+zero, as XLA's CPU code does. Rounding float64 to fp32 after +, -, *, / or sqrt equals the fp32 operation, because 53 bits
+are at least 2 * 24 + 2 (Figueroa, "When is double rounding innocuous?", 1995); fma needs :func:`fma`.
+
+m3ops/numerics/README.md states the same rules in prose. Under JAX, 64-bit types have to be enabled around the call.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes  # noqa: F401  (gives NumPy the names of the small dtypes)
+import numpy as np
+
+from m3ops.numerics import constants as c
+from m3ops.numerics.formats import BLOCK, FLOAT32, FORMATS, SCALE_BIAS, SCALE_NAN, Format
+
+Array = Any  # numpy.ndarray or jax.Array; the namespace is the array's own
+
+
+def round32(x: Array) -> Array:
+    """``x`` rounded to the nearest fp32 number, ties to even."""
+    xp = x.__array_namespace__()
+    nearest = x.astype(xp.float32).astype(xp.float64)
+    # The cast may flush subnormal results, so those are placed on their grid of 2**-149 by hand.
+    subnormal = xp.rint(x * 2.0**149) * 2.0**-149
+    return xp.where(xp.abs(x) < 2.0**-126, subnormal, nearest)
+
+
+def fma(a: Array, b: Array, addend: Array) -> Array:
+    """``a * b + addend`` with one rounding: the fp32 fused multiply-add.
+
+    The product is exact in float64. The sum is rounded to odd (an inexact sum gets an odd last bit), after which
+    rounding to fp32 equals rounding the exact sum (Boldo and Melquiond, "Emulation of FMA", 2008).
+    """
+    product = a * b
+    total = product + addend
+    xp = total.__array_namespace__()
+    rest = total - product
+    error = (product - (total - rest)) + (addend - rest)  # TwoSum: product + addend == total + error
+    bits = total.view(xp.int64)
+    make_odd = (error != 0) & ((bits & 1) == 0) & xp.isfinite(total)
+    odd = bits + xp.where((error > 0) == (total > 0), 1, -1)
+    return round32(xp.where(make_odd, odd, bits).view(xp.float64))
+
+
+def bits32(x: Array) -> Array:
+    """The bits of a normal fp32 number (or zero, infinity, NaN) as int32."""
+    xp = x.__array_namespace__()
+    return x.astype(xp.float32).view(xp.int32)
+
+
+def from_bits32(bits: Array) -> Array:
+    """The fp32 number with these int32 bits; normal numbers only."""
+    xp = bits.__array_namespace__()
+    return bits.view(xp.float32).astype(xp.float64)
+
+
+def power_of_two(exponent: Array) -> Array:
+    """``2**exponent`` for integers in -1022..1023."""
+    xp = exponent.__array_namespace__()
+    return ((exponent.astype(xp.int64) + 1023) << 52).view(xp.float64)
+
+
+def at_most(x: Array, bound: float) -> Array:
+    """``min(x, bound)``; NaN stays NaN. (XLA's own minimum may drop it on the CPU.)"""
+    return x.__array_namespace__().where(x > bound, bound, x)
+
+
+def at_least(x: Array, bound: float) -> Array:
+    """``max(x, bound)``; NaN stays NaN."""
+    return x.__array_namespace__().where(x < bound, bound, x)
+
+
+def max_magnitude(x: Array) -> Array:
+    """``max(abs(x))`` along the last axis, which is kept; NaN if there is one: as bits, NaN is the largest of all."""
+    xp = x.__array_namespace__()
+    return xp.max(xp.abs(x).view(xp.int64), axis=-1, keepdims=True).view(xp.float64)
+
+
+def load(x: Array) -> Array:
+    """The numbers in an array of any of :data:`FORMATS`, exactly."""
+    fmt = FORMATS[x.dtype.name]
+    xp = x.__array_namespace__()
+    codes = x.view(getattr(xp, f"uint{fmt.bits}")).astype(xp.int64)
+    magnitude = codes & ((1 << (fmt.bits - 1)) - 1)
+    significand = magnitude & ((1 << fmt.mantissa_bits) - 1)
+    field = magnitude >> fmt.mantissa_bits
+    significand = xp.where(field > 0, significand + (1 << fmt.mantissa_bits), significand)
+    exponent = xp.maximum(field, 1) - fmt.bias - fmt.mantissa_bits
+    number = significand.astype(xp.float64) * power_of_two(exponent)
+    if fmt.inf_code is not None:
+        number = xp.where(magnitude == fmt.inf_code, xp.inf, number)
+    number = xp.where(magnitude > (fmt.max_code if fmt.inf_code is None else fmt.inf_code), xp.nan, number)
+    number = xp.where(codes >> (fmt.bits - 1) > 0, -number, number)
+    return number if fmt.signed_zero else xp.where(codes == fmt.nan_code, xp.nan, number)
+
+
+def encode(x: Array, fmt: Format) -> Array:
+    """``x`` rounded to the nearest number of a format, ties to even, as unsigned integer codes.
+
+    Past the largest finite number: infinity where the format has one, else saturation. NaN gives ``fmt.nan_code``.
+    """
+    xp = x.__array_namespace__()
+    magnitude = xp.abs(x)
+    exponent = ((magnitude.view(xp.int64) >> 52) & 0x7FF) - 1023
+    exponent = xp.clip(exponent, fmt.min_exponent, fmt.max_exponent + 1)
+    # In units of the last place, 2**(exponent - mantissa_bits). A carry into the next binade adds up by itself.
+    units = xp.rint(magnitude * power_of_two(fmt.mantissa_bits - exponent))
+    units = xp.where(units < 2.0 ** (fmt.mantissa_bits + 2), units, 0.0).astype(xp.int64)
+    code = ((exponent - fmt.min_exponent) << fmt.mantissa_bits) + units
+    overflow = (code > fmt.max_code) | (magnitude > fmt.max * 2)
+    code = xp.where(overflow, fmt.max_code if fmt.inf_code is None else fmt.inf_code, code)
+    negative = xp.signbit(x) if fmt.signed_zero else xp.signbit(x) & (code != 0)
+    code = xp.where(negative, code | (1 << (fmt.bits - 1)), code)
+    return xp.where(xp.isnan(x), fmt.nan_code, code).astype(getattr(xp, f"uint{fmt.bits}"))
+
+
+def store(x: Array, dtype: str) -> Array:
+    """``x`` rounded to a dtype of :data:`FORMATS` (given by name)."""
+    return encode(x, FORMATS[dtype]).view(np.dtype(dtype))
+
+
+def swish(gate: Array, alpha: float) -> Array:
+    """``gate * sigmoid(alpha * gate)`` by explicit fp32 fma: the gate factor of SwiGLU-OAI.
+
+    ``sigmoid(z) = 1 / (1 + 2**(n + f))`` with ``n + f = -z * log2(e)``, n an integer and |f| <= 1/2; 2**f by a polynomial,
+    2**n by adding n to the exponent, the reciprocal by an integer seed, one cubic and one quadratic Newton step.
+    """
+    slope, bound = c.sigmoid_constants(alpha)
+    gate = at_least(gate, -bound)
+    y = at_most(gate, bound)
+    shifted = fma(y, slope, c.ROUND_TO_INTEGER)
+    f = fma(y, slope, c.ROUND_TO_INTEGER - shifted)
+    p = fma(f, c.EXP2_POLYNOMIAL[5], c.EXP2_POLYNOMIAL[4])
+    for coefficient in c.EXP2_POLYNOMIAL[3::-1]:
+        p = fma(f, p, coefficient)
+    exp2 = from_bits32(bits32(p) + (bits32(shifted) << 23))
+    d = round32(exp2 + 1.0)
+    r = from_bits32(c.RECIPROCAL_SEED - bits32(d))
+    h = fma(-d, r, 1.0)
+    r = fma(r, fma(h, h, h), r)
+    r = fma(r, fma(-d, r, 1.0), r)
+    return round32(gate * r)
+
+
+def swiglu_oai(gate: Array, up: Array, alpha: float, beta: float, limit: float | None) -> Array:
+    """The fp32 activation ``(gate * sigmoid(alpha * gate)) * (up + beta)`` of clamped inputs. NaN propagates."""
+    if limit is not None:
+        bound = c.float32(limit)
+        gate = at_most(gate, bound)
+        up = at_most(at_least(up, -bound), bound)
+    return round32(swish(gate, alpha) * round32(up + c.float32(beta)))
+
+
+def scale_exponents(amax: Array, rule: str, fmt: Format) -> Array:
+    """E8M0 bytes (as int32) of blocks with these largest magnitudes, from the bits of amax.
+
+    ``"rceil"``: the smallest power of two s with ``amax / s <= fmt.max``. ``"floor"``: ``2**(floor(log2(amax)) - emax)``
+    (OCP MX v1.0, section 6.3), under which the largest values may saturate. Both stop at byte 0, 2**-127.
+    """
+    xp = amax.__array_namespace__()
+    # fmt.max is 1.75 * 2**8 or 1.875 * 2**7: a mantissa above .75 (.875) carries into the exponent.
+    carry = (1 << 23) - 1 - ((fmt.max_code << (23 - fmt.mantissa_bits)) & 0x7FFFFF) if rule == "rceil" else 0
+    exponent = ((bits32(amax) + carry) >> 23) - fmt.max_exponent
+    return xp.where(amax <= c.FLOAT32_MAX, xp.maximum(exponent, 0), SCALE_NAN)
+
+
+def quantize_blocks(x: Array, rule: str, fmt: Format) -> tuple[Array, Array]:
+    """MXFP8 of fp32 numbers: codes of the values and E8M0 bytes, both uint8."""
+    xp = x.__array_namespace__()
+    blocks = x.reshape(*x.shape[:-1], x.shape[-1] // BLOCK, BLOCK)
+    scale = scale_exponents(max_magnitude(blocks), rule, fmt)
+    codes = encode(blocks * power_of_two(SCALE_BIAS - scale), fmt)
+    codes = xp.where(scale == SCALE_NAN, fmt.nan_code, codes).astype(xp.uint8)
+    return codes.reshape(x.shape), scale[..., 0].astype(xp.uint8)
+
+
+def quantize(x: Array, rule: str, fmt: Format) -> tuple[Array, Array]:
+    """MXFP8 of fp32 numbers, the values in their own dtype."""
+    codes, scales = quantize_blocks(x, rule, fmt)
+    return codes.view(np.dtype(fmt.name)), scales
+
+
+def dequantize_blocks(values: Array, scales: Array) -> Array:
+    """``values * 2**(scales - 127)`` rounded to fp32; blocks with scale byte 255 are NaN."""
+    xp = scales.__array_namespace__()
+    scale = xp.where(scales == SCALE_NAN, xp.nan, power_of_two(scales.astype(xp.int64) - SCALE_BIAS))
+    blocks = load(values).reshape(*scales.shape, BLOCK)
+    return round32(blocks * scale[..., None]).reshape(values.shape)
+
+
+def sum_squares(x: Array) -> Array:
+    """Row sums of squares in fp32 that no order of addition can change; shape ``[..., N] -> [..., 1]``.
+
+    Neighbouring squares are added in groups of 8 as a fixed tree. The group sums are scaled by a power of two to below 1,
+    split onto the grids 2**-16 and 2**-33, and added as integers.
+    """
+    xp = x.__array_namespace__()
+    pad = [(0, 0)] * (x.ndim - 1) + [(0, -x.shape[-1] % c.SQUARES_GROUP)]
+    pairs = xp.pad(x, pad).reshape(*x.shape[:-1], -1, c.SQUARES_GROUP // 2, 2)
+    first, second = pairs[..., 0], pairs[..., 1]
+    total = fma(second, second, round32(first * first))
+    while total.shape[-1] > 1:
+        total = round32(total[..., 0::2] + total[..., 1::2])
+    return _sum_exactly(total[..., 0])
+
+
+def _sum_exactly(groups: Array) -> Array:
+    xp = groups.__array_namespace__()
+    largest = max_magnitude(groups)
+    exponent = bits32(largest) >> 23
+    scaled = groups * power_of_two(xp.clip(253 - exponent, 1, 253) - 127)  # exact, and below 1
+    coarse = xp.rint(scaled / c.SUM_COARSE_GRID)
+    fine = xp.rint((scaled - coarse * c.SUM_COARSE_GRID) / c.SUM_FINE_GRID)
+    coarse, fine = (xp.sum(grid, axis=-1, keepdims=True) for grid in (coarse, fine))  # integers: exact in any order
+    total = fma(round32(fine), c.SUM_FINE_GRID, round32(coarse) * c.SUM_COARSE_GRID)
+    total = round32(total * power_of_two(exponent - 126))
+    too_large = xp.where(xp.isnan(largest), xp.nan, xp.inf)  # a group of 2**126 or more counts as overflow
+    return xp.where(exponent < 253, total, too_large)
+
+
+def rmsnorm(x: Array, weight: Array, eps: float) -> Array:
+    """Gemma's RMSNorm in fp32: ``x / sqrt(mean(x**2) + eps) * (1 + weight)``."""
+    xp = x.__array_namespace__()
+    variance = fma(sum_squares(x), c.float32(1.0 / x.shape[-1]), c.float32(eps))
+    rstd = round32(1.0 / round32(xp.sqrt(variance)))
+    return round32(round32(x * rstd) * round32(weight + 1.0))
+
+
+def round_to(x: Array, dtype: str) -> Array:
+    """``x`` rounded to a dtype and read back."""
+    return x if dtype == FLOAT32.name else load(store(x, dtype))

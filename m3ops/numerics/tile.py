@@ -1,0 +1,209 @@
+"""The rules of exact.py on tiles, for Triton kernels.
+
+Every multiply that feeds an add is an explicit fma, so no compiler flag can change a bit, and only operations are used that
+IEEE 754 rounds correctly on every target. README.md beside this file states the rules; constexpr arguments are upper case.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from m3ops.numerics import constants as c
+from m3ops.numerics.formats import BLOCK, FP8_FORMATS
+
+_ROUND_TO_INTEGER = tl.constexpr(c.ROUND_TO_INTEGER)
+_EXP2_POLYNOMIAL = tl.constexpr(c.EXP2_POLYNOMIAL)
+_RECIPROCAL_SEED = tl.constexpr(c.RECIPROCAL_SEED)
+_SUM_COARSE = tl.constexpr(c.SUM_COARSE)
+_SUM_FINE = tl.constexpr(c.SUM_FINE)
+_SUM_COARSE_BITS = tl.constexpr(c.float32_bits(c.SUM_COARSE))
+_SUM_FINE_BITS = tl.constexpr(c.float32_bits(c.SUM_FINE))
+_SUM_COARSE_GRID = tl.constexpr(c.SUM_COARSE_GRID)
+_SUM_FINE_GRID = tl.constexpr(c.SUM_FINE_GRID)
+_GROUP = tl.constexpr(c.SQUARES_GROUP)
+_BLOCK = tl.constexpr(BLOCK)
+_MAGNITUDE = tl.constexpr(0x7FFFFFFF)
+_INFINITY = tl.constexpr(0x7F800000)
+_QUIET_NAN = tl.constexpr(0x7FC00000)
+
+
+@triton.jit
+def bits32(x):
+    return x.to(tl.int32, bitcast=True)
+
+
+@triton.jit
+def from_bits32(bits):
+    return bits.to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def minimum(x, y):
+    return tl.minimum(x, y, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+def maximum(x, y):
+    return tl.maximum(x, y, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+def swish(gate, SLOPE: tl.constexpr, BOUND: tl.constexpr, CLAMP_ABOVE: tl.constexpr):
+    """``gate * sigmoid(alpha * gate)``, fp32. SLOPE and BOUND are ``constants.sigmoid_constants(alpha)``."""
+    gate = maximum(gate, -BOUND)
+    y = minimum(gate, BOUND) if CLAMP_ABOVE else gate
+    shifted = tl.fma(y, SLOPE, _ROUND_TO_INTEGER)
+    f = tl.fma(y, SLOPE, _ROUND_TO_INTEGER - shifted)
+    p = tl.fma(f, _EXP2_POLYNOMIAL[5], _EXP2_POLYNOMIAL[4])
+    p = tl.fma(f, p, _EXP2_POLYNOMIAL[3])
+    p = tl.fma(f, p, _EXP2_POLYNOMIAL[2])
+    p = tl.fma(f, p, _EXP2_POLYNOMIAL[1])
+    p = tl.fma(f, p, _EXP2_POLYNOMIAL[0])
+    # The low bits of `shifted` are the integer n: added to the exponent of p they make 2**n * p.
+    d = from_bits32(bits32(p) + (bits32(shifted) << 23)) + 1.0
+    r = from_bits32(_RECIPROCAL_SEED - bits32(d))
+    h = tl.fma(-d, r, 1.0)
+    r = tl.fma(r, tl.fma(h, h, h), r)
+    r = tl.fma(r, tl.fma(-d, r, 1.0), r)
+    return gate * r
+
+
+@triton.jit
+def swiglu_oai(gate, up, SLOPE: tl.constexpr, BOUND: tl.constexpr, BETA: tl.constexpr, LIMIT: tl.constexpr):
+    """``(gate * sigmoid(alpha * gate)) * (up + beta)`` of clamped fp32 inputs. LIMIT is None for no clamp."""
+    if LIMIT is not None:
+        gate = minimum(gate, LIMIT)
+        up = minimum(maximum(up, -LIMIT), LIMIT)
+    CLAMP_ABOVE: tl.constexpr = LIMIT is None or LIMIT > BOUND
+    return swish(gate, SLOPE, BOUND, CLAMP_ABOVE) * (up + BETA)
+
+
+@triton.constexpr_function
+def _scale_constants(FP8, RULE):
+    """(carry, emax, NaN code) of a format and a scale rule; see ``exact.scale_exponents``."""
+    fmt = FP8_FORMATS[FP8]
+    carry = 0x7FFFFF - ((fmt.max_code << (23 - fmt.mantissa_bits)) & 0x7FFFFF) if RULE == "rceil" else 0
+    return carry, fmt.max_exponent, fmt.nan_code
+
+
+@triton.jit
+def quantize_blocks(x, ROWS: tl.constexpr, COLS: tl.constexpr, FP8: tl.constexpr, RULE: tl.constexpr, CAST: tl.constexpr):
+    """MXFP8 of an fp32 tile: value codes [ROWS, COLS] and E8M0 bytes [ROWS, COLS / 32], both uint8."""
+    constants: tl.constexpr = _scale_constants(FP8, RULE)
+    blocks = tl.reshape(x, (ROWS, COLS // _BLOCK, _BLOCK))
+    # As integers, magnitudes order like the numbers, and NaN is the largest of all.
+    amax = tl.max(bits32(blocks) & _MAGNITUDE, axis=2)
+    broken = amax >= _INFINITY
+    exponent = tl.maximum(((amax + constants[0]) >> 23) - constants[1], 0)
+    inv_scale = from_bits32((254 - exponent) << 23)
+    codes = encode_e4m3(blocks * inv_scale[:, :, None], FP8, RULE == "floor", CAST)
+    codes = tl.where(broken[:, :, None], constants[2], codes).to(tl.uint8)
+    scales = tl.where(broken, 255, exponent).to(tl.uint8)
+    return tl.reshape(codes, (ROWS, COLS)), scales
+
+
+@triton.constexpr_function
+def _e4m3_constants(FP8):
+    """(largest number, exponent rebias in code units, smallest normal, 2**23 subnormal units and their fp32 bits)."""
+    fmt = FP8_FORMATS[FP8]
+    units = fmt.min_exponent + 23 - fmt.mantissa_bits
+    return fmt.max, (127 - fmt.bias) << 3, 2.0**fmt.min_exponent, 2.0**units, (127 + units) << 23
+
+
+@triton.jit
+def encode_e4m3(x, FP8: tl.constexpr, SATURATE: tl.constexpr, CAST: tl.constexpr):
+    """fp32 to E4M3 codes (uint8), ties to even. The caller replaces the codes of blocks with a NaN.
+
+    Args:
+        x: Magnitudes at most the format's largest number, unless SATURATE.
+        FP8: ``"e4m3fn"`` or ``"e4m3fnuz"``.
+        SATURATE: Whether larger magnitudes have to be clamped.
+        CAST: ``"hardware"`` where the target converts this format itself, ``"fnuz"`` where it converts only E4M3FNUZ and
+            E4M3FN is wanted, ``"integer"`` elsewhere.
+    """
+    constants: tl.constexpr = _e4m3_constants(FP8)
+    if SATURATE:
+        x = tl.minimum(tl.maximum(x, -constants[0]), constants[0])
+    if CAST == "hardware":
+        if FP8 == "e4m3fn":
+            codes = x.to(tl.float8e4nv).to(tl.uint8, bitcast=True)
+        else:
+            codes = x.to(tl.float8e4b8).to(tl.uint8, bitcast=True)
+    elif CAST == "fnuz":
+        # E4M3FNUZ has one more exponent bias: its code of x / 2 is the E4M3FN code of x, but for the sign of zero.
+        magnitude = (tl.abs(x) * 0.5).to(tl.float8e4b8).to(tl.uint8, bitcast=True)
+        codes = magnitude | ((bits32(x) >> 24) & 0x80).to(tl.uint8)
+    else:
+        bits = bits32(x)
+        magnitude = bits & _MAGNITUDE
+        normal = ((magnitude + 0x7FFFF + ((magnitude >> 20) & 1)) >> 20) - constants[1]
+        # Subnormals: adding a number whose unit in the last place is theirs rounds them to their grid.
+        shifted = bits32(from_bits32(magnitude) + constants[3])
+        subnormal = shifted - constants[4]
+        codes = tl.where(from_bits32(magnitude) < constants[2], subnormal, normal) | ((bits >> 24) & 0x80)
+        codes = codes.to(tl.uint8)
+    if FP8 == "e4m3fnuz":  # no negative zero: that code is the NaN
+        codes = tl.where(codes == 0x80, 0, codes).to(tl.uint8)
+    return codes
+
+
+@triton.jit
+def decode_e4m3(codes, FP8: tl.constexpr):
+    """E4M3 codes (uint8) to fp32, exactly."""
+    fmt: tl.constexpr = _decode_constants(FP8)
+    magnitude = (codes & 0x7F).to(tl.int32)
+    # Shifted into fp32's fields the code is the number times 2**(bias - 127), a subnormal one where the code's is.
+    number = from_bits32((magnitude << 20) | ((codes & 0x80).to(tl.int32) << 24)) * fmt[0]
+    nan = (magnitude if FP8 == "e4m3fn" else codes) == fmt[1]
+    return tl.where(nan, from_bits32(tl.full(codes.shape, _QUIET_NAN, tl.int32)), number)
+
+
+@triton.constexpr_function
+def _decode_constants(FP8):
+    fmt = FP8_FORMATS[FP8]
+    return 2.0 ** (127 - fmt.bias), fmt.nan_code
+
+
+@triton.jit
+def dequantize_blocks(codes, scales, ROWS: tl.constexpr, COLS: tl.constexpr, FP8: tl.constexpr):
+    """``values * 2**(scales - 127)`` in fp32 from codes [ROWS, COLS] and E8M0 bytes [ROWS, COLS / 32]."""
+    exponent = scales.to(tl.int32)
+    bits = tl.where(exponent == 0, 0x00400000, exponent << 23)  # 2**-127 is subnormal
+    scale = from_bits32(tl.where(exponent == 255, _QUIET_NAN, bits))
+    blocks = tl.reshape(decode_e4m3(codes, FP8), (ROWS, COLS // _BLOCK, _BLOCK))
+    return tl.reshape(blocks * scale[:, :, None], (ROWS, COLS))
+
+
+@triton.jit
+def sum_squares(x, ROWS: tl.constexpr, COLS: tl.constexpr):
+    """Sums of squares of the rows of an fp32 tile, [ROWS], the same for every tile shape, warp count and vendor."""
+    tl.static_assert(_GROUP == 8)
+    first, second = tl.split(tl.reshape(x, (ROWS, COLS // 8, 4, 2)))
+    even, odd = tl.split(tl.reshape(tl.fma(second, second, first * first), (ROWS, COLS // 8, 2, 2)))
+    low, high = tl.split(even + odd)
+    return _sum_exactly(low + high)
+
+
+@triton.jit
+def _sum_exactly(groups):
+    """Sum along the last axis of non-negative fp32 numbers: rounded to two grids of the largest, added as integers."""
+    largest = tl.max(bits32(groups) & _MAGNITUDE, axis=1)
+    exponent = largest >> 23
+    scale = from_bits32(tl.maximum(253 - exponent, 1) << 23)[:, None]
+    shifted = tl.fma(groups, scale, _SUM_COARSE)
+    rest = tl.fma(groups, scale, _SUM_COARSE - shifted)
+    fine = tl.sum(bits32(rest + _SUM_FINE) - _SUM_FINE_BITS, axis=1)
+    coarse = tl.sum(bits32(shifted) - _SUM_COARSE_BITS, axis=1)
+    total = tl.fma(fine.to(tl.float32), _SUM_FINE_GRID, coarse.to(tl.float32) * _SUM_COARSE_GRID)
+    total = total * from_bits32((tl.minimum(exponent, 252) + 1) << 23)
+    too_large = from_bits32(tl.where(largest > _INFINITY, _QUIET_NAN, _INFINITY))
+    return tl.where(exponent < 253, total, too_large)
+
+
+@triton.jit
+def rmsnorm(x, weight, ROWS: tl.constexpr, COLS: tl.constexpr, INV_SIZE: tl.constexpr, EPS: tl.constexpr):
+    """``x / sqrt(mean(x**2) + eps) * (1 + weight)`` of an fp32 tile whose columns past the row are zero."""
+    variance = tl.fma(sum_squares(x, ROWS, COLS), INV_SIZE, EPS)
+    rstd = tl.div_rn(1.0, tl.sqrt_rn(variance))
+    return (x * rstd[:, None]) * (weight + 1.0)

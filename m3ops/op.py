@@ -1,0 +1,104 @@
+"""The whole contract between the core and the front ends: arrays described, ops, and launch plans."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from m3ops.target import Target
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """Shape, dtype name and strides (in elements) of an array; contiguous unless strides are given."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    strides: tuple[int, ...] = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.strides is None:
+            object.__setattr__(self, "strides", contiguous_strides(self.shape))
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * np.dtype(self.dtype).itemsize
+
+
+def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Row-major strides, in elements."""
+    return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+
+
+@dataclass(frozen=True)
+class LaunchPlan:
+    """One kernel launch: ``kernel[grid](*inputs, num_rows, *outputs, **constants)``.
+
+    Attributes:
+        kernel: A ``@triton.jit`` function whose parameters are inputs, ``num_rows``, outputs, then constexprs.
+        grid: Number of programs.
+        num_rows: Rows of the operands, the only run-time number.
+        constants: Values of the constexpr parameters.
+        num_warps: Warps a program.
+        bytes_moved: Each input byte read once and each output byte written once.
+        flops: Arithmetic operations, for profilers.
+    """
+
+    kernel: Any
+    grid: int
+    num_rows: int
+    constants: Mapping[str, Any]
+    num_warps: int
+    bytes_moved: int
+    flops: int = 0
+
+
+Array = Any
+Arrays = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Op:
+    """One operation.
+
+    Attributes:
+        name: The public name in both front ends.
+        inputs: Names of the array arguments, in order.
+        infer: ``(*specs, **params) -> output specs``; validates everything and raises TypeError or ValueError.
+        compute: The specification: ``(*arrays, **params) -> arrays`` over NumPy or jax.numpy arrays.
+        plan: ``(input specs, output specs, params, target) -> LaunchPlan``, a pure function.
+        shared: Inputs whose leading axes broadcast against those of the others (a weight).
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    infer: Callable[..., tuple[ArraySpec, ...]]
+    compute: Callable[..., Arrays]
+    plan: Callable[[tuple[ArraySpec, ...], tuple[ArraySpec, ...], Mapping[str, Any], Target], LaunchPlan]
+    shared: frozenset[str] = field(default_factory=frozenset)
+
+    @cached_property
+    def params(self) -> dict[str, inspect.Parameter]:
+        """The keyword parameters, from the signature of ``infer``."""
+        signature = inspect.signature(self.infer)
+        return {name: p for name, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
+
+    def canonical(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Validated parameters as plain Python values: numbers as float, the rest unchanged."""
+        numeric = {name for name, p in self.params.items() if "float" in p.annotation}
+        return {k: float(v) if k in numeric and v is not None else v for k, v in params.items()}
+
+    def reference(self, *arrays: np.ndarray, **params: Any) -> Arrays:
+        """The specification computed by NumPy."""
+        with np.errstate(all="ignore"):
+            return self.compute(*arrays, **params)

@@ -1,0 +1,40 @@
+"""Triton kernel of residual add and Gemma's RMSNorm, whole rows a program."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from m3ops import rows
+from m3ops.numerics import tile
+
+
+@triton.jit
+def _gemma_fused_add_rmsnorm_kernel(
+    x_ptr,  # [num_rows, SIZE]
+    residual_ptr,  # [num_rows, SIZE]
+    weight_ptr,  # [num_rows or 1, SIZE]
+    num_rows,
+    out_ptr,  # [num_rows, SIZE]
+    new_residual_ptr,  # [num_rows, SIZE]
+    SIZE: tl.constexpr,
+    INNER_SIZES: tl.constexpr,
+    X_STRIDES: tl.constexpr,
+    RESIDUAL_STRIDES: tl.constexpr,
+    WEIGHT_STRIDES: tl.constexpr,
+    OUT_STRIDES: tl.constexpr,
+    NEW_RESIDUAL_STRIDES: tl.constexpr,
+    INV_SIZE: tl.constexpr,
+    EPS: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
+    MASKED: tl.constexpr,
+):
+    window = rows.window(num_rows, SIZE, ROWS, COLS)
+    x = rows.load(x_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, X_STRIDES).to(tl.float32)
+    residual = rows.load(residual_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, RESIDUAL_STRIDES).to(tl.float32)
+    x = x + residual
+    rows.store(new_residual_ptr, x, window, SIZE, ROWS, MASKED, INNER_SIZES, NEW_RESIDUAL_STRIDES)
+    weight = rows.load(weight_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, WEIGHT_STRIDES).to(tl.float32)
+    out = tile.rmsnorm(x, weight, ROWS, COLS, INV_SIZE, EPS)
+    rows.store(out_ptr, out, window, SIZE, ROWS, MASKED, INNER_SIZES, OUT_STRIDES)

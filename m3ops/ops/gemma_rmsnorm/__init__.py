@@ -1,0 +1,7 @@
+"""Gemma's RMSNorm."""
+
+from m3ops.op import Op
+from m3ops.ops.gemma_rmsnorm.plan import plan
+from m3ops.ops.gemma_rmsnorm.spec import compute, infer
+
+OP = Op("gemma_rmsnorm", ("x", "weight"), infer, compute, plan, shared=frozenset({"weight"}))

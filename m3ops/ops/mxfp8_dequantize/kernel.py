@@ -1,0 +1,33 @@
+"""Triton kernel of MXFP8 dequantization, one tile of rows and blocks a program."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from m3ops import rows
+from m3ops.numerics import tile
+
+
+@triton.jit
+def _mxfp8_dequantize_kernel(
+    values_ptr,  # uint8 [num_rows, SIZE]
+    scales_ptr,  # uint8 [num_rows, SIZE / 32]
+    num_rows,
+    out_ptr,  # [num_rows, SIZE]
+    SIZE: tl.constexpr,
+    INNER_SIZES: tl.constexpr,
+    VALUES_STRIDES: tl.constexpr,
+    SCALES_STRIDES: tl.constexpr,
+    OUT_STRIDES: tl.constexpr,
+    FP8: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
+    MASKED: tl.constexpr,
+):
+    window = rows.window(num_rows, SIZE, ROWS, COLS)
+    blocks = rows.window(num_rows, SIZE // 32, ROWS, COLS // 32)
+    values = rows.load(values_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, VALUES_STRIDES)
+    scales = rows.load(scales_ptr, blocks, SIZE // 32, ROWS, MASKED, INNER_SIZES, SCALES_STRIDES)
+    out = tile.dequantize_blocks(values, scales, ROWS, COLS, FP8)
+    rows.store(out_ptr, out, window, SIZE, ROWS, MASKED, INNER_SIZES, OUT_STRIDES)

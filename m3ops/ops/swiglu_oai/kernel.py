@@ -1,0 +1,34 @@
+"""Triton kernel of SwiGLU-OAI, one tile of rows and columns a program."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from m3ops import rows
+from m3ops.numerics import tile
+
+
+@triton.jit
+def _swiglu_oai_kernel(
+    gate_up_ptr,  # [num_rows, 2 * SIZE]
+    num_rows,
+    out_ptr,  # [num_rows, SIZE]
+    SIZE: tl.constexpr,
+    INNER_SIZES: tl.constexpr,
+    GATE_UP_STRIDES: tl.constexpr,
+    OUT_STRIDES: tl.constexpr,
+    SLOPE: tl.constexpr,
+    BOUND: tl.constexpr,
+    BETA: tl.constexpr,
+    LIMIT: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
+    MASKED: tl.constexpr,
+):
+    window = rows.window(num_rows, SIZE, ROWS, COLS)
+    up_ptr = gate_up_ptr + SIZE * GATE_UP_STRIDES[len(GATE_UP_STRIDES) - 1]
+    gate = rows.load(gate_up_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, GATE_UP_STRIDES).to(tl.float32)
+    up = rows.load(up_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, GATE_UP_STRIDES).to(tl.float32)
+    out = tile.swiglu_oai(gate, up, SLOPE, BOUND, BETA, LIMIT)
+    rows.store(out_ptr, out, window, SIZE, ROWS, MASKED, INNER_SIZES, OUT_STRIDES)

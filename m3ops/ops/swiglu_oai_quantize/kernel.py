@@ -1,0 +1,45 @@
+"""Triton kernel of SwiGLU-OAI with MXFP8 quantization, one tile of rows and blocks a program."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from m3ops import rows
+from m3ops.numerics import tile
+
+
+@triton.jit
+def _swiglu_oai_quantize_kernel(
+    gate_up_ptr,  # [num_rows, 2 * SIZE]
+    num_rows,
+    values_ptr,  # uint8 [num_rows, SIZE]
+    scales_ptr,  # uint8 [num_rows, SIZE / 32]
+    SIZE: tl.constexpr,
+    INNER_SIZES: tl.constexpr,
+    GATE_UP_STRIDES: tl.constexpr,
+    VALUES_STRIDES: tl.constexpr,
+    SCALES_STRIDES: tl.constexpr,
+    SLOPE: tl.constexpr,
+    BOUND: tl.constexpr,
+    BETA: tl.constexpr,
+    LIMIT: tl.constexpr,
+    ROUND_ACTIVATION: tl.constexpr,
+    FP8: tl.constexpr,
+    RULE: tl.constexpr,
+    CAST: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
+    MASKED: tl.constexpr,
+):
+    window = rows.window(num_rows, SIZE, ROWS, COLS)
+    up_ptr = gate_up_ptr + SIZE * GATE_UP_STRIDES[len(GATE_UP_STRIDES) - 1]
+    gate = rows.load(gate_up_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, GATE_UP_STRIDES).to(tl.float32)
+    up = rows.load(up_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, GATE_UP_STRIDES).to(tl.float32)
+    act = tile.swiglu_oai(gate, up, SLOPE, BOUND, BETA, LIMIT)
+    if ROUND_ACTIVATION:
+        act = act.to(gate_up_ptr.dtype.element_ty).to(tl.float32)
+    values, scales = tile.quantize_blocks(act, ROWS, COLS, FP8, RULE, CAST)
+    rows.store(values_ptr, values, window, SIZE, ROWS, MASKED, INNER_SIZES, VALUES_STRIDES)
+    blocks = rows.window(num_rows, SIZE // 32, ROWS, COLS // 32)
+    rows.store(scales_ptr, scales, blocks, SIZE // 32, ROWS, MASKED, INNER_SIZES, SCALES_STRIDES)

@@ -1,0 +1,41 @@
+"""Launch plan of SwiGLU-OAI with MXFP8 quantization."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from m3ops.op import ArraySpec, LaunchPlan
+from m3ops.ops.mxfp8_quantize.plan import FLOPS_PER_ELEMENT as QUANTIZE_FLOPS
+from m3ops.ops.mxfp8_quantize.plan import format_constants
+from m3ops.ops.swiglu_oai.plan import FLOPS_PER_ELEMENT as ACTIVATION_FLOPS
+from m3ops.ops.swiglu_oai.plan import activation_constants
+from m3ops.ops.swiglu_oai_quantize.kernel import _swiglu_oai_quantize_kernel
+from m3ops.rows import row_layout
+from m3ops.target import Target
+from m3ops.tiling import column_tiling
+
+
+def plan(
+    inputs: tuple[ArraySpec, ...], outputs: tuple[ArraySpec, ...], params: Mapping[str, Any], target: Target
+) -> LaunchPlan:
+    (gate_up,), (values, scales) = inputs, outputs
+    rows = row_layout(gate_up, values, scales)
+    size = values.shape[-1]
+    tiling = column_tiling(rows.num_rows, size, target)
+    return LaunchPlan(
+        kernel=_swiglu_oai_quantize_kernel,
+        grid=tiling.grid,
+        num_rows=rows.num_rows,
+        constants={
+            "SIZE": size,
+            **rows.constants("gate_up", "values", "scales"),
+            **activation_constants(params),
+            "ROUND_ACTIVATION": params["round_activation"],
+            **format_constants(params, target),
+            **tiling.constants,
+        },
+        num_warps=tiling.num_warps,
+        bytes_moved=gate_up.nbytes + values.nbytes + scales.nbytes,
+        flops=(ACTIVATION_FLOPS + QUANTIZE_FLOPS) * values.size,
+    )

@@ -1,0 +1,49 @@
+"""SwiGLU-OAI and MXFP8 quantization in one pass.
+
+The activation is that of :mod:`m3ops.ops.swiglu_oai.spec`, the quantization that of :mod:`m3ops.ops.mxfp8_quantize.spec`.
+``round_activation=False`` quantizes the fp32 activation, as vLLM's ``swiglu_oai_quantize_mxfp8`` does; ``True`` rounds it to
+the input dtype first, and then the result equals ``mxfp8_quantize(swiglu_oai(gate_up))`` to the bit.
+``[..., 2 * I] -> values [..., I], scales [..., I / 32]``.
+"""
+
+from __future__ import annotations
+
+from m3ops import validate
+from m3ops.numerics import exact
+from m3ops.numerics.formats import FP8_FORMATS
+from m3ops.op import Array, Arrays, ArraySpec
+from m3ops.ops.mxfp8_quantize.spec import check_format, mxfp8_specs
+from m3ops.ops.swiglu_oai.spec import activation, check_gate_up
+
+
+def infer(
+    gate_up: ArraySpec,
+    *,
+    alpha: float = 1.702,
+    beta: float = 1.0,
+    limit: float | None = 7.0,
+    scale_rule: str = "rceil",
+    fp8_format: str = "e4m3fn",
+    round_activation: bool = False,
+) -> tuple[ArraySpec, ArraySpec]:
+    shape = check_gate_up(gate_up, alpha=alpha, beta=beta, limit=limit)
+    validate.blocks("half the last axis of gate_up", shape[-1])
+    check_format(scale_rule, fp8_format)
+    validate.flag("round_activation", round_activation)
+    return mxfp8_specs(shape, fp8_format)
+
+
+def compute(
+    gate_up: Array,
+    *,
+    alpha: float,
+    beta: float,
+    limit: float | None,
+    scale_rule: str,
+    fp8_format: str,
+    round_activation: bool,
+) -> Arrays:
+    act = activation(gate_up, alpha, beta, limit)
+    if round_activation:
+        act = exact.round_to(act, gate_up.dtype.name)
+    return exact.quantize(act, scale_rule, FP8_FORMATS[fp8_format])

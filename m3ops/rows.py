@@ -1,0 +1,141 @@
+"""Rows of strided arrays: all axes but the last, collapsed as far as the strides of every operand allow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import triton
+import triton.language as tl
+
+from m3ops.op import ArraySpec
+
+
+@dataclass(frozen=True)
+class RowLayout:
+    """How row ``r`` of each operand is found.
+
+    Attributes:
+        num_rows: Product of the leading axes.
+        inner_sizes: Sizes of the collapsed leading axes but the first, so that the number of rows is not part of it.
+        strides: For each operand the strides of the collapsed leading axes, then that of the last axis, in elements.
+    """
+
+    num_rows: int
+    inner_sizes: tuple[int, ...]
+    strides: tuple[tuple[int, ...], ...]
+
+    def constants(self, *names: str) -> dict[str, Any]:
+        """Constexpr arguments for :func:`pointers`: ``INNER_SIZES`` and ``<NAME>_STRIDES``."""
+        named = {f"{name.upper()}_STRIDES": strides for name, strides in zip(names, self.strides, strict=True)}
+        return {"INNER_SIZES": self.inner_sizes, **named}
+
+
+def row_layout(*specs: ArraySpec) -> RowLayout:
+    """The common row layout of operands whose leading axes broadcast against each other.
+
+    In nearly every call all leading axes collapse into one. They cannot where an operand is a transposed view, say; then
+    a kernel splits the row number by the inner sizes.
+    """
+    shape = np.broadcast_shapes(*(spec.shape[:-1] for spec in specs))
+    axes = [(size, *(_stride(spec, axis, len(shape)) for spec in specs)) for axis, size in enumerate(shape)]
+    axes = [axis for axis in axes if axis[0] != 1]
+    if not axes:  # one row: the strides that more rows would have
+        axes = [(1, *(spec.shape[-1] if len(spec.shape) > 1 else 0 for spec in specs))]
+    merged = axes[:1]
+    for axis in axes[1:]:
+        size, *strides = axis
+        if [size * stride for stride in strides] == list(merged[-1][1:]):
+            merged[-1] = (merged[-1][0] * size, *strides)
+        else:
+            merged.append(axis)
+    strides = tuple(
+        (*(axis[1 + operand] for axis in merged), spec.strides[-1] if spec.shape[-1] > 1 else 1)
+        for operand, spec in enumerate(specs)
+    )
+    return RowLayout(math.prod(shape), tuple(axis[0] for axis in merged[1:]), strides)
+
+
+def _stride(spec: ArraySpec, axis: int, leading: int) -> int:
+    own = axis - (leading - (len(spec.shape) - 1))  # axes align at the right
+    return spec.strides[own] if own >= 0 and spec.shape[own] != 1 else 0
+
+
+@triton.jit
+def window(num_rows, SIZE: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr):
+    """The rows and columns that this program works on: ``(first row, number of rows, column numbers [1, COLS])``."""
+    COL_TILES: tl.constexpr = (SIZE + COLS - 1) // COLS
+    first_row = (tl.program_id(0) // COL_TILES).to(tl.int64) * ROWS
+    return first_row, num_rows, (tl.program_id(0) % COL_TILES) * COLS + tl.arange(0, COLS)[None, :]
+
+
+@triton.jit
+def load(
+    ptr,
+    window,
+    SIZE: tl.constexpr,
+    ROWS: tl.constexpr,
+    MASKED: tl.constexpr,
+    INNER_SIZES: tl.constexpr,
+    STRIDES: tl.constexpr,
+):
+    """A tile of an operand, [ROWS, COLS], or [1, COLS] where every row is the same; zeros past its edges."""
+    ptrs = _pointers(ptr, window, ROWS, INNER_SIZES, STRIDES)
+    if MASKED:
+        x = tl.load(ptrs, mask=_mask(window, SIZE, ROWS, STRIDES), other=0)
+    else:
+        x = tl.load(ptrs)
+    return x
+
+
+@triton.jit
+def store(
+    ptr,
+    x,
+    window,
+    SIZE: tl.constexpr,
+    ROWS: tl.constexpr,
+    MASKED: tl.constexpr,
+    INNER_SIZES: tl.constexpr,
+    STRIDES: tl.constexpr,
+):
+    """Stores a tile [ROWS, COLS] within the edges of an operand, in the operand's dtype."""
+    ptrs = _pointers(ptr, window, ROWS, INNER_SIZES, STRIDES)
+    x = x.to(ptr.dtype.element_ty)
+    if MASKED:
+        tl.store(ptrs, x, mask=_mask(window, SIZE, ROWS, STRIDES))
+    else:
+        tl.store(ptrs, x)
+
+
+@triton.jit
+def _mask(window, SIZE: tl.constexpr, ROWS: tl.constexpr, STRIDES: tl.constexpr):
+    first_row, num_rows, cols = window
+    mask = cols < SIZE
+    if len(STRIDES) > 2 or STRIDES[0] != 0:
+        mask = mask & (first_row + tl.arange(0, ROWS)[:, None] < num_rows)
+    return mask
+
+
+@triton.jit
+def _pointers(ptr, window, ROWS: tl.constexpr, INNER_SIZES: tl.constexpr, STRIDES: tl.constexpr):
+    first_row, _, cols = window
+    LEADING: tl.constexpr = len(STRIDES) - 1
+    local = tl.arange(0, ROWS)[:, None]
+    if STRIDES[LEADING] != 1 or ROWS * STRIDES[0] >= 2**31:  # 32-bit offsets within a tile would not do
+        local, cols = local.to(tl.int64), cols.to(tl.int64)
+    if LEADING > 1:
+        index = first_row + local
+        offset = index * 0
+        for axis in tl.static_range(LEADING - 1, 0, -1):
+            offset += (index % INNER_SIZES[axis - 1]) * STRIDES[axis]
+            index = index // INNER_SIZES[axis - 1]
+        block = (ptr + (offset + index * STRIDES[0])) + cols * STRIDES[LEADING]
+    elif STRIDES[0] == 0:
+        block = ptr + cols * STRIDES[LEADING]
+    else:  # a 64-bit scalar base and 32-bit offsets: what the wide loads of both vendors want
+        block = (ptr + first_row * STRIDES[0]) + (local * STRIDES[0] + cols * STRIDES[LEADING])
+    return block

@@ -1,0 +1,39 @@
+"""The device a launch plan is made for: handed in by the front ends, never queried by the core."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a plan may depend on.
+
+    Attributes:
+        vendor: ``"nvidia"`` or ``"amd"``.
+        arch: ``"sm_90"``, ``"gfx950"``, and so on.
+        multiprocessors: Streaming multiprocessors (NVIDIA) or compute units (AMD).
+    """
+
+    vendor: str
+    arch: str
+    multiprocessors: int
+
+    @property
+    def warp_size(self) -> int:
+        """Lanes a warp: 64 on AMD's CDNA (gfx9), 32 on RDNA (gfx10 and later) and on NVIDIA."""
+        return 64 if self.arch.startswith("gfx9") else 32
+
+    @property
+    def hardware_fp8(self) -> frozenset[str]:
+        """The E4M3 dtypes this device converts fp32 to in one instruction that Triton emits."""
+        if self.vendor == "nvidia":
+            return frozenset({"float8_e4m3fn"} if int(self.arch.removeprefix("sm_")) >= 89 else ())
+        return _AMD_FP8.get(self.arch, frozenset())
+
+
+_AMD_FP8 = {
+    "gfx942": frozenset({"float8_e4m3fnuz"}),
+    "gfx950": frozenset({"float8_e4m3fn"}),
+    "gfx1250": frozenset({"float8_e4m3fn"}),
+}

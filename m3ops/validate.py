@@ -1,0 +1,72 @@
+"""Checks shared by the ops' specifications. Every message names the argument, what came and what was wanted."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Collection
+from typing import Any
+
+from m3ops.numerics.constants import float32
+from m3ops.numerics.formats import ACTIVATION_DTYPES, BLOCK
+from m3ops.op import ArraySpec
+
+
+def array(name: str, spec: ArraySpec, dtypes: Collection[str] = ACTIVATION_DTYPES) -> None:
+    """An array of one of ``dtypes`` with at least one axis."""
+    if spec.dtype not in dtypes:
+        raise TypeError(f"{name} must have dtype {_choice(dtypes)}, got {spec.dtype}")
+    if not spec.shape:
+        raise ValueError(f"{name} must have at least one axis, got shape ()")
+
+
+def same(name: str, spec: ArraySpec, other_name: str, other: ArraySpec) -> None:
+    """Two arrays of one shape and dtype."""
+    if spec.dtype != other.dtype:
+        raise TypeError(f"{name} must have the dtype of {other_name}, {other.dtype}, got {spec.dtype}")
+    if spec.shape != other.shape:
+        raise ValueError(f"{name} must have the shape of {other_name}, {other.shape}, got {spec.shape}")
+
+
+def blocks(name: str, size: int) -> None:
+    """A last axis that whole MXFP8 blocks fill."""
+    if size % BLOCK:
+        raise ValueError(f"{name} must be a multiple of {BLOCK} (the MXFP8 block), got {size}")
+
+
+def number(name: str, value: Any, *, low: float = -math.inf, above: float = -math.inf, high: float = math.inf) -> None:
+    """A finite Python or NumPy number in [low, high] and above ``above``, also after rounding to fp32."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a Python number, known before the kernel is compiled, got {_kind(value)}")
+    rounded = float32(value)
+    if not (math.isfinite(rounded) and low <= rounded <= high and rounded > above):
+        bounds = [f">= {low:g}" * (low > -math.inf), f"> {above:g}" * (above > -math.inf), f"<= {high:g}" * (high < math.inf)]
+        wanted = " and ".join(["a finite fp32 number", *filter(None, bounds)])
+        raise ValueError(f"{name} must be {wanted}, got {value!r}")
+
+
+def flag(name: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {_kind(value)}")
+
+
+def choice(name: str, value: Any, choices: Collection[str]) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, got {_kind(value)}")
+    if value not in choices:
+        raise ValueError(f"{name} must be {_choice([repr(c) for c in choices])}, got {value!r}")
+
+
+def output_dtype(name: str, value: str) -> None:
+    if value not in ACTIVATION_DTYPES:
+        raise TypeError(f"{name} must be {_choice(ACTIVATION_DTYPES)}, got {value}")
+
+
+def _choice(names: Collection[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def _kind(value: Any) -> str:
+    """The type's name; one name for every framework's arrays and tracers."""
+    return "an array" if hasattr(value, "shape") and hasattr(value, "dtype") else type(value).__name__

@@ -1,0 +1,58 @@
+"""Lowering of an op's launch plan to a Triton custom call, through jax-triton."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jax.interpreters import mlir
+
+from m3ops.op import ArraySpec, Op
+from m3ops.target import Target
+from m3ops_jax import _triton_compat
+
+
+def lower(op: Op, platform: str, ctx: mlir.LoweringRuleContext, *args: Any, **params: Any) -> Any:
+    """Lowering rule of an op's primitive for ``"cuda"`` or ``"rocm"``."""
+    launch = functools.partial(_launch, op, _target(platform))
+    return mlir.lower_fun(launch, multiple_results=True)(ctx, *args, **params)
+
+
+def _target(platform: str) -> Target:
+    device = jax.local_devices(backend=platform)[0]
+    if platform == "cuda":
+        return Target("nvidia", "sm_" + device.compute_capability.replace(".", ""), device.core_count)
+    return Target("amd", device.compute_capability.split(":")[0], device.core_count)
+
+
+def _launch(op: Op, target: Target, *arrays: jax.Array, **params: Any) -> list[jax.Array]:
+    inputs = tuple(ArraySpec(a.shape, a.dtype.name) for a in arrays)
+    outputs = op.infer(*inputs, **params)
+    if not any(spec.size for spec in outputs):
+        return [jnp.zeros(spec.shape, jnp.dtype(spec.dtype)) for spec in outputs]
+    plan = op.plan(inputs, outputs, params, target)
+    results = _triton_compat.triton_call(
+        *map(_to_raw, arrays),
+        plan.num_rows,
+        kernel=plan.kernel,
+        out_type=[jax.ShapeDtypeStruct(spec.shape, _raw_dtype(spec.dtype)) for spec in outputs],
+        grid=(plan.grid,),
+        name=op.name,
+        num_warps=plan.num_warps,
+        num_stages=1,
+        cost_estimate=_triton_compat.load().CostEstimate(flops=plan.flops, bytes_accessed=plan.bytes_moved),
+        **plan.constants,
+    )
+    return [r.view(jnp.dtype(spec.dtype)) for r, spec in zip(results, outputs, strict=True)]
+
+
+def _to_raw(x: jax.Array) -> jax.Array:
+    """8-bit floats reach a kernel as bytes: not every target and Triton release has a pointer type for each."""
+    return x.view(_raw_dtype(x.dtype.name))
+
+
+def _raw_dtype(name: str) -> jnp.dtype:
+    return jnp.dtype("uint8" if name.startswith("float8") else name)

@@ -1,0 +1,28 @@
+"""MXFP8 dequantization for JAX."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from m3ops_jax._primitive import call, dtype_name
+
+
+def mxfp8_dequantize(values: jax.Array, scales: jax.Array, *, out_dtype: DTypeLike = jnp.bfloat16) -> jax.Array:
+    """``values * 2**(scales - 127)``, block by block; NaN where the scale byte is 255.
+
+    Args:
+        values: Shape ``[..., I]`` with I a multiple of 32; float8_e4m3fn or float8_e4m3fnuz.
+        scales: Shape ``[..., I / 32]``, uint8.
+        out_dtype: bfloat16, float16 or float32.
+
+    Returns:
+        Shape ``[..., I]``, rounded once from fp32.
+
+    Raises:
+        TypeError: A dtype is not one of these.
+        ValueError: The shapes do not fit each other.
+    """
+    (out,) = call("mxfp8_dequantize", values, scales, out_dtype=dtype_name(out_dtype))
+    return out

@@ -1,0 +1,52 @@
+"""SwiGLU-OAI with MXFP8 quantization for JAX."""
+
+from __future__ import annotations
+
+import jax
+
+from m3ops.numerics.formats import MXFP8
+from m3ops_jax._primitive import call
+
+
+def swiglu_oai_quantize(
+    gate_up: jax.Array,
+    *,
+    alpha: float = 1.702,
+    beta: float = 1.0,
+    limit: float | None = 7.0,
+    scale_rule: str = "rceil",
+    fp8_format: str = "e4m3fn",
+    round_activation: bool = False,
+) -> MXFP8:
+    """:func:`swiglu_oai` and :func:`mxfp8_quantize` in one pass over memory.
+
+    Args:
+        gate_up: ``[gate | up]`` along the last axis, shape ``[..., 2 * I]`` with I a multiple of 32; bfloat16, float16 or
+            float32.
+        alpha: Slope of the sigmoid, a Python number above 0.
+        beta: Offset of ``up``.
+        limit: Clamp bound above 0, or None for no clamp.
+        scale_rule: ``"rceil"`` or ``"floor"``, see :func:`mxfp8_quantize`.
+        fp8_format: ``"e4m3fn"`` or ``"e4m3fnuz"``, see :func:`mxfp8_quantize`.
+        round_activation: False quantizes the fp32 activation. True rounds it to the dtype of ``gate_up`` first, and then
+            the result equals ``mxfp8_quantize(swiglu_oai(gate_up))`` to the bit.
+
+    Returns:
+        ``MXFP8(values, scales)``, shapes ``[..., I]`` and ``[..., I / 32]``.
+
+    Raises:
+        TypeError: A dtype is not one of these, or a parameter has the wrong type.
+        ValueError: I is no multiple of 32, or a parameter is out of range.
+    """
+    return MXFP8(
+        *call(
+            "swiglu_oai_quantize",
+            gate_up,
+            alpha=alpha,
+            beta=beta,
+            limit=limit,
+            scale_rule=scale_rule,
+            fp8_format=fp8_format,
+            round_activation=round_activation,
+        )
+    )

@@ -1,0 +1,31 @@
+"""Residual add and Gemma's RMSNorm for PyTorch."""
+
+from __future__ import annotations
+
+import torch
+
+from m3ops_torch._library import call
+
+
+def gemma_fused_add_rmsnorm(
+    x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, *, eps: float = 1e-6
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """``gemma_rmsnorm(x + residual, weight)`` and ``x + residual`` in one pass over memory.
+
+    The norm sees the unrounded fp32 sum; each result is rounded once.
+
+    Args:
+        x: Shape ``[..., N]``; bfloat16, float16 or float32.
+        residual: The shape and dtype of x.
+        weight: Shape ``[N]``, or with leading axes that broadcast against those of x; any of these dtypes.
+        eps: Added to the mean square, at least 0.
+
+    Returns:
+        ``(normalized, new residual)``, both with the shape and dtype of x.
+
+    Raises:
+        TypeError: A dtype is not one of these, or eps is no Python number.
+        ValueError: The shapes do not fit each other, or eps is out of range.
+    """
+    out, new_residual = call("gemma_fused_add_rmsnorm", x, residual, weight, eps=eps)
+    return out, new_residual

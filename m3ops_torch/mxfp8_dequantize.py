@@ -1,0 +1,26 @@
+"""MXFP8 dequantization for PyTorch."""
+
+from __future__ import annotations
+
+import torch
+
+from m3ops_torch._library import call, dtype_name
+
+
+def mxfp8_dequantize(values: torch.Tensor, scales: torch.Tensor, *, out_dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
+    """``values * 2**(scales - 127)``, block by block; NaN where the scale byte is 255.
+
+    Args:
+        values: Shape ``[..., I]`` with I a multiple of 32; float8_e4m3fn or float8_e4m3fnuz.
+        scales: Shape ``[..., I / 32]``, uint8.
+        out_dtype: bfloat16, float16 or float32.
+
+    Returns:
+        Shape ``[..., I]``, rounded once from fp32.
+
+    Raises:
+        TypeError: A dtype is not one of these.
+        ValueError: The shapes do not fit each other.
+    """
+    (out,) = call("mxfp8_dequantize", values, scales, out_dtype=dtype_name(out_dtype))
+    return out

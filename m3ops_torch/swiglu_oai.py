@@ -1,0 +1,38 @@
+"""SwiGLU-OAI for PyTorch."""
+
+from __future__ import annotations
+
+import torch
+
+from m3ops_torch._library import call, dtype_name
+
+
+def swiglu_oai(
+    gate_up: torch.Tensor,
+    *,
+    alpha: float = 1.702,
+    beta: float = 1.0,
+    limit: float | None = 7.0,
+    out_dtype: torch.dtype | None = None,
+) -> torch.Tensor:
+    """The gated activation of gpt-oss and MiniMax-M3: ``(gate * sigmoid(alpha * gate)) * (up + beta)``.
+
+    ``gate`` is clamped from above by ``limit`` and ``up`` to [-limit, limit] before. Computed in fp32 and rounded once;
+    the bytes of the result are the same on every device and in JAX.
+
+    Args:
+        gate_up: ``[gate | up]`` along the last axis, shape ``[..., 2 * I]``; bfloat16, float16 or float32.
+        alpha: Slope of the sigmoid, a Python number above 0.
+        beta: Offset of ``up``.
+        limit: Clamp bound above 0, or None for no clamp.
+        out_dtype: bfloat16, float16 or float32; the dtype of ``gate_up`` unless given.
+
+    Returns:
+        The activation, shape ``[..., I]``.
+
+    Raises:
+        TypeError: A dtype is not one of these, or a parameter is no Python number.
+        ValueError: The last axis is odd, or a parameter is out of range.
+    """
+    (out,) = call("swiglu_oai", gate_up, alpha=alpha, beta=beta, limit=limit, out_dtype=dtype_name(out_dtype))
+    return out
