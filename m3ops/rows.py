@@ -82,13 +82,13 @@ def load(
     INNER_SIZES: tl.constexpr,
     STRIDES: tl.constexpr,
 ):
-    """A tile of an operand, [ROWS, COLS], or [1, COLS] where every row is the same; zeros past its edges."""
+    """A tile [ROWS, COLS] of an operand, with zeros past its edges. Rows that are all the same are read once."""
     ptrs = _pointers(ptr, window, ROWS, INNER_SIZES, STRIDES)
     if MASKED:
         x = tl.load(ptrs, mask=_mask(window, SIZE, ROWS, STRIDES), other=0)
     else:
         x = tl.load(ptrs)
-    return x
+    return tl.broadcast_to(x, (ROWS, x.shape[1]))
 
 
 @triton.jit

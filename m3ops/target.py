@@ -19,6 +19,12 @@ class Target:
     arch: str
     multiprocessors: int
 
+    @classmethod
+    def named(cls, arch: str) -> Target:
+        """The target of this name, for compiling where there is no such device."""
+        vendor = "amd" if arch.startswith("gfx") else "nvidia"
+        return cls(vendor, arch, _MULTIPROCESSORS.get(arch, 128))
+
     @property
     def warp_size(self) -> int:
         """Lanes a warp: 64 on AMD's CDNA (gfx9), 32 on RDNA (gfx10 and later) and on NVIDIA."""
@@ -31,6 +37,17 @@ class Target:
             return frozenset({"float8_e4m3fn"} if int(self.arch.removeprefix("sm_")) >= 89 else ())
         return _AMD_FP8.get(self.arch, frozenset())
 
+
+# Of the largest part with this name; they decide tile shapes, never bytes.
+_MULTIPROCESSORS = {
+    "sm_80": 108,
+    "sm_89": 128,
+    "sm_90": 132,
+    "sm_100": 148,
+    "gfx90a": 104,
+    "gfx942": 304,
+    "gfx950": 256,
+}
 
 _AMD_FP8 = {
     "gfx942": frozenset({"float8_e4m3fnuz"}),

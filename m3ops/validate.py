@@ -40,7 +40,11 @@ def number(name: str, value: Any, *, low: float = -math.inf, above: float = -mat
         raise TypeError(f"{name} must be a Python number, known before the kernel is compiled, got {_kind(value)}")
     rounded = float32(value)
     if not (math.isfinite(rounded) and low <= rounded <= high and rounded > above):
-        bounds = [f">= {low:g}" * (low > -math.inf), f"> {above:g}" * (above > -math.inf), f"<= {high:g}" * (high < math.inf)]
+        bounds = [
+            f">= {low:g}" * (low > -math.inf),
+            f"> {above:g}" * (above > -math.inf),
+            f"<= {high:g}" * (high < math.inf),
+        ]
         wanted = " and ".join(["a finite fp32 number", *filter(None, bounds)])
         raise ValueError(f"{name} must be {wanted}, got {value!r}")
 

@@ -2,6 +2,7 @@
 
 from m3ops import __version__
 from m3ops.numerics.formats import MXFP8
+from m3ops_jax.compile_for import compile_for
 from m3ops_jax.gemma_fused_add_rmsnorm import gemma_fused_add_rmsnorm
 from m3ops_jax.gemma_rmsnorm import gemma_rmsnorm
 from m3ops_jax.mxfp8_dequantize import mxfp8_dequantize
@@ -12,6 +13,7 @@ from m3ops_jax.swiglu_oai_quantize import swiglu_oai_quantize
 __all__ = [
     "MXFP8",
     "__version__",
+    "compile_for",
     "gemma_fused_add_rmsnorm",
     "gemma_rmsnorm",
     "mxfp8_dequantize",

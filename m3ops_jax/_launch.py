@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-
 from jax.interpreters import mlir
 
 from m3ops.op import ArraySpec, Op
@@ -15,20 +14,27 @@ from m3ops.target import Target
 from m3ops_jax import _triton_compat
 
 
-def lower(op: Op, platform: str, ctx: mlir.LoweringRuleContext, *args: Any, **params: Any) -> Any:
+def lower(
+    op: Op, platform: str, ctx: mlir.LoweringRuleContext, *args: Any, targets: tuple[str, ...], **params: Any
+) -> Any:
     """Lowering rule of an op's primitive for ``"cuda"`` or ``"rocm"``."""
-    launch = functools.partial(_launch, op, _target(platform))
+    launch = functools.partial(_launch, op, _target(platform, targets), targets)
     return mlir.lower_fun(launch, multiple_results=True)(ctx, *args, **params)
 
 
-def _target(platform: str) -> Target:
+def _target(platform: str, named: tuple[str, ...]) -> Target:
+    for target in map(Target.named, named):
+        if target.vendor == {"cuda": "nvidia", "rocm": "amd"}[platform]:
+            return target
+    if named:
+        raise ValueError(f"lowering for {platform}, but compile_for() names only {', '.join(named)}")
     device = jax.local_devices(backend=platform)[0]
     if platform == "cuda":
         return Target("nvidia", "sm_" + device.compute_capability.replace(".", ""), device.core_count)
     return Target("amd", device.compute_capability.split(":")[0], device.core_count)
 
 
-def _launch(op: Op, target: Target, *arrays: jax.Array, **params: Any) -> list[jax.Array]:
+def _launch(op: Op, target: Target, named: tuple[str, ...], *arrays: jax.Array, **params: Any) -> list[jax.Array]:
     inputs = tuple(ArraySpec(a.shape, a.dtype.name) for a in arrays)
     outputs = op.infer(*inputs, **params)
     if not any(spec.size for spec in outputs):
@@ -37,13 +43,14 @@ def _launch(op: Op, target: Target, *arrays: jax.Array, **params: Any) -> list[j
     results = _triton_compat.triton_call(
         *map(_to_raw, arrays),
         plan.num_rows,
+        target=named or None,
         kernel=plan.kernel,
         out_type=[jax.ShapeDtypeStruct(spec.shape, _raw_dtype(spec.dtype)) for spec in outputs],
         grid=(plan.grid,),
         name=op.name,
         num_warps=plan.num_warps,
         num_stages=1,
-        cost_estimate=_triton_compat.load().CostEstimate(flops=plan.flops, bytes_accessed=plan.bytes_moved),
+        cost_estimate={"flops": plan.flops, "bytes_accessed": plan.bytes_moved},
         **plan.constants,
     )
     return [r.view(jnp.dtype(spec.dtype)) for r, spec in zip(results, outputs, strict=True)]

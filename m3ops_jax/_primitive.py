@@ -13,9 +13,13 @@ from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import batching, mlir, xla
 
+from m3ops.numerics import exact
 from m3ops.op import ArraySpec, Op
 from m3ops.ops import OPS
 from m3ops_jax import _launch
+from m3ops_jax.compile_for import current_targets
+
+exact.BARRIERS[jnp] = jax.lax.optimization_barrier
 
 
 def call(op_name: str, *arrays: Any, **params: Any) -> tuple[jax.Array, ...]:
@@ -23,7 +27,8 @@ def call(op_name: str, *arrays: Any, **params: Any) -> tuple[jax.Array, ...]:
     op = OPS[op_name]
     specs = [_spec(name, array) for name, array in zip(op.inputs, arrays, strict=True)]
     op.infer(*specs, **params)
-    return tuple(_primitive(op_name).bind(*map(jnp.asarray, arrays), **op.canonical(params)))
+    outputs = _primitive(op_name).bind(*map(jnp.asarray, arrays), targets=current_targets(), **op.canonical(params))
+    return tuple(outputs)
 
 
 def dtype_name(dtype: Any) -> str | None:
@@ -58,7 +63,7 @@ def _primitive(op_name: str) -> Primitive:
     return primitive
 
 
-def _abstract_eval(op: Op, *avals: Any, **params: Any) -> list[ShapedArray]:
+def _abstract_eval(op: Op, *avals: Any, targets: tuple[str, ...], **params: Any) -> list[ShapedArray]:
     return [ShapedArray(s.shape, jnp.dtype(s.dtype)) for s in op.infer(*map(_aval_spec, avals), **params)]
 
 
@@ -78,7 +83,7 @@ def _batch(op: Op, primitive: Primitive, args: Sequence[Any], dims: Sequence[Any
     return outputs, (0,) * len(outputs)
 
 
-def _compute(op: Op, *arrays: jax.Array, **params: Any) -> tuple[Any, ...]:
+def _compute(op: Op, *arrays: jax.Array, targets: tuple[str, ...], **params: Any) -> tuple[Any, ...]:
     """The specification under XLA: what runs where there is no kernel. It needs 64-bit types whatever the user chose."""
     with jax.enable_x64(True):
         return op.compute(*arrays, **params)

@@ -19,9 +19,9 @@ _SCHEMA_TYPES = {"float": "float", "float | None": "float?", "str": "str", "str 
 def call(op_name: str, *tensors: Any, **params: Any) -> tuple[torch.Tensor, ...]:
     """Validates the arguments of an op and calls its operator."""
     op = OPS[op_name]
-    specs = [spec(name, tensor) for name, tensor in zip(op.inputs, tensors, strict=True)]
-    op.infer(*specs, **params)
-    _same_device(op, tensors)
+    if not torch.compiler.is_compiling():  # the fake implementation validates while a graph is traced
+        op.infer(*(spec(name, tensor) for name, tensor in zip(op.inputs, tensors, strict=True)), **params)
+        _same_device(op, tensors)
     return tuple(_OPERATORS[op_name](*tensors, **op.canonical(params)))
 
 
@@ -57,7 +57,7 @@ def _define(op: Op) -> Callable[..., Any]:
 
 
 def _fake(op: Op, *tensors: torch.Tensor, **params: Any) -> list[torch.Tensor]:
-    outputs = op.infer(*map(_launch.spec_of, tensors), **params)
+    outputs = op.infer(*map(_launch.spec_of, tensors), **op.canonical(params))
     return _launch.allocate(outputs, tensors[0].device)
 
 

@@ -7,7 +7,9 @@ import torch
 from m3ops_torch._library import call, dtype_name
 
 
-def mxfp8_dequantize(values: torch.Tensor, scales: torch.Tensor, *, out_dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
+def mxfp8_dequantize(
+    values: torch.Tensor, scales: torch.Tensor, *, out_dtype: torch.dtype = torch.bfloat16
+) -> torch.Tensor:
     """``values * 2**(scales - 127)``, block by block; NaN where the scale byte is 255.
 
     Args:

@@ -5,7 +5,7 @@ A change here changes published bytes: the error bounds and the golden digests i
 
 from __future__ import annotations
 
-import math
+import ctypes
 import struct
 
 LOG2_E = 1.4426950408889634
@@ -52,10 +52,7 @@ FLOAT32_MAX = 3.4028234663852886e38
 
 def float32(x: float) -> float:
     """``x`` rounded to fp32; beyond the fp32 range, infinity."""
-    try:
-        return float(struct.unpack("<f", struct.pack("<f", x))[0])
-    except OverflowError:
-        return math.copysign(math.inf, x)
+    return ctypes.c_float(x).value
 
 
 def float32_bits(x: float) -> int:

@@ -73,8 +73,9 @@ def swish(gate, SLOPE: tl.constexpr, BOUND: tl.constexpr, CLAMP_ABOVE: tl.conste
 def swiglu_oai(gate, up, SLOPE: tl.constexpr, BOUND: tl.constexpr, BETA: tl.constexpr, LIMIT: tl.constexpr):
     """``(gate * sigmoid(alpha * gate)) * (up + beta)`` of clamped fp32 inputs. LIMIT is None for no clamp."""
     if LIMIT is not None:
-        gate = minimum(gate, LIMIT)
-        up = minimum(maximum(up, -LIMIT), LIMIT)
+        limit = tl.full((), LIMIT, tl.float32)  # Triton would take a bare subnormal number for fp64
+        gate = minimum(gate, limit)
+        up = minimum(maximum(up, -limit), limit)
     CLAMP_ABOVE: tl.constexpr = LIMIT is None or LIMIT > BOUND
     return swish(gate, SLOPE, BOUND, CLAMP_ABOVE) * (up + BETA)
 
@@ -88,7 +89,9 @@ def _scale_constants(FP8, RULE):
 
 
 @triton.jit
-def quantize_blocks(x, ROWS: tl.constexpr, COLS: tl.constexpr, FP8: tl.constexpr, RULE: tl.constexpr, CAST: tl.constexpr):
+def quantize_blocks(
+    x, ROWS: tl.constexpr, COLS: tl.constexpr, FP8: tl.constexpr, RULE: tl.constexpr, CAST: tl.constexpr
+):
     """MXFP8 of an fp32 tile: value codes [ROWS, COLS] and E8M0 bytes [ROWS, COLS / 32], both uint8."""
     constants: tl.constexpr = _scale_constants(FP8, RULE)
     blocks = tl.reshape(x, (ROWS, COLS // _BLOCK, _BLOCK))
@@ -204,6 +207,7 @@ def _sum_exactly(groups):
 @triton.jit
 def rmsnorm(x, weight, ROWS: tl.constexpr, COLS: tl.constexpr, INV_SIZE: tl.constexpr, EPS: tl.constexpr):
     """``x / sqrt(mean(x**2) + eps) * (1 + weight)`` of an fp32 tile whose columns past the row are zero."""
-    variance = tl.fma(sum_squares(x, ROWS, COLS), INV_SIZE, EPS)
+    eps = tl.full((), EPS, tl.float32)  # Triton would take a bare subnormal number for fp64
+    variance = tl.fma(sum_squares(x, ROWS, COLS), INV_SIZE, eps)
     rstd = tl.div_rn(1.0, tl.sqrt_rn(variance))
     return (x * rstd[:, None]) * (weight + 1.0)

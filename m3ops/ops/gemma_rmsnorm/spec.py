@@ -23,7 +23,9 @@ def check_norm(x: ArraySpec, weight: ArraySpec, *, eps: float) -> None:
     if not 0 < x.shape[-1] <= MAX_NORM_SIZE:
         raise ValueError(f"x must have a last axis of 1 to {MAX_NORM_SIZE} elements, got shape {x.shape}")
     if weight.shape[-1] != x.shape[-1] or not _broadcasts(weight.shape[:-1], x.shape[:-1]):
-        raise ValueError(f"weight must have shape ({x.shape[-1]},) or broadcast against x {x.shape}, got {weight.shape}")
+        raise ValueError(
+            f"weight must have shape ({x.shape[-1]},) or broadcast against x {x.shape}, got {weight.shape}"
+        )
     validate.number("eps", eps, low=0.0)
 
 

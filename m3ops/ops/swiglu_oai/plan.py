@@ -38,7 +38,12 @@ def plan(
         kernel=_swiglu_oai_kernel,
         grid=tiling.grid,
         num_rows=rows.num_rows,
-        constants={"SIZE": size, **rows.constants("gate_up", "out"), **activation_constants(params), **tiling.constants},
+        constants={
+            "SIZE": size,
+            **rows.constants("gate_up", "out"),
+            **activation_constants(params),
+            **tiling.constants,
+        },
         num_warps=tiling.num_warps,
         bytes_moved=gate_up.nbytes + out.nbytes,
         flops=FLOPS_PER_ELEMENT * out.size,

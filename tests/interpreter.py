@@ -1,0 +1,254 @@
+"""Runs a launch plan's Triton kernel on NumPy arrays, in a process that also compiles the kernel for GPUs.
+
+Triton's own interpreter does the work, mended so that each operation gives what IEEE 754 and the GPUs give, or raises.
+As shipped it loses the carry of rounding casts, truncates fp32 to bf16, rounds ``tl.fma`` twice, computes on bf16 as if
+on integers, and reads and writes at whatever address a kernel computes.
+
+While a kernel runs, ``triton.language`` is patched for the whole process. A lock keeps launches apart and the patches
+are taken back after each; but no other thread may compile a kernel meanwhile.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import functools
+import inspect
+import textwrap
+import threading
+import types
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import triton.language as tl
+from triton.language.semantic import TritonSemantic
+from triton.runtime import interpreter as stock
+from triton.runtime.interpreter import TensorHandle
+from triton.runtime.jit import JITFunction
+
+from m3ops.op import LaunchPlan
+
+_FLOATS = {
+    tl.float32: np.float32,
+    tl.float16: np.float16,
+    tl.bfloat16: ml_dtypes.bfloat16,
+    tl.float8e4nv: ml_dtypes.float8_e4m3fn,
+    tl.float8e4b8: ml_dtypes.float8_e4m3fnuz,
+}
+_ELEMENTS = {np.dtype(dtype).name: element for element, dtype in _FLOATS.items()}
+_ELEMENTS |= {name: getattr(tl, name) for name in ("int16", "int32", "int64", "uint16", "uint32", "uint64")}
+# Operations on which GPUs differ from each other or from NumPy, in the order of a sum if nothing else.
+_REJECTED = (
+    "fdiv frem sqrt rsqrt exp exp2 log log2 sin cos erf fp_to_si fp_to_ui clampf dot dot_scaled atomic_rmw atomic_cas"
+)
+_OPERATORS = "add sub mul truediv floordiv mod and or xor lshift rshift lt le gt ge eq ne"
+_LOCK = threading.RLock()
+
+
+def launch(plan: LaunchPlan, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
+    """Runs ``plan.kernel[plan.grid](*inputs, plan.num_rows, *outputs, **plan.constants)``.
+
+    Args:
+        plan: The launch.
+        inputs: Arrays of the shapes, dtypes and strides that the plan was made for. Kernels get 8-bit floats as uint8.
+        outputs: Arrays to write, likewise. What they held before does not matter.
+
+    Raises:
+        IndexError: if the kernel loads or stores at an address that is no element of the array whose pointer it was
+            computed from, loads from an output, stores to an input, or leaves an element of an output unwritten.
+        NotImplementedError: if it does what GPUs do not agree on.
+    """
+    if not isinstance(plan.kernel, JITFunction):
+        raise TypeError(f"the kernel must be a JITFunction, got {type(plan.kernel).__name__}: is TRITON_INTERPRET set?")
+    loaded = [_Pointer(array, stored=False) for array in inputs]
+    stored = [_Pointer(array, stored=True) for array in outputs]
+    in_args, out_args = ([_scalar(p.base, p, np.uint64) for p in pointers] for pointers in (loaded, stored))
+    num_rows = _scalar(plan.num_rows, *((tl.int32, np.int32) if plan.num_rows < 2**31 else (tl.int64, np.int64)))
+    with _interpreting():
+        _BUILDER.set_grid_dim(plan.grid, 1, 1)
+        for program in range(plan.grid):
+            _BUILDER.set_grid_idx(program, 0, 0)
+            plan.kernel(*in_args, num_rows, *out_args, **plan.constants)
+    for number, written in enumerate(pointer.written for pointer in stored):
+        if not written.all():
+            raise IndexError(f"output {number}: {(~written).sum()} of {written.size} elements not written")
+
+
+class _Pointer(tl.pointer_type):
+    """The type of a pointer into one array. A pointer computed from another keeps the type object, hence the array."""
+
+    def __init__(self, array: np.ndarray, *, stored: bool) -> None:
+        super().__init__(tl.uint8 if array.itemsize == 1 else _ELEMENTS[array.dtype.name])
+        offsets = [np.arange(size) * stride for size, stride in zip(array.shape, array.strides, strict=True)]
+        self.base: int = array.ctypes.data
+        self.addresses = np.unique(functools.reduce(np.add.outer, offsets, np.int64(self.base))).astype(np.uint64)
+        self.written = np.zeros(self.addresses.size, bool)
+        self.stored = stored
+
+    def elements(self, addresses: np.ndarray) -> np.ndarray:
+        """Which elements are at these addresses."""
+        index = np.searchsorted(self.addresses, addresses)
+        wrong = np.append(self.addresses, np.uint64(0))[index] != addresses
+        if wrong.any():
+            offset = int(addresses[wrong][0]) - self.base
+            raise IndexError(f"{wrong.sum()} addresses are no element of the array, the first at byte {offset} of it")
+        return index
+
+
+class _Builder(stock.InterpreterBuilder):
+    """Triton's builder of NumPy results, mended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.options = stock.InterpreterOptions(sanitize_overflow=False)  # integers wrap; no time goes into a check
+
+    def create_masked_load(self, ptrs: TensorHandle, mask: TensorHandle, other: TensorHandle | None, *_: Any) -> Any:
+        _array_of(ptrs, stored=False).elements(ptrs.data[mask.data])
+        if other is None:  # then masked lanes are undefined on a GPU: NaN or -1 here, lest a kernel rely on zeros
+            storage = stock._get_np_dtype(ptrs.get_element_ty())
+            ones = np.full((*ptrs.data.shape, storage.itemsize), 0xFF, np.uint8)
+            other = TensorHandle(ones.view(storage)[..., 0], ptrs.get_element_ty())
+        return super().create_masked_load(ptrs, mask, other, None, None, False)
+
+    def create_masked_store(self, ptrs: TensorHandle, value: TensorHandle, mask: TensorHandle, *_: Any) -> None:
+        pointer = _array_of(ptrs, stored=True)
+        pointer.written[pointer.elements(ptrs.data[mask.data])] = True
+        super().create_masked_store(ptrs, value, mask, None, None)
+
+    def create_fp_to_fp(self, src: TensorHandle, dst_type: tl.dtype, rounding: Any = None) -> TensorHandle:
+        """Rounds to nearest, ties to even. E4M3 saturates, infinity too, as NVIDIA's ``cvt.rn.satfinite`` does."""
+        source, target = src.dtype.scalar, dst_type.scalar
+        if rounding not in (None, stock._ir.ROUNDING_MODE.RTNE) or not {source, target} <= _FLOATS.keys():
+            raise NotImplementedError(f"cast of {source} to {target}, rounding {rounding}")
+        x = src.data.view(_FLOATS[source])
+        if target.is_fp8():
+            largest = float(ml_dtypes.finfo(_FLOATS[target]).max)
+            x = np.clip(x.astype(np.float32), -largest, largest)  # NaN stays NaN
+        return TensorHandle(x.astype(_FLOATS[target]).view(stock._get_np_dtype(target)), target)
+
+    def cast_impl(self, src: TensorHandle, dst_type: tl.dtype) -> TensorHandle:
+        source, target = src.dtype.scalar, dst_type.scalar
+        if source.is_floating():
+            return self.create_fp_to_fp(src, dst_type)
+        if not target.is_floating():
+            return super().cast_impl(src, dst_type)
+        number = TensorHandle(src.data.astype(np.float32), tl.float32)  # rounded once
+        if target != tl.float32 and (np.abs(number.data) >= 2**24).any():
+            raise NotImplementedError(f"cast of {source} to {target}: by way of fp32 it would round twice")
+        return self.create_fp_to_fp(number, dst_type)
+
+    def create_fma(self, x: TensorHandle, y: TensorHandle, z: TensorHandle) -> TensorHandle:
+        """Fused multiply-add of fp32.
+
+        The product of two 24-bit significands is exact in float64. Of the sum, TwoSum gives what rounding left off;
+        where that is not zero, the last bit is made odd: "there is more". As 53 >= 24 + 2 and float64 has exponents to
+        spare, rounding that to fp32 rounds the exact sum correctly (Boldo and Melquiond, "Emulation of a FMA and
+        Correctly Rounded Sums: Proved Algorithms Using Rounding to Odd", 2008).
+        """
+        if {x.dtype.scalar, y.dtype.scalar, z.dtype.scalar} != {tl.float32}:
+            raise NotImplementedError(f"fma of {x.dtype}, {y.dtype}, {z.dtype}")
+        product, addend = x.data.astype(np.float64) * y.data, z.data.astype(np.float64)
+        total = product + addend
+        kept = total - product
+        lost = (product - (total - kept)) + (addend - kept)
+        # An even sum's neighbour on the side of the exact sum is odd. That of infinity is too large for fp32 as well.
+        even = (total.view(np.int64) & 1) == 0
+        total = np.where((lost != 0) & even, np.nextafter(total, np.copysign(np.inf, lost)), total)
+        return TensorHandle(total.astype(np.float32), tl.float32)
+
+    def binary_op(self, lhs: TensorHandle, rhs: TensorHandle, op: Callable[..., np.ndarray]) -> TensorHandle:
+        handle = super().binary_op(_numeric(lhs), _numeric(rhs), op)
+        if handle.data.dtype == np.bool_:  # a comparison, to which the stock builder gives the type of the operands
+            handle.dtype = tl.int1
+        return handle
+
+    def unary_op(self, arg: TensorHandle, op: Callable[..., np.ndarray]) -> TensorHandle:
+        return super().unary_op(_numeric(arg), op)
+
+
+def _array_of(ptrs: TensorHandle, *, stored: bool) -> _Pointer:
+    pointer = ptrs.dtype.scalar
+    if not isinstance(pointer, _Pointer) or pointer.stored != stored:
+        raise IndexError("store to a pointer into no output" if stored else "load from a pointer into no input")
+    return pointer
+
+
+def _numeric(handle: TensorHandle) -> TensorHandle:
+    if handle.dtype.scalar.is_floating() and handle.data.dtype.kind == "u":  # bf16 and E4M3 are held as their bits
+        raise NotImplementedError(f"arithmetic in {handle.dtype}")
+    return handle
+
+
+def _rejected(name: str, *_: Any, **__: Any) -> Any:
+    raise NotImplementedError(f"{name}: GPUs differ from each other or from NumPy")
+
+
+def _extremum(op: np.ufunc, least: bool, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """-0.0 is less than +0.0 (IEEE 754-2019, section 9.6); NumPy returns either."""
+    return np.where(x == y, np.where(np.signbit(x) == least, x, y), op(x, y))
+
+
+for _name in _REJECTED.split():
+    setattr(_Builder, f"create_{_name}", functools.partial(_rejected, _name))
+for _name, _op in {"minimumf": np.minimum, "maximumf": np.maximum, "minnumf": np.fmin, "maxnumf": np.fmax}.items():
+    _extreme = functools.partial(_extremum, _op, _name.startswith("min"))
+    setattr(_Builder, f"create_{_name}", functools.partialmethod(_Builder.binary_op, op=_extreme))
+_BUILDER = _Builder()
+_SEMANTIC = TritonSemantic(_BUILDER)
+
+
+def _scalar(value: int, dtype: tl.dtype, storage: type) -> tl.tensor:
+    return tl.tensor(TensorHandle(np.array([value], storage), dtype), dtype)
+
+
+def _reduce(tensor: tl.tensor, axis: int | None, combine_fn: Any, keep_dims: bool = False) -> tl.tensor:
+    if tensor.dtype.is_floating():
+        _rejected("reduction of floats")
+    reduction = stock.ReduceOps(axis, combine_fn, keep_dims)
+    if combine_fn is not tl.standard._sum_combine:
+        return reduction.apply(tensor)
+    data = tensor.handle.data  # summed in its own type, lest a sum that should wrap fail
+    return reduction.to_tensor(np.sum(data, axis=axis, dtype=data.dtype, keepdims=keep_dims), tensor.dtype)
+
+
+def _deferring(operator: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """A constexpr's operator that leaves tensors to theirs; as it is, it wraps a tensor as a constexpr."""
+    return lambda self, other: NotImplemented if isinstance(other, tl.tensor) else operator(self, other)
+
+
+@functools.cache
+def _interpretable(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The body of a ``@triton.jit`` function with assignments that make tensors of numbers.
+
+    Triton does the same but leaves its own globals in the function's module. Here the one new name is a closure's.
+    """
+    tree = ast.parse("def factory(interpreter_semantic): ...")
+    factory: Any = tree.body[0]
+    kernel: Any = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
+    kernel.decorator_list = []
+    ast.increment_lineno(kernel, function.__code__.co_firstlineno - 1)
+    factory.body = [stock.ASTTransformer().visit(kernel), ast.Return(ast.Name(kernel.name, ast.Load()))]
+    code = compile(ast.fix_missing_locations(tree), function.__code__.co_filename, "exec")
+    namespace: dict[str, Any] = {}
+    exec(code, function.__globals__, namespace)
+    return namespace["factory"](_SEMANTIC)
+
+
+@contextlib.contextmanager
+def _interpreting() -> Iterator[None]:
+    """Makes ``@triton.jit`` functions callable, on tensors that hold NumPy arrays."""
+    with _LOCK, np.errstate(all="ignore"):
+        # It patches the modules that it finds among the names a kernel sees.
+        scope = stock._patch_lang(types.SimpleNamespace(__globals__={"tl": tl, "core": tl.core}))
+        try:
+            scope.set_attr(stock, "interpreter_semantic", _SEMANTIC)  # where the patched modules look for it
+            scope.set_attr(JITFunction, "__call__", lambda self, *a, **k: _interpretable(self.fn)(*a, **k))
+            for module in (tl, tl.core):
+                scope.set_attr(module, "reduce", _reduce)
+            for name in _OPERATORS.split():
+                scope.set_attr(tl.constexpr, f"__{name}__", _deferring(getattr(tl.constexpr, f"__{name}__")))
+            yield
+        finally:
+            scope.restore()

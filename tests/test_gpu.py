@@ -1,0 +1,135 @@
+"""What only a GPU can show: launch configuration, large offsets, untouched memory, repeatability."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from backends import array_spec, no_gpu, to_numpy, to_tensor
+from compare import assert_same_bytes
+
+import m3ops_torch
+from m3ops.cases.case import bit_patterns, normal
+from m3ops.op import LaunchPlan
+from m3ops.ops import OPS
+from m3ops.tiling import tiling
+from m3ops_torch import _launch
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(no_gpu() is not None, reason=str(no_gpu()))]
+
+GUARD = 4096
+
+
+def launch(plan: LaunchPlan, inputs: list[torch.Tensor], expected: tuple[np.ndarray, ...]) -> list[np.ndarray]:
+    """Runs a plan into poisoned outputs between guard zones, which have to stay as they were."""
+    results = []
+    for want in expected:
+        memory = torch.full((want.nbytes + 2 * GUARD,), 0xA5, dtype=torch.uint8, device="cuda")
+        inner = memory[GUARD : GUARD + want.nbytes].view(getattr(torch, want.dtype.name)).view(want.shape)
+        results.append((memory, inner))
+    raw = [_launch._to_raw(tensor) for tensor in (*inputs, *(inner for _, inner in results))]
+    kernel = plan.kernel[(plan.grid,)]
+    kernel(*raw[: len(inputs)], plan.num_rows, *raw[len(inputs) :], **plan.constants, num_warps=plan.num_warps)
+    for memory, _ in results:
+        assert (memory[:GUARD] == 0xA5).all(), "written before an output"
+        assert (memory[-GUARD:] == 0xA5).all(), "written past an output"
+    return [to_numpy(inner) for _, inner in results]
+
+
+def planned(name: str, arrays: list[np.ndarray], **given: Any) -> tuple[LaunchPlan, tuple[np.ndarray, ...]]:
+    op = OPS[name]
+    params = {k: p.default for k, p in op.params.items()} | given
+    inputs = tuple(map(array_spec, arrays))
+    target = _launch.target_of(torch.device("cuda", 0))
+    return op.plan(inputs, op.infer(*inputs, **params), params, target), op.reference(*arrays, **params)
+
+
+TILES = [(r, c, w) for r, c, w in itertools.product([1, 2, 8], [32, 128, 1024], [1, 2, 4, 8]) if r * c <= 4096]
+
+
+@pytest.mark.parametrize("flags", [{}, {"enable_fp_fusion": False}], ids=["fused", "unfused"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("name", ["swiglu_oai", "swiglu_oai_quantize", "mxfp8_quantize"])
+def test_any_tile_gives_the_same_bytes(name: str, dtype: str, flags: dict[str, bool]) -> None:
+    x = np.concatenate([normal((9, 1344), dtype, 3.0), bit_patterns((4, 1344), dtype)])
+    plan, expected = planned(name, [x])
+    size = expected[0].shape[-1]
+    for rows, cols, warps in TILES:
+        t = tiling(13, size, rows, cols, warps)
+        forced = dataclasses.replace(
+            plan, grid=t.grid, constants={**plan.constants, **t.constants, **flags}, num_warps=warps
+        )
+        assert_same_bytes(launch(forced, [to_tensor(x, "cuda")], expected), expected)
+
+
+@pytest.mark.parametrize("size", [96, 128, 1500, 6144])
+@pytest.mark.parametrize("name", ["gemma_rmsnorm", "gemma_fused_add_rmsnorm"])
+def test_any_tile_gives_the_same_norm(name: str, size: int) -> None:
+    arrays = [normal((13, size), "float32"), normal((13, size), "float32", 2.0), normal((size,), "float32")]
+    arrays = arrays if "add" in name else arrays[::2]
+    plan, expected = planned(name, arrays)
+    cols = 1 << (size - 1).bit_length()
+    for rows, warps in itertools.product([1, 2, 4, 16], [1, 2, 4, 8, 16]):
+        if rows * cols <= 32768 and rows * cols // (32 * warps) <= 256:
+            t = tiling(13, size, rows, cols, warps)
+            forced = dataclasses.replace(
+                plan, grid=t.grid, constants={**plan.constants, **t.constants}, num_warps=warps
+            )
+            inputs = [to_tensor(array, "cuda") for array in arrays]
+            assert_same_bytes(launch(forced, inputs, expected), expected)
+
+
+def test_a_row_does_not_depend_on_its_neighbours() -> None:
+    x = to_tensor(normal((257, 6144), "bfloat16", 3.0), "cuda")
+    weight = to_tensor(normal((6144,), "bfloat16"), "cuda")
+    values, scales = m3ops_torch.swiglu_oai_quantize(x)
+    norm = m3ops_torch.gemma_rmsnorm(x, weight)
+    for row in (0, 100, 256):
+        alone = m3ops_torch.swiglu_oai_quantize(x[row])
+        assert torch.equal(alone.values.view(torch.uint8), values[row].view(torch.uint8))
+        assert torch.equal(alone.scales, scales[row])
+        assert torch.equal(m3ops_torch.gemma_rmsnorm(x[row], weight), norm[row])
+
+
+@pytest.mark.parametrize("num_rows", [2**31 // 6144 + 5])
+def test_offsets_past_two_to_the_31(num_rows: int) -> None:
+    """The last rows lie past 2**31 elements and 2**32 bytes."""
+    x = torch.empty(num_rows, 6144, dtype=torch.bfloat16, device="cuda")
+    tail = normal((8, 6144), "bfloat16", 3.0)
+    x[-8:] = to_tensor(tail, "cuda")
+    values, scales = m3ops_torch.swiglu_oai_quantize(x)
+    assert_same_bytes([to_numpy(values[-8:]), to_numpy(scales[-8:])], planned("swiglu_oai_quantize", [tail])[1])
+    del values, scales
+    weight = normal((6144,), "bfloat16")
+    norm = m3ops_torch.gemma_rmsnorm(x, to_tensor(weight, "cuda"))
+    assert_same_bytes([to_numpy(norm[-8:])], planned("gemma_rmsnorm", [tail, weight])[1])
+
+
+def test_a_stride_past_two_to_the_31() -> None:
+    base = torch.empty(2**31 + 512, dtype=torch.bfloat16, device="cuda")
+    rows = base.as_strided((2, 128), (2**31, 1))
+    data = normal((2, 128), "bfloat16")
+    rows.copy_(to_tensor(data, "cuda"))
+    (expected,) = planned("swiglu_oai", [data])[1]
+    assert_same_bytes([to_numpy(m3ops_torch.swiglu_oai(rows))], [expected])
+
+
+def test_misaligned_storage() -> None:
+    wide = to_tensor(normal((5, 6200), "bfloat16", 3.0), "cuda")
+    for offset in (1, 2, 3, 4, 8):
+        x = wide[:, offset : offset + 6144]
+        expected = planned("swiglu_oai_quantize", [to_numpy(x)])[1]
+        assert_same_bytes([to_numpy(t) for t in m3ops_torch.swiglu_oai_quantize(x)], expected)
+
+
+def test_a_thousand_runs() -> None:
+    x = to_tensor(normal((64, 6144), "bfloat16", 3.0), "cuda")
+    weight = to_tensor(normal((6144,), "bfloat16"), "cuda")
+    first = (*m3ops_torch.swiglu_oai_quantize(x), m3ops_torch.gemma_rmsnorm(x, weight))
+    for _ in range(1000):
+        again = (*m3ops_torch.swiglu_oai_quantize(x), m3ops_torch.gemma_rmsnorm(x, weight))
+        assert all(torch.equal(a.view(torch.uint8), b.view(torch.uint8)) for a, b in zip(first, again, strict=True))

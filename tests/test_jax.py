@@ -1,0 +1,161 @@
+"""What is particular to the JAX front end: transforms, tracing, 64-bit mode."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+from compare import assert_same_bytes
+
+import m3ops_jax
+from m3ops import MXFP8
+from m3ops.cases.case import normal
+from m3ops.ops import OPS
+
+ARGUMENTS: dict[str, tuple[np.ndarray, ...]] = {
+    "swiglu_oai": (normal((4, 6, 128), "bfloat16"),),
+    "swiglu_oai_quantize": (normal((4, 6, 128), "bfloat16"),),
+    "mxfp8_quantize": (normal((4, 6, 128), "bfloat16"),),
+    "mxfp8_dequantize": (
+        normal((4, 6, 128), "float32").astype(ml_dtypes.float8_e4m3fn),
+        np.arange(4 * 6 * 4, dtype=np.uint8).reshape(4, 6, 4) + 80,
+    ),
+    "gemma_rmsnorm": (normal((4, 6, 128), "bfloat16"), normal((128,), "float32")),
+    "gemma_fused_add_rmsnorm": (
+        normal((4, 6, 128), "bfloat16"),
+        normal((4, 6, 128), "bfloat16", 2.0),
+        normal((128,), "float32"),
+    ),
+}
+every_op = pytest.mark.parametrize("name", OPS)
+
+
+def same(actual: Any, expected: Any) -> None:
+    chex.assert_trees_all_equal_shapes_and_dtypes(actual, expected)
+    assert_same_bytes([*map(np.asarray, jax.tree.leaves(actual))], [*map(np.asarray, jax.tree.leaves(expected))])
+
+
+def equations(jaxpr: Any) -> Iterator[Any]:
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in jax.tree.leaves(equation.params, is_leaf=lambda leaf: hasattr(leaf, "eqns")):
+            if hasattr(inner, "eqns"):
+                yield from equations(inner)
+
+
+@every_op
+def test_jit_equals_eager(name: str) -> None:
+    op, arrays = getattr(m3ops_jax, name), ARGUMENTS[name]
+    same(jax.jit(op)(*arrays), op(*arrays))
+    with jax.disable_jit():
+        same(op(*arrays), jax.jit(op)(*arrays))
+
+
+@every_op
+def test_eval_shape(name: str) -> None:
+    op, arrays = getattr(m3ops_jax, name), ARGUMENTS[name]
+    shapes = jax.tree.leaves(jax.eval_shape(op, *arrays))
+    results = jax.tree.leaves(op(*arrays))
+    assert [(s.shape, s.dtype) for s in shapes] == [(r.shape, r.dtype) for r in results]
+
+
+@every_op
+@pytest.mark.parametrize("axis", [0, 1])
+def test_vmap_is_one_call_over_more_rows(name: str, axis: int) -> None:
+    op, arrays = getattr(m3ops_jax, name), ARGUMENTS[name]
+    in_axes = tuple(axis if a.ndim == 3 else None for a in arrays)
+    batched = jax.vmap(op, in_axes, axis)
+    same(batched(*arrays), op(*arrays))
+    calls = [e for e in equations(jax.make_jaxpr(batched)(*arrays).jaxpr) if e.primitive.name == name]
+    assert len(calls) == 1
+
+
+@every_op
+def test_nested_vmap(name: str) -> None:
+    op, arrays = getattr(m3ops_jax, name), ARGUMENTS[name]
+    in_axes = tuple(0 if a.ndim == 3 else None for a in arrays)
+    same(jax.jit(jax.vmap(jax.vmap(op, in_axes), in_axes))(*arrays), op(*arrays))
+
+
+@pytest.mark.parametrize("in_axes", [(0, 0), (None, 0), (1, 0), (0, 1)])
+def test_vmap_over_the_weight(in_axes: tuple[int | None, int]) -> None:
+    x = normal((3, 3, 64), "bfloat16") if in_axes[0] is not None else normal((3, 64), "bfloat16")
+    weight = normal((3, 64), "float32") if in_axes[1] == 0 else normal((64, 3), "float32")
+    got = jax.vmap(m3ops_jax.gemma_rmsnorm, in_axes)(x, weight)
+    for i in range(3):
+        own_x = x if in_axes[0] is None else np.take(x, i, in_axes[0])
+        same(got[i], m3ops_jax.gemma_rmsnorm(own_x, np.take(weight, i, in_axes[1])))
+
+
+def test_vmap_over_x_but_not_the_residual() -> None:
+    x, residual, weight = normal((3, 5, 64), "bfloat16"), normal((5, 64), "bfloat16"), normal((64,), "bfloat16")
+    got = jax.vmap(m3ops_jax.gemma_fused_add_rmsnorm, (0, None, None))(x, residual, weight)
+    want = m3ops_jax.gemma_fused_add_rmsnorm(x, np.broadcast_to(residual, x.shape), weight)
+    same(got, want)
+
+
+def test_inside_scan_and_cond() -> None:
+    weight = jnp.zeros(64, jnp.float32)
+
+    def step(x: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
+        x = jax.lax.cond(x[0, 0] > 0, lambda x: m3ops_jax.gemma_rmsnorm(x, weight), lambda x: -x, x)
+        return x, x
+
+    first = jnp.asarray(normal((2, 64), "float32"))
+    _, scanned = jax.lax.scan(step, first, length=4)
+    for got in scanned:
+        first, want = step(first, None)
+        same(got, want)
+
+
+@every_op
+def test_64_bit_mode_changes_nothing(name: str) -> None:
+    op, arrays = getattr(m3ops_jax, name), ARGUMENTS[name]
+    narrow = jax.jit(op)(*arrays)
+    with jax.enable_x64(True):
+        same(jax.jit(op)(*arrays), narrow)
+
+
+def test_one_trace_serves_all_calls() -> None:
+    traced = chex.assert_max_traces(m3ops_jax.swiglu_oai_quantize, n=1)
+    jitted = jax.jit(traced)
+    for _ in range(3):
+        jitted(ARGUMENTS["swiglu_oai_quantize"][0])
+    chex.clear_trace_counter()
+
+
+def test_mxfp8_is_a_pytree_and_unpacks() -> None:
+    values, scales = result = m3ops_jax.swiglu_oai_quantize(*ARGUMENTS["swiglu_oai_quantize"])
+    assert isinstance(jax.tree.map(lambda leaf: leaf, result), MXFP8)
+    assert values.dtype == jnp.float8_e4m3fn
+    assert scales.dtype == jnp.uint8
+    numbers = scales.view(jnp.float8_e8m0fnu).astype(jnp.float32)
+    np.testing.assert_array_equal(numbers, 2.0 ** (np.asarray(scales).astype(np.float32) - 127))
+
+
+def test_fused_equals_unfused() -> None:
+    (gate_up,) = ARGUMENTS["swiglu_oai"]
+    fused = m3ops_jax.swiglu_oai_quantize(gate_up, round_activation=True)
+    same(fused, m3ops_jax.mxfp8_quantize(m3ops_jax.swiglu_oai(gate_up)))
+
+
+@pytest.mark.parametrize("parameter", ["alpha", "beta", "limit"])
+def test_traced_parameters_are_refused(parameter: str) -> None:
+    (gate_up,) = ARGUMENTS["swiglu_oai"]
+    call = jax.jit(lambda value: m3ops_jax.swiglu_oai(gate_up, **{parameter: value}))
+    with pytest.raises(TypeError, match=f"{parameter} must be a Python number, known before the kernel is compiled"):
+        call(1.5)
+
+
+def test_whole_numbers_and_floats_are_one_parameter() -> None:
+    """Else ``limit=7`` would compile a second kernel."""
+    (gate_up,) = ARGUMENTS["swiglu_oai"]
+    jaxprs = {str(jax.make_jaxpr(functools.partial(m3ops_jax.swiglu_oai, limit=n))(gate_up)) for n in (7, 7.0)}
+    assert len(jaxprs) == 1

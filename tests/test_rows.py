@@ -1,0 +1,86 @@
+"""Row layouts and tilings: pure functions, checked on their own."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from backends import array_spec
+
+from m3ops.op import ArraySpec
+from m3ops.rows import row_layout
+from m3ops.target import Target
+from m3ops.tiling import column_tiling, row_tiling, tiling
+
+H100 = Target("nvidia", "sm_90", 132)
+MI300X = Target("amd", "gfx942", 304)
+BASE = np.arange(2 * 3 * 4 * 5 * 8, dtype=np.int32).reshape(2, 3, 4, 5, 8)
+
+
+@pytest.mark.parametrize(
+    ("view", "inner_sizes"),
+    [
+        (BASE, ()),
+        (BASE[:, :, :, :, 2:6], ()),
+        (BASE[:, :, 1:3], (10,)),
+        (BASE[:, ::2], (2, 20)),
+        (BASE.transpose(3, 1, 0, 2, 4), (3, 2, 4)),
+        (BASE[:, :1].swapaxes(0, 1), (20,)),
+        (BASE[0, 0, 0, 0], ()),
+        (np.broadcast_to(BASE[0, 0, 0, :1], (7, 8)), ()),
+    ],
+)
+def test_row_layout_finds_every_row(view: np.ndarray, inner_sizes: tuple[int, ...]) -> None:
+    layout = row_layout(array_spec(view))
+    assert layout.inner_sizes == inner_sizes
+    *row_strides, column_stride = layout.strides[0]
+    outer = layout.num_rows // int(np.prod(inner_sizes))
+    rows = np.ndindex(outer, *inner_sizes)
+    first = view.reshape(-1)[0]  # BASE holds its own offsets
+    offsets = [sum(i * s for i, s in zip(row, row_strides, strict=True)) for row in rows]
+    found = np.array(offsets)[:, None] + np.arange(8)[: view.shape[-1]] * column_stride + first
+    np.testing.assert_array_equal(found, view.reshape(-1, view.shape[-1]))
+
+
+def test_row_layout_of_a_shared_weight_does_not_move() -> None:
+    assert row_layout(ArraySpec((4, 5, 64), "float32"), ArraySpec((64,), "float32")).strides == ((64, 1), (0, 1))
+    assert row_layout(ArraySpec((4, 5, 64), "float32"), ArraySpec((5, 64), "float32")).strides == (
+        (320, 64, 1),
+        (0, 64, 1),
+    )
+
+
+def test_the_number_of_rows_is_no_part_of_the_layout() -> None:
+    """Else every batch size would compile a kernel of its own."""
+    layouts = [row_layout(ArraySpec((n, 64), "float32"), ArraySpec((64,), "float32")) for n in (1, 2, 3, 1000)]
+    assert len({(layout.inner_sizes, layout.strides) for layout in layouts}) == 1
+
+
+SIZES = [1, 2, 31, 32, 33, 96, 128, 300, 384, 1000, 1536, 3072, 6144, 12288, 65536]
+
+
+@pytest.mark.parametrize("target", [H100, MI300X], ids=lambda t: t.arch)
+@pytest.mark.parametrize("make", [column_tiling, row_tiling])
+def test_tilings_cover_everything(make: object, target: Target) -> None:
+    for num_rows, size in itertools.product([1, 2, 3, 7, 8, 33, 4096, 2**20 + 1], SIZES):
+        t = make(num_rows, size, target)  # type: ignore[operator]
+        column_tiles = -(-size // t.cols)
+        assert t.grid == -(-num_rows // t.rows) * column_tiles
+        assert t.masked == (t.rows * (t.grid // column_tiles) != num_rows or t.cols * column_tiles != size)
+        assert t.rows & (t.rows - 1) == 0
+        assert t.cols & (t.cols - 1) == 0
+        assert t.cols >= 32, "a block of 32 must not be split"
+        assert t.num_warps & (t.num_warps - 1) == 0
+        assert 1 <= t.num_warps <= 32
+        assert make is column_tiling or column_tiles == 1
+
+
+def test_more_programs_than_a_grid_holds() -> None:
+    with pytest.raises(ValueError, match="need 2147483648 programs, more than a grid holds"):
+        tiling(2**31, 32, 1, 32, 1)
+
+
+def test_programs_are_on_the_first_axis_of_the_grid() -> None:
+    """The second and third axes end at 65,535 programs."""
+    assert column_tiling(65536 * 8, 3072, H100).grid > 65535

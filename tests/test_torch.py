@@ -1,0 +1,95 @@
+"""What is particular to the PyTorch front end: operators, fake tensors, torch.compile, views."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from backends import to_numpy, to_tensor
+from compare import assert_same_bytes
+from test_jax import ARGUMENTS, every_op
+
+import m3ops_torch
+from m3ops import MXFP8
+from m3ops.cases.case import normal
+from m3ops.ops import OPS
+from m3ops_torch._reference import _to_array
+
+OPCHECKS = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+
+
+@pytest.fixture(params=DEVICES)
+def device(request: pytest.FixtureRequest) -> str:
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA or HIP device")
+    return str(request.param)
+
+
+def tensors(name: str, device: str) -> list[torch.Tensor]:
+    return [to_tensor(array, device) for array in ARGUMENTS[name]]
+
+
+def arrays(results: Any) -> list[np.ndarray]:
+    return [to_numpy(tensor) for tensor in (results if isinstance(results, tuple) else (results,))]
+
+
+@every_op
+def test_opcheck(name: str, device: str) -> None:
+    params = {k: "bfloat16" if k == "out_dtype" else p.default for k, p in OPS[name].params.items()}
+    operator = getattr(torch.ops.m3ops, name).default
+    # The schema test compares inputs before and after with an operator that 8-bit floats lack.
+    checks = [c for c in OPCHECKS if not (c == "test_schema" and name == "mxfp8_dequantize")]
+    torch.library.opcheck(operator, tuple(tensors(name, device)), params, test_utils=checks)
+
+
+@every_op
+def test_compile_without_graph_break(name: str, device: str) -> None:
+    op = getattr(m3ops_torch, name)
+    compiled = torch.compile(op, fullgraph=True)
+    assert_same_bytes(arrays(compiled(*tensors(name, device))), arrays(op(*tensors(name, device))))
+
+
+def test_compile_does_not_recompile_for_other_row_counts(device: str) -> None:
+    graphs = []
+
+    def count(graph: torch.fx.GraphModule, _: Any) -> Callable[..., Any]:
+        graphs.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    compiled = torch.compile(m3ops_torch.swiglu_oai_quantize, fullgraph=True, dynamic=True, backend=count)
+    for num_rows in (3, 4, 17, 64):
+        x = to_tensor(normal((num_rows, 128), "bfloat16"), device)
+        assert_same_bytes(arrays(compiled(x)), arrays(m3ops_torch.swiglu_oai_quantize(x)))
+    assert len(graphs) == 1
+
+
+def test_views_reach_the_specification_without_a_copy() -> None:
+    wide = to_tensor(normal((6, 200), "bfloat16"))
+    assert np.shares_memory(_to_array(wide[::2, 16:144]), _to_array(wide))
+
+
+@every_op
+def test_inputs_stay_as_they_are(name: str, device: str) -> None:
+    inputs = tensors(name, device)
+    before = [to_numpy(tensor).copy() for tensor in inputs]
+    getattr(m3ops_torch, name)(*inputs)
+    assert_same_bytes([to_numpy(tensor) for tensor in inputs], before)
+
+
+def test_mxfp8_unpacks_and_shows_scales_as_numbers(device: str) -> None:
+    values, scales = result = m3ops_torch.swiglu_oai_quantize(*tensors("swiglu_oai_quantize", device))
+    assert isinstance(result, MXFP8)
+    assert (values.dtype, scales.dtype) == (torch.float8_e4m3fn, torch.uint8)
+    numbers = scales.view(torch.float8_e8m0fnu).float()
+    assert torch.equal(numbers, 2.0 ** (scales.float() - 127))
+
+
+def test_fused_equals_unfused(device: str) -> None:
+    (gate_up,) = tensors("swiglu_oai", device)
+    fused = m3ops_torch.swiglu_oai_quantize(gate_up, round_activation=True)
+    assert_same_bytes(arrays(fused), arrays(m3ops_torch.mxfp8_quantize(m3ops_torch.swiglu_oai(gate_up))))
