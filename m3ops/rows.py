@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,8 +36,8 @@ class RowLayout:
 def row_layout(*specs: ArraySpec) -> RowLayout:
     """The common row layout of operands whose leading axes broadcast against each other.
 
-    In nearly every call all leading axes collapse into one. They cannot where an operand is a transposed view, say; then
-    a kernel splits the row number by the inner sizes.
+    In nearly every call all leading axes collapse into one. They cannot where an operand is a transposed view, say;
+    then a kernel splits the row number by the inner sizes.
     """
     shape = np.broadcast_shapes(*(spec.shape[:-1] for spec in specs))
     axes = [(size, *(_stride(spec, axis, len(shape)) for spec in specs)) for axis, size in enumerate(shape)]
@@ -46,12 +45,11 @@ def row_layout(*specs: ArraySpec) -> RowLayout:
     if not axes:  # one row: the strides that more rows would have
         axes = [(1, *(spec.shape[-1] if len(spec.shape) > 1 else 0 for spec in specs))]
     merged = axes[:1]
-    for axis in axes[1:]:
-        size, *strides = axis
-        if [size * stride for stride in strides] == list(merged[-1][1:]):
-            merged[-1] = (merged[-1][0] * size, *strides)
+    for size, *inner in axes[1:]:
+        if [size * stride for stride in inner] == list(merged[-1][1:]):
+            merged[-1] = (merged[-1][0] * size, *inner)
         else:
-            merged.append(axis)
+            merged.append((size, *inner))
     strides = tuple(
         (*(axis[1 + operand] for axis in merged), spec.strides[-1] if spec.shape[-1] > 1 else 1)
         for operand, spec in enumerate(specs)
@@ -84,7 +82,7 @@ def load(
 ):
     """A tile [ROWS, COLS] of an operand, with zeros past its edges. Rows that are all the same are read once."""
     ptrs = _pointers(ptr, window, ROWS, INNER_SIZES, STRIDES)
-    if MASKED:
+    if MASKED:  # noqa: SIM108
         x = tl.load(ptrs, mask=_mask(window, SIZE, ROWS, STRIDES), other=0)
     else:
         x = tl.load(ptrs)

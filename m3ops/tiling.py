@@ -1,7 +1,7 @@
 """How many rows and columns a program takes, and with how many warps.
 
-A tile is the unit of work of every kernel here: [ROWS, COLS] elements, both powers of two. Its shape decides speed, never
-bytes.
+A tile is the unit of work of every kernel here: [ROWS, COLS] elements, both powers of two. Its shape decides speed,
+never bytes.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ from typing import Any
 
 from m3ops.target import Target
 
-
 TILE = 1024
 """Elements of a full tile, 16 a thread in 2 warps.
 
-H100, swiglu_oai_quantize of (65536, 3072), fraction of copy bandwidth: 1.00 with 1 x 1024 in 2 warps, 0.92 in 4, 0.75 with
-4 x 256 in 8: each thread has to hold enough independent loads and elements to hide latency.
+H100, swiglu_oai_quantize of (65536, 3072), fraction of copy bandwidth: 1.00 with 1 x 1024 in 2 warps, 0.92 in 4, 0.75
+with 4 x 256 in 8: each thread has to hold enough independent loads and elements to hide latency.
 """
 
 
@@ -50,8 +49,8 @@ def column_tiling(num_rows: int, size: int, target: Target) -> Tiling:
     # The largest power of two that divides the row leaves no edge to mask: 3072 = 3 * 1024, 384 = 3 * 128.
     cols = min(size & -size if size and size % 128 == 0 else power_of_two_at_least(max(size, 32)), TILE)
     rows = min(TILE // cols, power_of_two_at_least(num_rows))
-    # A decode step of a few rows is over sooner the more multiprocessors share it. H100, graph replay, I = 3072, one row:
-    # 2.21 us in tiles of 1024, 1.37 us in tiles of 128; 32 rows: 2.43 us and 1.85 us (256).
+    # A decode step is over sooner the more multiprocessors share it. H100, graph replay, I = 3072: one row takes
+    # 2.21 us in tiles of 1024 and 1.37 us in tiles of 128; 32 rows 2.43 us, and 1.85 us in tiles of 256.
     while -(-num_rows // rows) * -(-size // cols) < 2 * target.multiprocessors and rows * cols > 128:
         rows, cols = (rows // 2, cols) if rows > 1 else (rows, cols // 2)
     return tiling(num_rows, size, rows, cols, 1 if rows * cols <= 256 else 2)

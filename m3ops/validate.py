@@ -38,7 +38,7 @@ def number(name: str, value: Any, *, low: float = -math.inf, above: float = -mat
     """A finite Python or NumPy number in [low, high] and above ``above``, also after rounding to fp32."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a Python number, known before the kernel is compiled, got {_kind(value)}")
-    rounded = float32(value)
+    rounded = float32(float(value))
     if not (math.isfinite(rounded) and low <= rounded <= high and rounded > above):
         bounds = [
             f">= {low:g}" * (low > -math.inf),

@@ -84,6 +84,6 @@ def _batch(op: Op, primitive: Primitive, args: Sequence[Any], dims: Sequence[Any
 
 
 def _compute(op: Op, *arrays: jax.Array, targets: tuple[str, ...], **params: Any) -> tuple[Any, ...]:
-    """The specification under XLA: what runs where there is no kernel. It needs 64-bit types whatever the user chose."""
+    """The specification under XLA, where there is no kernel. It needs 64-bit types, whatever the user chose."""
     with jax.enable_x64(True):
         return op.compute(*arrays, **params)

@@ -10,8 +10,8 @@ from m3ops_jax._primitive import call
 def gemma_rmsnorm(x: jax.Array, weight: jax.Array, *, eps: float = 1e-6) -> jax.Array:
     """``x / sqrt(mean(x**2) + eps) * (1 + weight)`` along the last axis.
 
-    Computed in fp32 and rounded once; the sum of squares does not depend on the order of addition, so a row's bytes are the
-    same for every batch size and device.
+    Computed in fp32 and rounded once; the sum of squares does not depend on the order of addition, so a row's bytes
+    are the same for every batch size and device.
 
     Args:
         x: Shape ``[..., N]``; bfloat16, float16 or float32.

@@ -11,8 +11,8 @@ from m3ops_jax._primitive import call
 def mxfp8_quantize(x: jax.Array, *, scale_rule: str = "rceil", fp8_format: str = "e4m3fn") -> MXFP8:
     """E4M3 values with one power-of-two scale for each 32 elements of the last axis (OCP MX v1.0).
 
-    ``x ~ values * 2**(scales - 127)``. Values are rounded to nearest, ties to even; a block that holds a NaN or an infinity
-    gets scale byte 255 and NaN values.
+    ``x ~ values * 2**(scales - 127)``. Values are rounded to nearest, ties to even; a block that holds a NaN or an
+    infinity gets scale byte 255 and NaN values.
 
     Args:
         x: Shape ``[..., I]`` with I a multiple of 32; bfloat16, float16 or float32.
@@ -21,8 +21,8 @@ def mxfp8_quantize(x: jax.Array, *, scale_rule: str = "rceil", fp8_format: str =
         fp8_format: ``"e4m3fn"`` (largest value 448) or ``"e4m3fnuz"`` (240, for the matrix cores of gfx942).
 
     Returns:
-        ``MXFP8(values, scales)``: values ``[..., I]`` in ``float8_e4m3fn`` or ``float8_e4m3fnuz``, scales ``[..., I / 32]``
-        in uint8; ``scales.view(jnp.float8_e8m0fnu)`` shows them as numbers.
+        ``MXFP8(values, scales)``: values ``[..., I]`` in ``float8_e4m3fn`` or ``float8_e4m3fnuz``, scales ``[..., I /
+        32]`` in uint8; ``scales.view(jnp.float8_e8m0fnu)`` shows them as numbers.
 
     Raises:
         TypeError: The dtype is not one of these, or a parameter is no string.

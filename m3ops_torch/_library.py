@@ -53,7 +53,8 @@ def _define(op: Op) -> Callable[..., Any]:
     torch.library.register_fake(f"m3ops::{op.name}", partial(_fake, op), lib=_LIBRARY)
     _LIBRARY.impl(op.name, partial(_reference.run, op), "CPU")
     _LIBRARY.impl(op.name, partial(_launch.run, op), "CUDA")  # ROCm builds of PyTorch use this key too
-    return getattr(torch.ops.m3ops, op.name).default
+    operator: Callable[..., Any] = getattr(torch.ops.m3ops, op.name).default
+    return operator
 
 
 def _fake(op: Op, *tensors: torch.Tensor, **params: Any) -> list[torch.Tensor]:

@@ -21,15 +21,15 @@ def swiglu_oai_quantize(
     """:func:`swiglu_oai` and :func:`mxfp8_quantize` in one pass over memory.
 
     Args:
-        gate_up: ``[gate | up]`` along the last axis, shape ``[..., 2 * I]`` with I a multiple of 32; bfloat16, float16 or
-            float32.
+        gate_up: ``[gate | up]`` along the last axis, shape ``[..., 2 * I]`` with I a multiple of 32; bfloat16,
+            float16 or float32.
         alpha: Slope of the sigmoid, a Python number above 0.
         beta: Offset of ``up``.
         limit: Clamp bound above 0, or None for no clamp.
         scale_rule: ``"rceil"`` or ``"floor"``, see :func:`mxfp8_quantize`.
         fp8_format: ``"e4m3fn"`` or ``"e4m3fnuz"``, see :func:`mxfp8_quantize`.
-        round_activation: False quantizes the fp32 activation. True rounds it to the dtype of ``gate_up`` first, and then
-            the result equals ``mxfp8_quantize(swiglu_oai(gate_up))`` to the bit.
+        round_activation: False quantizes the fp32 activation. True rounds it to the dtype of ``gate_up`` first, and
+            then the result equals ``mxfp8_quantize(swiglu_oai(gate_up))`` to the bit.
 
     Returns:
         ``MXFP8(values, scales)``, shapes ``[..., I]`` and ``[..., I / 32]``.

@@ -21,7 +21,7 @@ def test_same_bytes_as_the_specification(backend: Backend, case: Case) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_specification_has_not_moved(case: Case) -> None:
-    """Published bytes are part of the interface: a changed digest is a breaking change, made on purpose or not at all."""
+    """Published bytes are part of the interface: a changed digest is a breaking change."""
     assert digest(case.expected()) == GOLDEN[case.id]
 
 

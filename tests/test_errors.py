@@ -228,7 +228,7 @@ def test_wrong_call(what: str, call: Callable[[Any, Any], Any], kind: type[Excep
 
 
 def test_numpy_arrays_are_not_narrowed() -> None:
-    """jnp would turn this float64 array into float32 without a word."""
+    """Jnp would turn this float64 array into float32 without a word."""
     with pytest.raises(TypeError, match="gate_up must have dtype bfloat16, float16 or float32, got float64"):
         m3ops_jax.swiglu_oai(np.zeros((2, 64)))
 

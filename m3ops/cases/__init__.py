@@ -1,7 +1,7 @@
 """Named cases of every op: what the tests check on each backend and ``python -m m3ops selftest`` on any device.
 
-Each case pins a numeric corner or a way of passing arrays. Its inputs are made from integers by a generator whose stream
-NumPy guarantees, so the digests in golden.json hold on every machine.
+Each case pins a numeric corner or a way of passing arrays. Its inputs are made from integers by a generator whose
+stream NumPy guarantees, so the digests in golden.json hold on every machine.
 """
 
 from __future__ import annotations

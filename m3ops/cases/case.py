@@ -66,6 +66,11 @@ def digest(arrays: Iterable[np.ndarray]) -> str:
     return sha.hexdigest()[:16]
 
 
+def one(make: Callable[..., np.ndarray], *args: Any) -> Callable[[], tuple[np.ndarray, ...]]:
+    """Inputs that are a single array, ``make(*args)``."""
+    return lambda: (make(*args),)
+
+
 def random_bits(shape: tuple[int, ...], seed: str) -> np.ndarray:
     """Uniform uint64. The raw stream of PCG64 is the one NumPy never changes (NEP 19)."""
     raw = np.random.PCG64(zlib.crc32(seed.encode())).random_raw(int(np.prod(shape)))
@@ -75,15 +80,17 @@ def random_bits(shape: tuple[int, ...], seed: str) -> np.ndarray:
 def normal(shape: tuple[int, ...], dtype: str, scale: float = 1.0) -> np.ndarray:
     """Nearly normal numbers of about this standard deviation: sums of four uniform ones, exact but for one rounding."""
     bits = random_bits(shape, f"{shape} {dtype}")
-    total = sum(((bits >> np.uint64(16 * k)) & np.uint64(0xFFFF)).astype(np.int64) for k in range(4))
-    return ((total - 2 * 0xFFFF) * (scale * 1.75 / 2**16)).astype(dtype)
+    parts = (bits[..., None] >> np.arange(0, 64, 16, dtype=np.uint64)) & np.uint64(0xFFFF)
+    centred = parts.astype(np.int64).sum(axis=-1) - 2 * 0xFFFF
+    return np.asarray(centred * (scale * 1.75 / 2**16)).astype(dtype)
 
 
 def bit_patterns(shape: tuple[int, ...], dtype: str, keep: int = -1) -> np.ndarray:
     """Random bit patterns, NaN and infinity among them, with only the bits of ``keep`` left."""
     unsigned = f"u{np.dtype(dtype).itemsize}"
     bits = random_bits(shape, f"bits {shape} {dtype}").astype(unsigned)
-    return (bits & np.array(keep & np.iinfo(unsigned).max, unsigned)).view(dtype)
+    kept: np.ndarray = bits & np.array(keep & np.iinfo(unsigned).max, unsigned)
+    return kept.view(dtype)
 
 
 def subnormals(shape: tuple[int, ...], dtype: str) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from m3ops.cases.case import SPECIALS, Case, bit_patterns, neighbours, normal, subnormals, views, with_specials
+from m3ops.cases.case import SPECIALS, Case, bit_patterns, neighbours, normal, one, subnormals, views, with_specials
 from m3ops.numerics.constants import sigmoid_constants
 from m3ops.numerics.formats import ACTIVATION_DTYPES
 
@@ -34,7 +34,7 @@ def activations() -> Iterator[tuple[str, Callable[[], np.ndarray], dict[str, Any
         yield f"random bits {dtype}, no limit", partial(bit_patterns, (32, 128), dtype), {"limit": None}
         yield f"subnormals {dtype}", partial(subnormals, (9, 128), dtype), {}
         yield f"subnormals {dtype}, beta 0", partial(subnormals, (9, 128), dtype), {"beta": 0.0, "limit": None}
-    specials = lambda: with_specials(normal((12, 256), "bfloat16"), (*SPECIALS, *SPECIALS))  # noqa: E731
+    specials = partial(with_specials, normal((12, 256), "bfloat16"), (*SPECIALS, *SPECIALS))
     yield "NaN and infinities", specials, {}
     yield "NaN and infinities, no limit", specials, {"limit": None}
     yield (
@@ -66,14 +66,13 @@ def activations() -> Iterator[tuple[str, Callable[[], np.ndarray], dict[str, Any
 
 def _cases() -> Iterator[Case]:
     for name, make, params in activations():
-        yield Case("swiglu_oai", name, lambda make=make: (make(),), params)
+        yield Case("swiglu_oai", name, one(make), params)
     for dtype in ACTIVATION_DTYPES:
         for out_dtype in ACTIVATION_DTYPES:
-            made = partial(bit_patterns, (8, 128), dtype)
             params = {"out_dtype": out_dtype, "limit": None}
-            yield Case("swiglu_oai", f"{dtype} to {out_dtype}", lambda made=made: (made(),), params)
-    yield Case("swiglu_oai", "I = 1", lambda: (normal((5, 2), "bfloat16"),))
-    yield Case("swiglu_oai", "I = 1000, no multiple of 32", lambda: (normal((3, 2000), "float16"),))
+            yield Case("swiglu_oai", f"{dtype} to {out_dtype}", one(bit_patterns, (8, 128), dtype), params)
+    yield Case("swiglu_oai", "I = 1", one(normal, (5, 2), "bfloat16"))
+    yield Case("swiglu_oai", "I = 1000, no multiple of 32", one(normal, (3, 2000), "float16"))
 
 
 CASES = tuple(_cases())

@@ -5,24 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import product
 
-from m3ops.cases.case import Case, bit_patterns, normal
+from m3ops.cases.case import Case, bit_patterns, normal, one
 from m3ops.cases.swiglu_oai import activations
 from m3ops.numerics.formats import ACTIVATION_DTYPES, FP8_FORMATS, SCALE_RULES
 
 
 def _cases() -> Iterator[Case]:
     for name, make, params in activations():
-        yield Case("swiglu_oai_quantize", name, lambda make=make: (make(),), params)
+        yield Case("swiglu_oai_quantize", name, one(make), params)
     for rule, fp8, rounded in product(SCALE_RULES, FP8_FORMATS, (False, True)):
         params = {"scale_rule": rule, "fp8_format": fp8, "round_activation": rounded}
         name = f"{rule}, {fp8}, {'rounded' if rounded else 'fp32'} activation"
-        yield Case("swiglu_oai_quantize", name, lambda: (normal((4, 256), "bfloat16", 3.0),), params)
-        made = lambda: (bit_patterns((8, 128), "bfloat16"),)  # noqa: E731
-        yield Case("swiglu_oai_quantize", f"{name}, random bits", made, {**params, "limit": None})
+        yield Case("swiglu_oai_quantize", name, one(normal, (4, 256), "bfloat16", 3.0), params)
+        bits = one(bit_patterns, (8, 128), "bfloat16")
+        yield Case("swiglu_oai_quantize", f"{name}, random bits", bits, {**params, "limit": None})
     for dtype in ACTIVATION_DTYPES:
-        made = lambda dtype=dtype: (normal((4, 128), dtype, 200.0),)  # noqa: E731
         params = {"round_activation": True, "limit": None}
-        yield Case("swiglu_oai_quantize", f"rounded {dtype}, large", made, params)
+        yield Case("swiglu_oai_quantize", f"rounded {dtype}, large", one(normal, (4, 128), dtype, 200.0), params)
 
 
 CASES = tuple(_cases())

@@ -1,10 +1,11 @@
 """The arithmetic of every op, as an executable specification over NumPy or jax.numpy arrays.
 
-An fp32 number is held in a float64 array, and each fp32 operation is a float64 operation whose result is rounded to fp32
-by :func:`round32`, once, where the formula says so. That makes every rounding visible, leaves a compiler nothing to
-contract (an fp32 product is exact in float64), and keeps subnormal numbers where the processor flushes fp32 subnormals to
-zero, as XLA's CPU code does. Rounding float64 to fp32 after +, -, *, / or sqrt equals the fp32 operation, because 53 bits
-are at least 2 * 24 + 2 (Figueroa, "When is double rounding innocuous?", 1995); fma needs :func:`fma`.
+An fp32 number is held in a float64 array, and each fp32 operation is a float64 operation whose result is rounded to
+fp32 by :func:`round32`, once, where the formula says so. That makes every rounding visible, leaves a compiler nothing
+to contract (an fp32 product is exact in float64), and keeps subnormal numbers where the processor flushes fp32
+subnormals to zero, as XLA's CPU code does. Rounding float64 to fp32 after +, -, *, / or sqrt equals the fp32
+operation, because 53 bits are at least 2 * 24 + 2 (Figueroa, "When is double rounding innocuous?", 1995); fma needs
+:func:`fma`.
 
 m3ops/numerics/README.md states the same rules in prose. Under JAX, 64-bit types have to be enabled around the call.
 """
@@ -139,8 +140,9 @@ def store(x: Array, dtype: str) -> Array:
 def swish(gate: Array, alpha: float) -> Array:
     """``gate * sigmoid(alpha * gate)`` by explicit fp32 fma: the gate factor of SwiGLU-OAI.
 
-    ``sigmoid(z) = 1 / (1 + 2**(n + f))`` with ``n + f = -z * log2(e)``, n an integer and |f| <= 1/2; 2**f by a polynomial,
-    2**n by adding n to the exponent, the reciprocal by an integer seed, one cubic and one quadratic Newton step.
+    ``sigmoid(z) = 1 / (1 + 2**(n + f))`` with ``n + f = -z * log2(e)``, n an integer and |f| <= 1/2; 2**f by a
+    polynomial, 2**n by adding n to the exponent, the reciprocal by an integer seed, one cubic and one quadratic
+    Newton step.
     """
     slope, bound = c.sigmoid_constants(alpha)
     gate = at_least(gate, -bound)
@@ -171,8 +173,8 @@ def swiglu_oai(gate: Array, up: Array, alpha: float, beta: float, limit: float |
 def scale_exponents(amax: Array, rule: str, fmt: Format) -> Array:
     """E8M0 bytes (as int32) of blocks with these largest magnitudes, from the bits of amax.
 
-    ``"rceil"``: the smallest power of two s with ``amax / s <= fmt.max``. ``"floor"``: ``2**(floor(log2(amax)) - emax)``
-    (OCP MX v1.0, section 6.3), under which the largest values may saturate. Both stop at byte 0, 2**-127.
+    ``"rceil"``: the smallest power of two s with ``amax / s <= fmt.max``. ``"floor"``: ``2**(floor(log2(amax)) -
+    emax)`` (OCP MX v1.0, section 6.3), under which the largest values may saturate. Both stop at byte 0, 2**-127.
     """
     xp = amax.__array_namespace__()
     # fmt.max is 1.75 * 2**8 or 1.875 * 2**7: a mantissa above .75 (.875) carries into the exponent.
@@ -208,8 +210,8 @@ def dequantize_blocks(values: Array, scales: Array) -> Array:
 def sum_squares(x: Array) -> Array:
     """Row sums of squares in fp32 that no order of addition can change; shape ``[..., N] -> [..., 1]``.
 
-    Neighbouring squares are added in groups of 8 as a fixed tree. The group sums are scaled by a power of two to below 1,
-    split onto the grids 2**-16 and 2**-33, and added as integers.
+    Neighbouring squares are added in groups of 8 as a fixed tree. The group sums are scaled by a power of two to
+    below 1, split onto the grids 2**-16 and 2**-33, and added as integers.
     """
     xp = x.__array_namespace__()
     pad = [(0, 0)] * (x.ndim - 1) + [(0, -x.shape[-1] % c.SQUARES_GROUP)]

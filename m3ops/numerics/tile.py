@@ -1,7 +1,8 @@
 """The rules of exact.py on tiles, for Triton kernels.
 
-Every multiply that feeds an add is an explicit fma, so no compiler flag can change a bit, and only operations are used that
-IEEE 754 rounds correctly on every target. README.md beside this file states the rules; constexpr arguments are upper case.
+Every multiply that feeds an add is an explicit fma, so no compiler flag can change a bit, and only operations are
+used that IEEE 754 rounds correctly on every target. README.md beside this file states the rules; constexpr arguments
+are upper case.
 """
 
 from __future__ import annotations
@@ -122,8 +123,8 @@ def encode_e4m3(x, FP8: tl.constexpr, SATURATE: tl.constexpr, CAST: tl.constexpr
         x: Magnitudes at most the format's largest number, unless SATURATE.
         FP8: ``"e4m3fn"`` or ``"e4m3fnuz"``.
         SATURATE: Whether larger magnitudes have to be clamped.
-        CAST: ``"hardware"`` where the target converts this format itself, ``"fnuz"`` where it converts only E4M3FNUZ and
-            E4M3FN is wanted, ``"integer"`` elsewhere.
+        CAST: ``"hardware"`` where the target converts this format itself, ``"fnuz"`` where it converts only E4M3FNUZ
+            and E4M3FN is wanted, ``"integer"`` elsewhere.
     """
     constants: tl.constexpr = _e4m3_constants(FP8)
     if SATURATE:

@@ -1,7 +1,7 @@
 """MXFP8 back to a wider float: ``values * 2**(scales - 127)``, block by block.
 
-The product is rounded to fp32 (exact but at the ends of the fp32 range), then to ``out_dtype``. A block with scale byte 255
-is NaN (OCP MX v1.0, section 5.4.1). ``values [..., I], scales [..., I / 32] -> [..., I]``.
+The product is rounded to fp32 (exact but at the ends of the fp32 range), then to ``out_dtype``. A block with scale
+byte 255 is NaN (OCP MX v1.0, section 5.4.1). ``values [..., I], scales [..., I / 32] -> [..., I]``.
 """
 
 from __future__ import annotations

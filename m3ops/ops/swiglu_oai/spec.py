@@ -2,8 +2,8 @@
 
     out = (gate * sigmoid(alpha * gate)) * (up + beta),  gate = min(gate, limit),  up = clamp(up, -limit, limit)
 
-with ``gate_up = [gate | up]`` along the last axis. Source: vLLM's ``swiglu_oai_split`` for MiniMax-M3; the formula goes back
-to gpt-oss. Computed in fp32, rounded once to ``out_dtype``. ``[..., 2 * I] -> [..., I]``.
+with ``gate_up = [gate | up]`` along the last axis. Source: vLLM's ``swiglu_oai_split`` for MiniMax-M3; the formula
+goes back to gpt-oss. Computed in fp32, rounded once to ``out_dtype``. ``[..., 2 * I] -> [..., I]``.
 """
 
 from __future__ import annotations

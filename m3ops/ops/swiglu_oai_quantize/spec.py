@@ -1,9 +1,9 @@
 """SwiGLU-OAI and MXFP8 quantization in one pass.
 
-The activation is that of :mod:`m3ops.ops.swiglu_oai.spec`, the quantization that of :mod:`m3ops.ops.mxfp8_quantize.spec`.
-``round_activation=False`` quantizes the fp32 activation, as vLLM's ``swiglu_oai_quantize_mxfp8`` does; ``True`` rounds it to
-the input dtype first, and then the result equals ``mxfp8_quantize(swiglu_oai(gate_up))`` to the bit.
-``[..., 2 * I] -> values [..., I], scales [..., I / 32]``.
+The activation is that of :mod:`m3ops.ops.swiglu_oai.spec`, the quantization that of
+:mod:`m3ops.ops.mxfp8_quantize.spec`. ``round_activation=False`` quantizes the fp32 activation, as vLLM's
+``swiglu_oai_quantize_mxfp8`` does; ``True`` rounds it to the input dtype first, and then the result equals
+``mxfp8_quantize(swiglu_oai(gate_up))`` to the bit. ``[..., 2 * I] -> values [..., I], scales [..., I / 32]``.
 """
 
 from __future__ import annotations
