@@ -118,14 +118,14 @@ class _Builder(stock.InterpreterBuilder):
         super().create_masked_store(ptrs, value, mask, None, None)
 
     def create_fp_to_fp(self, src: TensorHandle, dst_type: tl.dtype, rounding: Any = None) -> TensorHandle:
-        """Rounds to nearest, ties to even. E4M3 saturates, infinity too, as NVIDIA's ``cvt.rn.satfinite`` does."""
+        """Rounds to nearest, ties to even. E4M3 as NVIDIA's ``cvt.rn.satfinite``: infinity saturates, any NaN is 0x7F."""
         source, target = src.dtype.scalar, dst_type.scalar
         if rounding not in (None, stock._ir.ROUNDING_MODE.RTNE) or not {source, target} <= _FLOATS.keys():
             raise NotImplementedError(f"cast of {source} to {target}, rounding {rounding}")
         x = src.data.view(_FLOATS[source])
         if target.is_fp8():
             largest = float(ml_dtypes.finfo(_FLOATS[target]).max)
-            x = np.clip(x.astype(np.float32), -largest, largest)  # NaN stays NaN
+            x = np.where(np.isnan(x), np.float32(np.nan), np.clip(x.astype(np.float32), -largest, largest))
         return TensorHandle(x.astype(_FLOATS[target]).view(stock._get_np_dtype(target)), target)
 
     def cast_impl(self, src: TensorHandle, dst_type: tl.dtype) -> TensorHandle:

@@ -233,18 +233,33 @@ def kernel_calls(program: jax.stages.Lowered | jax.export.Exported, platform: st
     """Extracts every Triton kernel call of a lowered or exported program, in program order."""
     with mlir.make_ir_context():
         text = program.mlir_module() if isinstance(program, jax.export.Exported) else program.as_text()
-        return [_read(record, platform) for record in _records(ir.Module.parse(text).operation)]
+        return [kernel_call(op, platform) for op in _kernel_calls(ir.Module.parse(text).operation)]
 
 
-def _records(operation: Any) -> Iterator[bytes]:
-    """Yields the serialized TritonAnyKernelCall of each custom call inside an operation."""
+def kernel_call(operation: Any, platform: str = "rocm") -> KernelCall:
+    """Reads the launch record of one custom call.
+
+    Raises:
+        ValueError: if it calls something else than a kernel, or with operands that are not plain row-major buffers.
+    """
     attributes = operation.attributes
-    if operation.name == "stablehlo.custom_call" and attributes["call_target_name"].value == CUSTOM_CALL:
-        yield zlib.decompress(attributes["mhlo.backend_config"]["opaque"].value_bytes)
+    if (callee := attributes["call_target_name"].value) != CUSTOM_CALL:
+        raise ValueError(f"a custom call of {callee}, not of {CUSTOM_CALL}")
+    for layouts, values in (("operand_layouts", operation.operands), ("result_layouts", operation.results)):
+        for layout, value in zip(attributes[layouts], values, strict=True):
+            if list(ir.DenseIntElementsAttr(layout)) != list(range(ir.RankedTensorType(value.type).rank))[::-1]:
+                raise ValueError(f"{layouts} of the kernel call are not row-major: {attributes[layouts]}")
+    return _read(zlib.decompress(attributes["mhlo.backend_config"]["opaque"].value_bytes), platform)
+
+
+def _kernel_calls(operation: Any) -> Iterator[Any]:
+    """Yields each custom call of a kernel inside an operation."""
+    if operation.name == "stablehlo.custom_call" and operation.attributes["call_target_name"].value == CUSTOM_CALL:
+        yield operation
     for region in operation.regions:
         for block in region.blocks:
             for inner in block.operations:
-                yield from _records(inner.operation)
+                yield from _kernel_calls(inner.operation)
 
 
 _SCALARS: dict[int, tuple[str, Callable[[Any], bool | int | float]]] = {
@@ -292,8 +307,10 @@ def _read(record: bytes, platform: str) -> KernelCall:
 
 def assemble(assembly: str, arch: str) -> bytes:
     """Assembles and links AMD assembly text with Triton's LLVM and lld, as Triton itself does."""
+    from triton._C.libtriton import llvm
     from triton.backends.amd.compiler import HIPBackend
 
+    llvm.init_targets()  # compiling does this, but a compiled kernel may have come from Triton's cache
     return bytes(HIPBackend.make_hsaco(assembly, {}, types.SimpleNamespace(arch=arch)))
 
 

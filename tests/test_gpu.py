@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from backends import array_spec, no_gpu, to_numpy, to_tensor
+from backends import array_spec, no_gpu
 from compare import assert_same_bytes
 
 import m3ops_torch
 from m3ops.cases.case import bit_patterns, normal
+from m3ops.cases.run import to_numpy, to_tensor
 from m3ops.op import LaunchPlan
 from m3ops.ops import OPS
 from m3ops.tiling import tiling

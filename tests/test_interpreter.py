@@ -131,6 +131,11 @@ def test_cast_from_fp32_rounds_to_nearest_even(to: np.dtype) -> None:
     assert_same(cast(x, to), nearest(x, to))
 
 
+def test_cast_of_any_nan_is_one_e4m3_byte() -> None:
+    x = np.array([0x7FC00000, 0xFFC00000, 0x7F800001, 0xFFFFFFFF], np.uint32).view(F32)
+    assert (cast(x, E4M3FN).view(np.uint8) == 0x7F).all()
+
+
 @pytest.mark.parametrize(
     ("source", "to"),
     [(source, to) for source in (BF16, F16) for to in TRITON]

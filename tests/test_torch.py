@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from backends import to_numpy, to_tensor
 from compare import assert_same_bytes
 from test_jax import ARGUMENTS, every_op
 
 import m3ops_torch
 from m3ops import MXFP8
 from m3ops.cases.case import normal
+from m3ops.cases.run import to_numpy, to_tensor
 from m3ops.ops import OPS
 from m3ops_torch._reference import _to_array
 

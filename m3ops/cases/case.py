@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -16,7 +16,7 @@ from m3ops.numerics.formats import FORMATS
 from m3ops.ops import OPS
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
     """Inputs of one call.
 
@@ -64,6 +64,22 @@ def digest(arrays: Iterable[np.ndarray]) -> str:
         sha.update(f"{array.dtype.name}{array.shape}".encode())
         sha.update(canonical_bytes(array).tobytes())
     return sha.hexdigest()[:16]
+
+
+def first_difference(actual: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> str | None:
+    """How many elements of the results differ as bytes, and the first of them; None if none does."""
+    for number, (got, want) in enumerate(zip(actual, expected, strict=True)):
+        if (got.shape, got.dtype) != (want.shape, want.dtype):
+            return f"result {number} is {got.dtype} {got.shape}, want {want.dtype} {want.shape}"
+        got_bits, want_bits = canonical_bytes(got), canonical_bytes(want)
+        wrong = np.argwhere(got_bits != want_bits)
+        if len(wrong):
+            at = tuple(map(int, wrong[0]))
+            return (
+                f"result {number}: {len(wrong)} of {want.size} elements differ, first at {at}: "
+                f"got {got_bits[at]:#x} ({got[at]}), want {want_bits[at]:#x} ({want[at]})"
+            )
+    return None
 
 
 def one(make: Callable[..., np.ndarray], *args: Any) -> Callable[[], tuple[np.ndarray, ...]]:

@@ -81,12 +81,32 @@ def swiglu_oai(gate, up, SLOPE: tl.constexpr, BOUND: tl.constexpr, BETA: tl.cons
     return swish(gate, SLOPE, BOUND, CLAMP_ABOVE) * (up + BETA)
 
 
+@triton.jit
+def narrow(x, DTYPE: tl.constexpr, VENDOR: tl.constexpr):
+    """fp32 rounded to an activation dtype."""
+    if VENDOR == "amd" and tl.float32 != DTYPE:
+        # LLVM folds a product and its rounding to 16 bits into v_fma_mixlo with an addend of +0, which loses the sign
+        # of zero (llvm/llvm-project#214544). It cannot look through this register constraint, which costs nothing.
+        x = tl.inline_asm_elementwise("", "=v,0", [x], dtype=tl.float32, is_pure=True, pack=1)
+    return x.to(DTYPE)
+
+
+@triton.jit
+def round_to(x, DTYPE: tl.constexpr, VENDOR: tl.constexpr):
+    """fp32 rounded to an activation dtype and read back."""
+    rounded = narrow(x, DTYPE, VENDOR).to(tl.float32)
+    if tl.float16 == DTYPE:
+        # Kernels with fp8 conversions run in a mode of AMD devices (FP16_OVFL) in which fp16 saturates.
+        rounded = tl.where(tl.abs(x) < 65520.0, rounded, x * float("inf"))
+    return rounded
+
+
 @triton.constexpr_function
 def _scale_constants(FP8, RULE):
-    """(carry, emax, NaN code) of a format and a scale rule; see ``exact.scale_exponents``."""
+    """(carry, emax, largest number) of a format and a scale rule; see ``exact.scale_exponents``."""
     fmt = FP8_FORMATS[FP8]
     carry = 0x7FFFFF - ((fmt.max_code << (23 - fmt.mantissa_bits)) & 0x7FFFFF) if RULE == "rceil" else 0
-    return carry, fmt.max_exponent, fmt.nan_code
+    return carry, fmt.max_exponent, fmt.max
 
 
 @triton.jit
@@ -100,55 +120,62 @@ def quantize_blocks(
     amax = tl.max(bits32(blocks) & _MAGNITUDE, axis=2)
     broken = amax >= _INFINITY
     exponent = tl.maximum(((amax + constants[0]) >> 23) - constants[1], 0)
-    inv_scale = from_bits32((254 - exponent) << 23)
-    codes = encode_e4m3(blocks * inv_scale[:, :, None], FP8, RULE == "floor", CAST)
-    codes = tl.where(broken[:, :, None], constants[2], codes).to(tl.uint8)
+    inv_scale = (254 - exponent) << 23
+    if CAST == "nvidia":  # saturates, and converts any NaN to the NaN byte: as inverse scale it costs nothing
+        scaled = blocks * from_bits32(tl.where(broken, _QUIET_NAN, inv_scale))[:, :, None]
+    else:
+        scaled = blocks * from_bits32(inv_scale)[:, :, None]
+        if RULE == "floor":
+            scaled = tl.minimum(tl.maximum(scaled, -constants[2]), constants[2])
+    codes = encode_e4m3(scaled, broken[:, :, None], FP8, CAST)
     scales = tl.where(broken, 255, exponent).to(tl.uint8)
     return tl.reshape(codes, (ROWS, COLS)), scales
 
 
 @triton.constexpr_function
 def _e4m3_constants(FP8):
-    """(largest number, exponent rebias in code units, smallest normal, 2**23 subnormal units and their fp32 bits)."""
+    """(exponent rebias in code units, smallest normal, 2**23 subnormal units and their fp32 bits, NaN code)."""
     fmt = FP8_FORMATS[FP8]
     units = fmt.min_exponent + 23 - fmt.mantissa_bits
-    return fmt.max, (127 - fmt.bias) << 3, 2.0**fmt.min_exponent, 2.0**units, (127 + units) << 23
+    return (127 - fmt.bias) << 3, 2.0**fmt.min_exponent, 2.0**units, (127 + units) << 23, fmt.nan_code
 
 
 @triton.jit
-def encode_e4m3(x, FP8: tl.constexpr, SATURATE: tl.constexpr, CAST: tl.constexpr):
-    """fp32 to E4M3 codes (uint8), ties to even. The caller replaces the codes of blocks with a NaN.
+def encode_e4m3(x, broken, FP8: tl.constexpr, CAST: tl.constexpr):
+    """fp32 to E4M3 codes (uint8), ties to even; the NaN code where ``broken``.
 
     Args:
-        x: Magnitudes at most the format's largest number, unless SATURATE.
+        x: Magnitudes at most the format's largest number, but where ``broken``.
+        broken: Whether an element belongs to a block with a NaN or an infinity.
         FP8: ``"e4m3fn"`` or ``"e4m3fnuz"``.
-        SATURATE: Whether larger magnitudes have to be clamped.
-        CAST: ``"hardware"`` where the target converts this format itself, ``"fnuz"`` where it converts only E4M3FNUZ
-            and E4M3FN is wanted, ``"integer"`` elsewhere.
+        CAST: How to convert. ``"nvidia"`` and ``"amd"``: in hardware; on NVIDIA x has to be NaN where ``broken``.
+            ``"fnuz"``: to E4M3FN by hardware that knows E4M3FNUZ only. ``"integer"``: anywhere.
     """
     constants: tl.constexpr = _e4m3_constants(FP8)
-    if SATURATE:
-        x = tl.minimum(tl.maximum(x, -constants[0]), constants[0])
-    if CAST == "hardware":
+    if CAST == "integer":
+        bits = bits32(x)
+        magnitude = bits & _MAGNITUDE
+        normal = ((magnitude + 0x7FFFF + ((magnitude >> 20) & 1)) >> 20) - constants[0]
+        # Subnormals: adding a number whose unit in the last place is theirs rounds them to their grid.
+        subnormal = bits32(from_bits32(magnitude) + constants[2]) - constants[3]
+        codes = tl.where(from_bits32(magnitude) < constants[1], subnormal, normal)
+        sign = (bits >> 24) & 0x80
+        if FP8 == "e4m3fnuz":  # no negative zero: its code is the NaN
+            sign = tl.where(codes == 0, 0, sign)
+        codes = tl.where(broken, constants[4], codes | sign).to(tl.uint8)
+    elif CAST == "fnuz":
+        # E4M3FNUZ has one more exponent bias: its code of x / 2 is the E4M3FN code of x, but for the sign of zero. The
+        # NaN code 0x7F would be 480 if it were a number, and E4M3FNUZ has that.
+        x = tl.where(broken, 480.0, x)
+        magnitude = (tl.abs(x) * 0.5).to(tl.float8e4b8).to(tl.uint8, bitcast=True)
+        codes = magnitude | ((bits32(x) >> 24) & 0x80).to(tl.uint8)
+    else:
+        if CAST == "amd":  # the sign of a NaN would stay
+            x = tl.where(broken, from_bits32(tl.full((1, 1, 1), _QUIET_NAN, tl.int32)), x)
         if FP8 == "e4m3fn":
             codes = x.to(tl.float8e4nv).to(tl.uint8, bitcast=True)
         else:
             codes = x.to(tl.float8e4b8).to(tl.uint8, bitcast=True)
-    elif CAST == "fnuz":
-        # E4M3FNUZ has one more exponent bias: its code of x / 2 is the E4M3FN code of x, but for the sign of zero.
-        magnitude = (tl.abs(x) * 0.5).to(tl.float8e4b8).to(tl.uint8, bitcast=True)
-        codes = magnitude | ((bits32(x) >> 24) & 0x80).to(tl.uint8)
-    else:
-        bits = bits32(x)
-        magnitude = bits & _MAGNITUDE
-        normal = ((magnitude + 0x7FFFF + ((magnitude >> 20) & 1)) >> 20) - constants[1]
-        # Subnormals: adding a number whose unit in the last place is theirs rounds them to their grid.
-        shifted = bits32(from_bits32(magnitude) + constants[3])
-        subnormal = shifted - constants[4]
-        codes = tl.where(from_bits32(magnitude) < constants[2], subnormal, normal) | ((bits >> 24) & 0x80)
-        codes = codes.to(tl.uint8)
-    if FP8 == "e4m3fnuz":  # no negative zero: that code is the NaN
-        codes = tl.where(codes == 0x80, 0, codes).to(tl.uint8)
     return codes
 
 

@@ -19,7 +19,7 @@ def format_constants(params: Mapping[str, Any], target: Target) -> dict[str, Any
     """Constexpr arguments of ``tile.quantize_blocks``."""
     wanted = FP8_FORMATS[params["fp8_format"]].name
     if wanted in target.hardware_fp8:
-        cast = "hardware"
+        cast = target.vendor
     elif wanted == "float8_e4m3fn" and "float8_e4m3fnuz" in target.hardware_fp8:
         cast = "fnuz"
     else:

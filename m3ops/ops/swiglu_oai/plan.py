@@ -43,6 +43,7 @@ def plan(
             **rows.constants("gate_up", "out"),
             **activation_constants(params),
             **tiling.constants,
+            "VENDOR": target.vendor,
         },
         num_warps=tiling.num_warps,
         bytes_moved=gate_up.nbytes + out.nbytes,

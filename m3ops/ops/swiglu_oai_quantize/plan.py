@@ -34,6 +34,7 @@ def plan(
             "ROUND_ACTIVATION": params["round_activation"],
             **format_constants(params, target),
             **tiling.constants,
+            "VENDOR": target.vendor,
         },
         num_warps=tiling.num_warps,
         bytes_moved=gate_up.nbytes + values.nbytes + scales.nbytes,

@@ -1,0 +1,99 @@
+"""The ops as a user of PyTorch or JAX would write them, for ``torch.compile`` and ``jax.jit`` to fuse.
+
+They compute what the specification does for finite inputs at the ops' default parameters, up to the rounding of fp32
+(no NaN rules, no promise about bytes). The scale of a block comes from the bits of its amax, which is both right and
+cheaper than ``ceil(log2(...))``. The framework's module is handed in, so that this file imports none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from m3ops.numerics.formats import BLOCK, E4M3FN, FLOAT32, SCALE_BIAS
+from m3ops.ops import OPS
+
+Formula = Callable[..., Any]
+
+ALPHA, BETA, LIMIT = (OPS["swiglu_oai"].params[name].default for name in ("alpha", "beta", "limit"))
+EPS = OPS["gemma_rmsnorm"].params["eps"].default
+
+FRACTION = FLOAT32.mantissa_bits
+# An amax above 1.75 * 2**k carries into the exponent: 1.75 is the fraction of E4M3's largest number, 448.
+CARRY = (1 << FRACTION) - 1 - int((E4M3FN.max / 2.0**E4M3FN.max_exponent - 1) * (1 << FRACTION))
+
+
+def torch_formulas(torch: Any) -> dict[str, Formula]:
+    """Formulas over tensors, by op."""
+
+    def activation(gate_up: Any) -> Any:
+        gate, up = gate_up.float().chunk(2, -1)
+        gate, up = gate.clamp(max=LIMIT), up.clamp(-LIMIT, LIMIT)
+        return gate * torch.sigmoid(ALPHA * gate) * (up + BETA)
+
+    def quantize(x: Any) -> tuple[Any, Any]:
+        blocks = x.unflatten(-1, (-1, BLOCK))
+        amax = blocks.abs().amax(-1, keepdim=True)
+        scale = (((amax.view(torch.int32) + CARRY) >> FRACTION) - E4M3FN.max_exponent).clamp(min=0)
+        inv_scale = ((2 * SCALE_BIAS - scale) << FRACTION).view(torch.float32)
+        return (blocks * inv_scale).to(torch.float8_e4m3fn).flatten(-2), scale.squeeze(-1).to(torch.uint8)
+
+    def norm(x: Any, weight: Any) -> Any:
+        rstd = torch.rsqrt(x.square().mean(-1, keepdim=True) + EPS)
+        return (x * rstd * (1.0 + weight.float())).to(torch.bfloat16)
+
+    def mxfp8_dequantize(values: Any, scales: Any) -> Any:
+        scale = (scales.int() << FRACTION).view(torch.float32)
+        return (values.float().unflatten(-1, (-1, BLOCK)) * scale.unsqueeze(-1)).flatten(-2).to(torch.bfloat16)
+
+    def gemma_fused_add_rmsnorm(x: Any, residual: Any, weight: Any) -> tuple[Any, Any]:
+        total = x.float() + residual.float()
+        return norm(total, weight), total.to(torch.bfloat16)
+
+    return {
+        "swiglu_oai": lambda gate_up: activation(gate_up).to(torch.bfloat16),
+        "swiglu_oai_quantize": lambda gate_up: quantize(activation(gate_up)),
+        "mxfp8_quantize": lambda x: quantize(x.float()),
+        "mxfp8_dequantize": mxfp8_dequantize,
+        "gemma_rmsnorm": lambda x, weight: norm(x.float(), weight),
+        "gemma_fused_add_rmsnorm": gemma_fused_add_rmsnorm,
+    }
+
+
+def jax_formulas(jax: Any) -> dict[str, Formula]:
+    """Formulas over JAX arrays, by op."""
+    jnp = jax.numpy
+
+    def activation(gate_up: Any) -> Any:
+        gate, up = jnp.split(gate_up.astype(jnp.float32), 2, axis=-1)
+        gate, up = jnp.minimum(gate, LIMIT), jnp.clip(up, -LIMIT, LIMIT)
+        return gate * jax.nn.sigmoid(ALPHA * gate) * (up + BETA)
+
+    def quantize(x: Any) -> tuple[Any, Any]:
+        blocks = x.reshape(*x.shape[:-1], -1, BLOCK)
+        amax = jnp.max(jnp.abs(blocks), axis=-1, keepdims=True)
+        scale = jnp.maximum(((amax.view(jnp.int32) + CARRY) >> FRACTION) - E4M3FN.max_exponent, 0)
+        inv_scale = ((2 * SCALE_BIAS - scale) << FRACTION).view(jnp.float32)
+        return (blocks * inv_scale).astype(jnp.float8_e4m3fn).reshape(x.shape), scale[..., 0].astype(jnp.uint8)
+
+    def norm(x: Any, weight: Any) -> Any:
+        rstd = jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + EPS)
+        return (x * rstd * (1.0 + weight.astype(jnp.float32))).astype(jnp.bfloat16)
+
+    def mxfp8_dequantize(values: Any, scales: Any) -> Any:
+        scale = (scales.astype(jnp.int32) << FRACTION).view(jnp.float32)
+        blocks = values.astype(jnp.float32).reshape(*scales.shape, BLOCK)
+        return (blocks * scale[..., None]).reshape(values.shape).astype(jnp.bfloat16)
+
+    def gemma_fused_add_rmsnorm(x: Any, residual: Any, weight: Any) -> tuple[Any, Any]:
+        total = x.astype(jnp.float32) + residual.astype(jnp.float32)
+        return norm(total, weight), total.astype(jnp.bfloat16)
+
+    return {
+        "swiglu_oai": lambda gate_up: activation(gate_up).astype(jnp.bfloat16),
+        "swiglu_oai_quantize": lambda gate_up: quantize(activation(gate_up)),
+        "mxfp8_quantize": lambda x: quantize(x.astype(jnp.float32)),
+        "mxfp8_dequantize": mxfp8_dequantize,
+        "gemma_rmsnorm": lambda x, weight: norm(x.astype(jnp.float32), weight),
+        "gemma_fused_add_rmsnorm": gemma_fused_add_rmsnorm,
+    }

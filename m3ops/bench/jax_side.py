@@ -1,0 +1,117 @@
+"""JAX's half of the benchmark."""
+
+from __future__ import annotations
+
+import gc
+import os
+import platform
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib.metadata import version
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+from m3ops.bench import timing
+from m3ops.bench.formulas import jax_formulas
+from m3ops.bench.result import HostCost
+from m3ops.bench.side import Contender, Inputs, Shared, Unavailable
+from m3ops.numerics.formats import MXFP8
+from m3ops.op import ArraySpec
+from m3ops.workloads import WORKLOADS, Workload
+
+
+class JaxSide:
+    """See :class:`m3ops.bench.side.Side`."""
+
+    name = "jax"
+
+    def __init__(self) -> None:
+        # The memory is shared with PyTorch: take it as it is needed, not three quarters at once.
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+        try:
+            import jax
+        except ImportError as error:
+            raise Unavailable(f"jax cannot be imported ({error})") from error
+        try:
+            device = jax.devices("gpu")[0]
+        except RuntimeError as error:
+            raise Unavailable(f"jax {jax.__version__} sees no CUDA or ROCm device") from error
+        if find_spec("jax_triton") is None:
+            raise Unavailable("jax-triton is not installed, which m3ops_jax needs on a GPU")
+        self._setup(jax, device)
+        self.device = device.device_kind
+
+    def _setup(self, jax: Any, device: Any) -> None:
+        import triton
+
+        import m3ops_jax
+
+        self._jax, self._jnp, self._ops, self._device = jax, jax.numpy, m3ops_jax, device
+        self._formulas = jax_formulas(jax)
+        self.versions = {"jax": jax.__version__, "jaxlib": version("jaxlib"), "triton": triton.__version__}
+        self.versions["python"] = platform.python_version()
+
+    def make(self, workload: Workload, seed: int) -> Inputs:
+        keys = self._jax.random.split(self._jax.random.key(seed), len(workload.inputs))
+        with self._jax.default_device(self._device):
+            return tuple(self._random(spec, key) for spec, key in zip(workload.inputs, keys, strict=True))
+
+    def _random(self, spec: ArraySpec, key: Any) -> Any:
+        random, jnp = self._jax.random, self._jnp
+        if spec.dtype == "uint8":  # scales from 2**-17 to 2**12
+            return random.randint(key, spec.shape, 110, 140).astype(jnp.uint8)
+        return random.normal(key, spec.shape, jnp.bfloat16).astype(jnp.dtype(spec.dtype))
+
+    def share(self, arrays: Sequence[Any]) -> list[Shared]:
+        integers = {1: self._jnp.uint8, 2: self._jnp.int16}
+        return [(a.view(integers[a.dtype.itemsize]).block_until_ready(), a.dtype.name) for a in arrays]
+
+    def adopt(self, shared: Sequence[Shared]) -> Inputs:
+        arrays = [self._jax.dlpack.from_dlpack(array).view(self._jnp.dtype(name)) for array, name in shared]
+        return tuple(self._jax.block_until_ready(arrays))
+
+    def results(self, outputs: Any) -> tuple[Any, ...]:
+        return tuple(self._jax.block_until_ready(self._jax.tree.leaves(outputs)))
+
+    def rows(self, arrays: Sequence[Any], rows: np.ndarray) -> list[np.ndarray]:
+        return [np.asarray(a[rows] if a.ndim > 1 else a) for a in arrays]
+
+    def contenders(self, workload: Workload) -> dict[str, list[Contender]]:
+        op = workload.op
+        return {"m3ops_jax": [self._jax.jit(getattr(self._ops, op))], "jax.jit": [self._jax.jit(self._formulas[op])]}
+
+    def time(self, contender: Contender, sets: Sequence[Inputs], small: bool) -> tuple[str, float]:
+        if small:
+            return "call", timing.host_us(lambda: contender(*sets[0]), self._wait)
+        return "batch", timing.throughput_us(lambda i: contender(*sets[i % len(sets)]), self._wait)
+
+    def copy_gbps(self) -> float:
+        sources = [self._jnp.full(2**28, i, self._jnp.float32, device=self._device) for i in range(2)]
+        copy = self._jax.jit(self._jnp.copy)
+        return 2 * 2**30 / timing.throughput_us(lambda i: copy(sources[i % 2]), self._wait, in_flight=4) * 1e-3
+
+    def empty_us(self) -> float | None:
+        return None
+
+    def host_costs(self) -> list[HostCost]:
+        workload = next(w for w in WORKLOADS if w.op == "swiglu_oai_quantize" and w.small)
+        (gate_up,) = self.make(workload, 0)
+        size, jnp = workload.size, self._jnp
+
+        def plain(x: Any) -> MXFP8:
+            """As many results, of the same shapes and dtypes."""
+            return MXFP8(x[..., :size].astype(jnp.float8_e4m3fn), x[..., : size // 32].astype(jnp.uint8))
+
+        jitted: dict[str, Callable[..., Any]] = {
+            "jit of m3ops_jax.swiglu_oai_quantize": self._jax.jit(self._ops.swiglu_oai_quantize),
+            "jit of a plain jnp slice and cast to the same results": self._jax.jit(plain),
+        }
+        return [HostCost(what, timing.host_us(partial(f, gate_up), self._wait)) for what, f in jitted.items()]
+
+    def _wait(self, outputs: Any) -> None:
+        self._jax.block_until_ready(outputs)
+
+    def release(self) -> None:
+        gc.collect()  # arrays live until their last reference goes

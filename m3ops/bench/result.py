@@ -1,0 +1,102 @@
+"""What a run measured, and its JSON form.
+
+The file is one object:
+
+    device        name of the GPU
+    versions      {package: version}, with "cuda" or "hip" for what PyTorch was built with
+    date          start of the run, ISO 8601, UTC
+    seconds       length of the run
+    copy_gbps     GB/s of a 1 GiB device-to-device copy, bytes read plus bytes written, timed like the large workloads
+    empty_us      microseconds of an empty kernel in a graph replay, null without PyTorch
+    rows          [{op, workload, shape, mode, contender, us, gbps, of_copy}]
+    host          [{what, us}]: microseconds of one call in a loop that never waits, device time hidden
+    notes         what is absent and why
+    failures      checks that failed; nothing was timed there
+
+A row's ``shape`` is [rows, elements of a row of the result]. ``gbps`` counts each input byte read once and each output
+byte written once, whatever the contender moves; ``of_copy`` is ``gbps / copy_gbps``. Both are null in mode "call".
+``mode`` says how ``us``, a median, was taken:
+
+    events   device events around one call, the L2 cache flushed before (PyTorch, large)
+    graph    replay of a graph of 20 calls, by call, inputs in the cache (PyTorch, small)
+    batch    wall clock of many asynchronous calls, by call, over inputs larger than any cache (JAX, large)
+    call     the same over one input: the host's time by call, with the device's where that is longer (JAX, small)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+OURS = ("m3ops_torch", "m3ops_jax")
+RIVALS = ("torch.compile", "jax.jit", "chain", "fp32-sum")
+CONTENDERS = (*OURS, *RIVALS, "copy")
+"""Ours; the plain formulas compiled; two kernels unfused; norms that ``tl.sum`` in fp32; a copy of as many bytes."""
+
+TIMED_BY_JAX = ("m3ops_jax", "jax.jit")
+
+COMPARABLE = {"events": {"events", "batch"}, "batch": {"events", "batch"}, "graph": {"graph"}, "call": {"call"}}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One timing; the attributes are described above."""
+
+    op: str
+    workload: str
+    shape: tuple[int, int]
+    mode: str
+    contender: str
+    us: float
+    gbps: float | None
+    of_copy: float | None
+
+
+@dataclass(frozen=True)
+class HostCost:
+    """Microseconds of host time that one call costs."""
+
+    what: str
+    us: float
+
+
+@dataclass
+class Report:
+    """Everything a run found out; the attributes are described above."""
+
+    device: str
+    versions: dict[str, str]
+    date: str
+    copy_gbps: float
+    empty_us: float | None = None
+    seconds: float = 0.0
+    rows: list[Row] = field(default_factory=list)
+    host: list[HostCost] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    def workloads(self) -> dict[tuple[str, str], dict[str, Row]]:
+        """``(op, workload) -> {contender: row}``, in the order of timing."""
+        grouped: dict[tuple[str, str], dict[str, Row]] = {}
+        for row in self.rows:
+            grouped.setdefault((row.op, row.workload), {})[row.contender] = row
+        return grouped
+
+    def save(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(asdict(self), indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> Report:
+        data: dict[str, Any] = json.loads(path.read_text())
+        rows = [Row(**{**row, "shape": tuple(row["shape"])}) for row in data.pop("rows")]
+        return cls(rows=rows, host=[HostCost(**cost) for cost in data.pop("host")], **data)
+
+
+def best_rival(ours: Row, rows: Iterable[Row]) -> Row | None:
+    """The fastest rival that was timed in a comparable way."""
+    rivals = [row for row in rows if row.contender in RIVALS and row.mode in COMPARABLE[ours.mode]]
+    return min(rivals, key=lambda row: row.us, default=None)

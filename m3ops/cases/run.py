@@ -1,0 +1,55 @@
+"""Runs a case through a front end. The front ends are imported when first used: the core does not need them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+Arrays = Sequence[np.ndarray]
+_UNSIGNED = {1: "uint8", 2: "uint16", 4: "uint32"}
+
+
+def run_jax(platform: str, op: str, arrays: Arrays, params: Mapping[str, Any]) -> Arrays:
+    """An op of m3ops_jax, jitted, on the first device of a platform (``"cpu"``, ``"cuda"``, ``"rocm"``)."""
+    import jax
+
+    import m3ops_jax
+
+    call = jax.jit(functools.partial(getattr(m3ops_jax, op), **params))
+    with jax.default_device(jax.local_devices(backend=platform)[0]):
+        results = call(*map(np.ascontiguousarray, arrays))
+    return [np.asarray(out) for out in jax.tree.leaves(results)]
+
+
+def run_torch(device: str, op: str, arrays: Arrays, params: Mapping[str, Any]) -> Arrays:
+    """An op of m3ops_torch on tensors with the strides of the arrays."""
+    import torch
+
+    import m3ops_torch
+
+    dtypes = {k: getattr(torch, v) for k, v in params.items() if k == "out_dtype" and v}
+    results = getattr(m3ops_torch, op)(*(to_tensor(a, device) for a in arrays), **{**params, **dtypes})
+    return [to_numpy(out) for out in (results if isinstance(results, tuple) else (results,))]
+
+
+def to_tensor(array: np.ndarray, device: str = "cpu") -> Any:
+    """A tensor with the bytes and the strides of an array."""
+    import torch
+
+    strides = tuple(stride // array.itemsize for stride in array.strides)
+    tensor = torch.empty_strided(array.shape, strides, dtype=getattr(torch, array.dtype.name), device=device)
+    raw = torch.from_numpy(np.array(array, order="C").view(_UNSIGNED[array.itemsize])).view(tensor.dtype).to(device)
+    for row in np.ndindex(*(min(n, 1) if s == 0 else n for n, s in zip(array.shape[:-1], strides, strict=False))):
+        tensor[row] = raw[row]  # a repeated row is written once
+    return tensor
+
+
+def to_numpy(tensor: Any) -> np.ndarray:
+    """An array with the bytes of a tensor."""
+    import torch
+
+    raw = tensor.cpu().view(getattr(torch, _UNSIGNED[tensor.itemsize])).numpy()
+    return np.asarray(raw.view(np.dtype(str(tensor.dtype).removeprefix("torch."))))

@@ -1,0 +1,51 @@
+"""The command line: ``python -m m3ops bench``.
+
+What a subcommand needs is imported when it runs, so that ``--help`` and the core stay free of jax and torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+Commands = Any
+"""What ``add_subparsers`` gives; its class has no public name."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a subcommand and returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m m3ops", description="MiniMax-M3's fused ops.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_bench(commands)
+    args = parser.parse_args(argv)
+    return int(args.run(args))
+
+
+def _add_bench(commands: Commands) -> None:
+    from m3ops.bench.result import CONTENDERS
+    from m3ops.ops import OPS
+
+    about = "Check the ops' bytes and time them beside their rivals on this machine's GPU."
+    bench = commands.add_parser("bench", help=about, description=about)
+    bench.add_argument("--op", nargs="+", choices=tuple(OPS), default=tuple(OPS), metavar="OP", help=_list(OPS))
+    bench.add_argument("--size", choices=("all", "large", "small"), default="all", help="prefill or decode (all)")
+    bench.add_argument(
+        "--contender", nargs="+", choices=CONTENDERS, default=CONTENDERS, metavar="NAME", help=_list(CONTENDERS)
+    )
+    bench.add_argument("--json", type=Path, default=Path("bench.json"), metavar="FILE", help="results (%(default)s)")
+    bench.add_argument("--png", type=Path, default=Path("bench.png"), metavar="FILE", help="chart (%(default)s)")
+    bench.set_defaults(run=_bench)
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(names) + " (all)"
+
+
+def _bench(args: argparse.Namespace) -> int:
+    from m3ops.bench.run import main as run
+    from m3ops.workloads import WORKLOADS
+
+    chosen = [w for w in WORKLOADS if w.op in args.op and args.size in ("all", "small" if w.small else "large")]
+    return run(chosen, args.contender, args.json, args.png)
