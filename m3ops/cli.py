@@ -1,4 +1,4 @@
-"""The command line: ``python -m m3ops bench``.
+"""The command line: ``python -m m3ops bench`` and ``python -m m3ops selftest``.
 
 What a subcommand needs is imported when it runs, so that ``--help`` and the core stay free of jax and torch.
 """
@@ -19,6 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m m3ops", description="MiniMax-M3's fused ops.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_bench(commands)
+    _add_selftest(commands)
     args = parser.parse_args(argv)
     return int(args.run(args))
 
@@ -49,3 +50,15 @@ def _bench(args: argparse.Namespace) -> int:
 
     chosen = [w for w in WORKLOADS if w.op in args.op and args.size in ("all", "small" if w.small else "large")]
     return run(chosen, args.contender, args.json, args.png)
+
+
+def _add_selftest(commands: Commands) -> None:
+    about = "Run every named case on this machine and compare the results with the published bytes."
+    selftest = commands.add_parser("selftest", help=about, description=about)
+    selftest.set_defaults(run=_selftest)
+
+
+def _selftest(_: argparse.Namespace) -> int:
+    from m3ops.selftest import selftest
+
+    return selftest()

@@ -67,7 +67,7 @@ Array = Any
 Arrays = tuple[Any, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Op:
     """One operation.
 

@@ -37,6 +37,13 @@ class Target:
             return frozenset({"float8_e4m3fn"} if int(self.arch.removeprefix("sm_")) >= 89 else ())
         return _AMD_FP8.get(self.arch, frozenset())
 
+    @property
+    def mixed_fma(self) -> frozenset[str]:
+        """The 16-bit dtypes that an fp32 multiply-add of this device can round its result to."""
+        if self.vendor == "nvidia":
+            return frozenset()
+        return frozenset({"float16", "bfloat16"} if self.arch == "gfx1250" else {"float16"})
+
 
 # Of the largest part with this name; they decide tile shapes, never bytes.
 _MULTIPROCESSORS = {

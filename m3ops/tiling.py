@@ -17,6 +17,9 @@ loads and arithmetic to hide latency. swiglu_oai_quantize of (65536, 3072), frac
 warps 1.00 on the H100 and 0.95 on the H200, 1 x 1024 in 2 warps 1.00 and 0.90; 4 x 256 in 8 warps 0.75 on the H100.
 """
 
+SMALL = 512
+"""Elements of a tile where full ones would leave multiprocessors idle, 4 a thread."""
+
 ROW_TILE = 1024
 """Elements that short rows are gathered to where a whole row is reduced. Norm of rows of 128: one row a program reads
 0.28 of copy bandwidth on the H100, 8 rows in 2 warps 0.98 (H200 0.98), 32 with residual add in 4 warps 0.44.
@@ -48,16 +51,20 @@ def tiling(num_rows: int, size: int, rows: int, cols: int, num_warps: int) -> Ti
     return Tiling(grid, rows, cols, masked, num_warps)
 
 
-def column_tiling(num_rows: int, size: int, target: Target) -> Tiling:
-    """Tiles for ops whose elements or blocks of 32 are independent."""
+def column_tiling(num_rows: int, size: int, target: Target, tile: int = TILE, num_warps: int = 2) -> Tiling:
+    """Tiles for ops whose elements or blocks of 32 are independent: of ``tile`` elements, unless there are too few."""
     # The largest power of two that divides the row leaves no edge to mask: 3072 = 3 * 1024, 384 = 3 * 128.
-    cols = min(size & -size if size and size % 128 == 0 else power_of_two_at_least(max(size, 32)), TILE)
-    rows = min(TILE // cols, power_of_two_at_least(num_rows))
-    # A decode step is over sooner the more multiprocessors share it. H100, graph replay, I = 3072: one row takes
-    # 2.21 us in tiles of 1024 and 1.37 us in tiles of 128; 32 rows 2.43 us, and 1.85 us in tiles of 256.
-    while -(-num_rows // rows) * -(-size // cols) < 2 * target.multiprocessors and rows * cols > 128:
+    cols = min(size & -size if size and size % 128 == 0 else power_of_two_at_least(max(size, 32)), tile)
+    rows = min(tile // cols, power_of_two_at_least(num_rows))
+    # A decode step is over sooner the more multiprocessors and warps share it. Graph replay, I = 3072, us on H100/H200:
+    # 32 rows 2.43/1.71 in tiles of 1024, 1.82/1.54 in 1 x 512 with 4 warps; one row 2.21/1.51 in tiles of 1024,
+    # 1.53/1.56 in 1 x 512, 1.37/1.35 in 1 x 128 with one warp.
+    while (programs := -(-num_rows // rows) * -(-size // cols)) < 2 * target.multiprocessors and rows * cols > SMALL:
         rows, cols = (rows // 2, cols) if rows > 1 else (rows, cols // 2)
-    return tiling(num_rows, size, rows, cols, 1 if rows * cols <= 256 else 2)
+    if programs < 16 and cols > 128:
+        cols = 128
+    elements = rows * cols
+    return tiling(num_rows, size, rows, cols, num_warps if elements > SMALL else max(1, elements // 128))
 
 
 def row_tiling(num_rows: int, size: int, target: Target) -> Tiling:

@@ -99,15 +99,15 @@ def _workloads() -> Iterator[Workload]:
         for prefill in (MOE_PREFILL, DENSE_PREFILL, SHARED_PREFILL, SLICE_PREFILL):
             yield at(op, *prefill)
         for num_rows in (1, 4, 32):
-            yield at(op, f"decode, {num_rows} rows", num_rows, MOE_SIZE, small=True)
-            yield at(op, f"decode, {num_rows} rows, TP 8", num_rows, TENSOR_PARALLEL_SIZE, small=True)
+            yield at(op, f"decode, M = {num_rows}", num_rows, MOE_SIZE, small=True)
+            yield at(op, f"decode, M = {num_rows}, TP 8", num_rows, TENSOR_PARALLEL_SIZE, small=True)
     for prefill in (MOE_PREFILL, SHARED_PREFILL):
         yield at("mxfp8_dequantize", *prefill)
     for op in ("gemma_rmsnorm", "gemma_fused_add_rmsnorm"):
         for prefill in (HIDDEN_PREFILL, QK_PREFILL):
             yield at(op, *prefill)
         for num_rows in (1, 16, 64):
-            yield at(op, f"hidden decode, {num_rows} rows", num_rows, HIDDEN, small=True)
+            yield at(op, f"hidden decode, M = {num_rows}", num_rows, HIDDEN, small=True)
 
 
 WORKLOADS = tuple(_workloads())

@@ -1,5 +1,7 @@
 """MiniMax-M3's fused ops for JAX: primitives that launch the Triton kernels of m3ops through jax-triton."""
 
+from jax.export import register_namedtuple_serialization
+
 from m3ops import __version__
 from m3ops.numerics.formats import MXFP8
 from m3ops_jax.compile_for import compile_for
@@ -9,6 +11,9 @@ from m3ops_jax.mxfp8_dequantize import mxfp8_dequantize
 from m3ops_jax.mxfp8_quantize import mxfp8_quantize
 from m3ops_jax.swiglu_oai import swiglu_oai
 from m3ops_jax.swiglu_oai_quantize import swiglu_oai_quantize
+
+# Exported programs name the containers of their results; a process that loads one has to know the name too.
+register_namedtuple_serialization(MXFP8, serialized_name="m3ops.MXFP8")
 
 __all__ = [
     "MXFP8",

@@ -1,25 +1,38 @@
-"""Lowering of an op's launch plan to a Triton custom call, through jax-triton."""
+"""An op's launch plan as a Triton custom call, through jax-triton."""
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.interpreters import mlir
 
 from m3ops.op import ArraySpec, Op
 from m3ops.target import Target
 from m3ops_jax import _triton_compat
 
 
-def lower(
-    op: Op, platform: str, ctx: mlir.LoweringRuleContext, *args: Any, targets: tuple[str, ...], **params: Any
-) -> Any:
-    """Lowering rule of an op's primitive for ``"cuda"`` or ``"rocm"``."""
-    launch = functools.partial(_launch, op, _target(platform, targets), targets)
-    return mlir.lower_fun(launch, multiple_results=True)(ctx, *args, **params)
+def launch(op: Op, platform: str, *arrays: jax.Array, targets: tuple[str, ...], **params: Any) -> list[jax.Array]:
+    """An op on one device of ``"cuda"`` or ``"rocm"``; to be traced by the lowering rule of its primitive."""
+    inputs = tuple(ArraySpec(a.shape, a.dtype.name) for a in arrays)
+    outputs = op.infer(*inputs, **params)
+    if not any(spec.size for spec in outputs):
+        return [jnp.zeros(spec.shape, jnp.dtype(spec.dtype)) for spec in outputs]
+    plan = op.plan(inputs, outputs, params, _target(platform, targets))
+    results = _triton_compat.triton_call(
+        *map(_to_raw, arrays),
+        plan.num_rows,
+        target=targets or None,
+        kernel=plan.kernel,
+        out_type=[jax.ShapeDtypeStruct(spec.shape, _raw_dtype(spec.dtype)) for spec in outputs],
+        grid=(plan.grid,),
+        name=op.name,
+        num_warps=plan.num_warps,
+        num_stages=1,
+        cost_estimate={"flops": plan.flops, "bytes_accessed": plan.bytes_moved},
+        **plan.constants,
+    )
+    return [r.view(jnp.dtype(spec.dtype)) for r, spec in zip(results, outputs, strict=True)]
 
 
 def _target(platform: str, named: tuple[str, ...]) -> Target:
@@ -32,28 +45,6 @@ def _target(platform: str, named: tuple[str, ...]) -> Target:
     if platform == "cuda":
         return Target("nvidia", "sm_" + device.compute_capability.replace(".", ""), device.core_count)
     return Target("amd", device.compute_capability.split(":")[0], device.core_count)
-
-
-def _launch(op: Op, target: Target, named: tuple[str, ...], *arrays: jax.Array, **params: Any) -> list[jax.Array]:
-    inputs = tuple(ArraySpec(a.shape, a.dtype.name) for a in arrays)
-    outputs = op.infer(*inputs, **params)
-    if not any(spec.size for spec in outputs):
-        return [jnp.zeros(spec.shape, jnp.dtype(spec.dtype)) for spec in outputs]
-    plan = op.plan(inputs, outputs, params, target)
-    results = _triton_compat.triton_call(
-        *map(_to_raw, arrays),
-        plan.num_rows,
-        target=named or None,
-        kernel=plan.kernel,
-        out_type=[jax.ShapeDtypeStruct(spec.shape, _raw_dtype(spec.dtype)) for spec in outputs],
-        grid=(plan.grid,),
-        name=op.name,
-        num_warps=plan.num_warps,
-        num_stages=1,
-        cost_estimate={"flops": plan.flops, "bytes_accessed": plan.bytes_moved},
-        **plan.constants,
-    )
-    return [r.view(jnp.dtype(spec.dtype)) for r, spec in zip(results, outputs, strict=True)]
 
 
 def _to_raw(x: jax.Array) -> jax.Array:

@@ -1,22 +1,23 @@
-"""How an op of the core becomes a JAX primitive: abstract evaluation, batching, and lowering per platform."""
+"""How an op of the core becomes a JAX primitive: the rules for each transformation and platform, put together."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import ShapedArray
+from jax._src.dispatch import prim_requires_devices_during_lowering
 from jax.extend.core import Primitive
-from jax.interpreters import batching, mlir, xla
+from jax.interpreters import ad, batching, mlir, xla
 
 from m3ops.numerics import exact
 from m3ops.op import ArraySpec, Op
 from m3ops.ops import OPS
-from m3ops_jax import _launch
+from m3ops_jax import _launch, _partition
+from m3ops_jax._types import array_spec, result_types
 from m3ops_jax.compile_for import current_targets
 
 exact.BARRIERS[jnp] = jax.lax.optimization_barrier
@@ -27,8 +28,9 @@ def call(op_name: str, *arrays: Any, **params: Any) -> tuple[jax.Array, ...]:
     op = OPS[op_name]
     specs = [_spec(name, array) for name, array in zip(op.inputs, arrays, strict=True)]
     op.infer(*specs, **params)
-    outputs = _primitive(op_name).bind(*map(jnp.asarray, arrays), targets=current_targets(), **op.canonical(params))
-    return tuple(outputs)
+    operands = _vary_alike(list(map(jnp.asarray, arrays)))
+    primitive = _primitive(op_name, _partition.xla_divides(operands))
+    return tuple(primitive.bind(*operands, targets=current_targets(), **op.canonical(params)))
 
 
 def dtype_name(dtype: Any) -> str | None:
@@ -42,29 +44,38 @@ def dtype_name(dtype: Any) -> str | None:
 def _spec(name: str, array: Any) -> ArraySpec:
     if not isinstance(array, jax.Array | np.ndarray):
         raise TypeError(f"{name} must be an array, got {type(array).__name__}")
-    return _aval_spec(array)
+    return array_spec(array)
 
 
-def _aval_spec(aval: Any) -> ArraySpec:
-    return ArraySpec(tuple(aval.shape), np.dtype(aval.dtype).name)
+def _vary_alike(arrays: list[jax.Array]) -> list[jax.Array]:
+    """In a shard_map, where a weight may be the same on all devices and x is not: what jax.numpy does to operands."""
+    varying = [jax.typeof(array).manual_axis_type.varying for array in arrays]
+    every = frozenset().union(*varying)
+    return [
+        jax.lax.pcast(array, tuple(every - own), to="varying") if own != every else array
+        for array, own in zip(arrays, varying, strict=True)
+    ]
 
 
 @functools.cache
-def _primitive(op_name: str) -> Primitive:
+def _primitive(op_name: str, needs_devices: bool) -> Primitive:
     op = OPS[op_name]
     primitive = Primitive(op_name)
     primitive.multiple_results = True
     primitive.def_impl(functools.partial(xla.apply_primitive, primitive))
-    primitive.def_abstract_eval(functools.partial(_abstract_eval, op))
+    primitive.def_abstract_eval(functools.partial(result_types, op))
     batching.primitive_batchers[primitive] = functools.partial(_batch, op, primitive)
-    mlir.register_lowering(primitive, mlir.lower_fun(functools.partial(_compute, op), multiple_results=True))
+    ad.primitive_jvps[primitive] = functools.partial(_no_derivative, op)
+    specification = functools.partial(_compute, op)
+    mlir.register_lowering(primitive, functools.partial(_partition.lower, op, specification))
     for platform in ("cuda", "rocm"):
-        mlir.register_lowering(primitive, functools.partial(_launch.lower, op, platform), platform=platform)
+        launch = functools.partial(_launch.launch, op, platform)
+        mlir.register_lowering(primitive, functools.partial(_partition.lower, op, launch), platform=platform)
+    if needs_devices:
+        # jit tells a lowering rule the devices, as custom_partitioning needs, only for the primitives in this set; and
+        # a program with one of them cannot be lowered for an abstract mesh.
+        prim_requires_devices_during_lowering.add(primitive)
     return primitive
-
-
-def _abstract_eval(op: Op, *avals: Any, targets: tuple[str, ...], **params: Any) -> list[ShapedArray]:
-    return [ShapedArray(s.shape, jnp.dtype(s.dtype)) for s in op.infer(*map(_aval_spec, avals), **params)]
 
 
 def _batch(op: Op, primitive: Primitive, args: Sequence[Any], dims: Sequence[Any], **params: Any) -> tuple[Any, Any]:
@@ -75,12 +86,23 @@ def _batch(op: Op, primitive: Primitive, args: Sequence[Any], dims: Sequence[Any
     for name, arg, dim in zip(op.inputs, args, dims, strict=True):
         if dim is not None:
             arg = jnp.moveaxis(arg, dim, 0)
-            arg = arg.reshape(size, *(1,) * (rank - arg.ndim), *arg.shape[1:])
+            arg = jnp.expand_dims(arg, range(1, 1 + rank - arg.ndim))
         elif name not in op.shared:
             arg = jnp.broadcast_to(arg, (size, *arg.shape))
         batched.append(arg)
     outputs = primitive.bind(*batched, **params)
     return outputs, (0,) * len(outputs)
+
+
+def _no_derivative(op: Op, primals: Sequence[Any], tangents: Sequence[Any], **params: Any) -> NoReturn:
+    inputs = tuple(map(array_spec, primals))
+    params.pop("targets")
+    if any(spec.dtype.startswith("float8") for spec in (*inputs, *op.infer(*inputs, **params))):
+        raise TypeError(
+            f"{op.name} has no derivative: rounding to MXFP8 is a step function. Keep the derivative out with "
+            "jax.lax.stop_gradient, or define one around the call with jax.custom_vjp"
+        )
+    raise NotImplementedError(f"the derivative of {op.name} is not implemented; define one with jax.custom_vjp")
 
 
 def _compute(op: Op, *arrays: jax.Array, targets: tuple[str, ...], **params: Any) -> tuple[Any, ...]:

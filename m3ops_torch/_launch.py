@@ -1,43 +1,94 @@
-"""Launches an op's plan on a CUDA or HIP device."""
+"""Launches an op's plan on a CUDA or HIP device.
+
+What a call needs besides allocating and launching (output shapes, plan, compiled kernel) depends only on the layouts of
+its tensors and on its parameters, and is kept from one call to the next.
+"""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 
-from m3ops.op import ArraySpec, Op
+from m3ops.op import ArraySpec, LaunchPlan, Op
 from m3ops.target import Target
 
 
+class Layout(NamedTuple):
+    """All of a tensor but its address and data."""
+
+    shape: torch.Size
+    strides: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+
+    @property
+    def spec(self) -> ArraySpec:
+        return ArraySpec(tuple(self.shape), str(self.dtype).removeprefix("torch."), self.strides)
+
+
+def layout_of(tensor: torch.Tensor) -> Layout:
+    return Layout(tensor.shape, tensor.stride(), tensor.dtype, tensor.device)
+
+
 def run(op: Op, *tensors: torch.Tensor, **params: Any) -> list[torch.Tensor]:
-    """The GPU implementation of an op: allocate, plan, launch."""
-    inputs = tuple(spec_of(t) for t in tensors)
-    outputs = op.infer(*inputs, **params)
-    results = allocate(outputs, tensors[0].device)
-    if any(spec.size for spec in outputs):
-        plan = op.plan(inputs, outputs, params, target_of(tensors[0].device))
-        with torch.cuda.device(tensors[0].device):
-            plan.kernel[(plan.grid,)](
-                *map(_to_raw, tensors),
-                plan.num_rows,
-                *map(_to_raw, results),
-                **plan.constants,
-                num_warps=plan.num_warps,
-                num_stages=1,
-            )
+    """The GPU implementation of an op."""
+    device = tensors[0].device
+    pointers = tuple(map(_pointer_facts, tensors))
+    launch = _prepare(op, tuple(map(layout_of, tensors)), pointers, target_of(device), **params)
+    results = allocate(launch.outputs, device)
+    if launch.plan is None:
+        return results
+    if device.index == torch.cuda.current_device():
+        launch.start(tensors, results)
+    else:
+        with torch.cuda.device(device):
+            launch.start(tensors, results)
     return results
-
-
-def spec_of(tensor: torch.Tensor) -> ArraySpec:
-    return ArraySpec(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), tensor.stride())
 
 
 def allocate(outputs: Sequence[ArraySpec], device: torch.device) -> list[torch.Tensor]:
     """Uninitialized tensors for these specs."""
     return [torch.empty(spec.shape, dtype=getattr(torch, spec.dtype), device=device) for spec in outputs]
+
+
+def _pointer_facts(tensor: torch.Tensor) -> tuple[bool, ...]:
+    """What Triton specializes kernels by: alignment to 16 bytes; for AMD, whether 32-bit offsets reach all of it."""
+    aligned = tensor.data_ptr() % 16 == 0
+    return (aligned, tensor.untyped_storage().nbytes() < 2**31) if torch.version.hip else (aligned,)
+
+
+class _Launch:
+    """What does not change between calls of one kind; ``plan`` is None where there is nothing to compute."""
+
+    def __init__(self, outputs: tuple[ArraySpec, ...], plan: LaunchPlan | None) -> None:
+        self.outputs = outputs
+        self.plan = plan
+        self._constants = tuple(plan.constants.values()) if plan else ()
+        self._start: Callable[..., None] | None = None
+
+    def start(self, tensors: Sequence[torch.Tensor], results: Sequence[torch.Tensor]) -> None:
+        """Launches on the current stream of the tensors' device, which is the current one."""
+        plan = self.plan
+        assert plan is not None
+        if self._start is None:
+            raw = (*map(_to_raw, tensors), plan.num_rows, *map(_to_raw, results))
+            kernel = plan.kernel[(plan.grid,)]
+            compiled = kernel(*raw, **plan.constants, num_warps=plan.num_warps, num_stages=1)
+            self._start = compiled[(plan.grid, 1, 1)]
+        else:  # asks tensors for nothing but their address; results are fresh allocations, aligned as the first ones
+            self._start(*tensors, plan.num_rows, *results, *self._constants)
+
+
+@functools.lru_cache(maxsize=4096, typed=True)
+def _prepare(
+    op: Op, layouts: tuple[Layout, ...], pointers: tuple[tuple[bool, ...], ...], target: Target, **params: Any
+) -> _Launch:
+    inputs = tuple(layout.spec for layout in layouts)
+    outputs = op.infer(*inputs, **params)
+    return _Launch(outputs, op.plan(inputs, outputs, params, target) if any(spec.size for spec in outputs) else None)
 
 
 @functools.cache

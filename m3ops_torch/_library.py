@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
 
-from m3ops.op import ArraySpec, Op
+from m3ops.op import Op
 from m3ops.ops import OPS
 from m3ops_torch import _launch, _reference
+from m3ops_torch._launch import Layout, layout_of
 
 _LIBRARY = torch.library.Library("m3ops", "DEF")
 _SCHEMA_TYPES = {"float": "float", "float | None": "float?", "str": "str", "str | None": "str?", "bool": "bool"}
@@ -18,11 +20,29 @@ _SCHEMA_TYPES = {"float": "float", "float | None": "float?", "str": "str", "str 
 
 def call(op_name: str, *tensors: Any, **params: Any) -> tuple[torch.Tensor, ...]:
     """Validates the arguments of an op and calls its operator."""
-    op = OPS[op_name]
     if not torch.compiler.is_compiling():  # the fake implementation validates while a graph is traced
-        op.infer(*(spec(name, tensor) for name, tensor in zip(op.inputs, tensors, strict=True)), **params)
-        _same_device(op, tensors)
-    return tuple(_OPERATORS[op_name](*tensors, **op.canonical(params)))
+        op = OPS[op_name]
+        layouts = tuple(_layout(name, tensor) for name, tensor in zip(op.inputs, tensors, strict=True))
+        params = _validated(op, layouts, **params)
+    return tuple(_OPERATORS[op_name](*tensors, **params))
+
+
+@functools.lru_cache(maxsize=4096, typed=True)
+def _validated(op: Op, layouts: tuple[Layout, ...], **params: Any) -> dict[str, Any]:
+    """The parameters as plain Python values, if they and the tensors are what the op takes."""
+    op.infer(*(layout.spec for layout in layouts), **params)
+    for name, layout in zip(op.inputs, layouts, strict=True):
+        if layout.device != layouts[0].device:
+            raise ValueError(
+                f"{name} must be on the device of {op.inputs[0]}, {layouts[0].device}, got {layout.device}"
+            )
+    return op.canonical(params)
+
+
+def _layout(name: str, tensor: Any) -> Layout:
+    if not isinstance(tensor, torch.Tensor):
+        raise TypeError(f"{name} must be an array, got {type(tensor).__name__}")
+    return layout_of(tensor)
 
 
 def dtype_name(dtype: Any) -> str | None:
@@ -30,20 +50,6 @@ def dtype_name(dtype: Any) -> str | None:
     if dtype is None:
         return None
     return str(dtype).removeprefix("torch.") if isinstance(dtype, torch.dtype) else repr(dtype)
-
-
-def spec(name: str, tensor: Any) -> ArraySpec:
-    """Shape, dtype and strides of a tensor argument."""
-    if not isinstance(tensor, torch.Tensor):
-        raise TypeError(f"{name} must be an array, got {type(tensor).__name__}")
-    return _launch.spec_of(tensor)
-
-
-def _same_device(op: Op, tensors: tuple[torch.Tensor, ...]) -> None:
-    first, *others = tensors
-    for name, tensor in zip(op.inputs[1:], others, strict=True):
-        if tensor.device != first.device:
-            raise ValueError(f"{name} must be on the device of {op.inputs[0]}, {first.device}, got {tensor.device}")
 
 
 def _define(op: Op) -> Callable[..., Any]:
@@ -58,7 +64,7 @@ def _define(op: Op) -> Callable[..., Any]:
 
 
 def _fake(op: Op, *tensors: torch.Tensor, **params: Any) -> list[torch.Tensor]:
-    outputs = op.infer(*map(_launch.spec_of, tensors), **op.canonical(params))
+    outputs = op.infer(*(layout_of(tensor).spec for tensor in tensors), **op.canonical(params))
     return _launch.allocate(outputs, tensors[0].device)
 
 

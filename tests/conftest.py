@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import jax
 import pytest
 from backends import BACKENDS, Backend
+
+# For the tests of sharding. It has to be said before JAX starts its CPU backend; a program uses one device unless told.
+jax.config.update("jax_num_cpu_devices", 8)
 
 
 @pytest.fixture(params=BACKENDS, ids=lambda backend: backend.name)

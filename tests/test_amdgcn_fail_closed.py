@@ -76,6 +76,8 @@ NINE, TWELVE = "gfx950", "gfx1201"
         (NINE, "s_branch .LBB0_9"),
         # hardware registers
         (NINE, "s_setreg_imm32_b32 hwreg(HW_REG_MODE, 0, 4), 1"),
+        (NINE, "s_setreg_imm32_b32 hwreg(HW_REG_MODE, 2, 2), 3"),
+        (NINE, "v_pk_max_f16 v1, 0x4700, v2"),
         (NINE, "s_setreg_imm32_b32 hwreg(HW_REG_TRAPSTS, 23, 1), 1"),
         (TWELVE, "s_setreg_imm32_b32 hwreg(HW_REG_WAVE_MODE, 25, 1), 1"),
         (NINE, "s_getreg_b32 s0, hwreg(HW_REG_HW_ID, 0, 4)"),

@@ -98,6 +98,15 @@ def signed(x: int) -> int:
         (NINE, "s_min_i32 s4, s12, s10\ns_cselect_b32 s4, 1, 2\nv_mov_b32_e32 v1, s4", 2),
         (NINE, "s_bitcmp1_b32 s10, 1\ns_cselect_b32 s4, 1, 2\nv_mov_b32_e32 v1, s4", 2),
         (NINE, "s_mul_hi_i32 s4, s10, s11\nv_mov_b32_e32 v1, s4", (signed(A) * signed(B)) >> 32),
+        (NINE, "s_bitset1_b32 s10, 4\nv_mov_b32_e32 v1, s10", A | 1 << 4),
+        (NINE, "s_bitset0_b32 s10, 31\nv_mov_b32_e32 v1, s10", A & 0x7FFFFFFF),
+        (NINE, "s_setreg_imm32_b32 hwreg(HW_REG_MODE, 2, 2), 0\nv_mov_b32_e32 v1, v2", A),  # as it is already
+        # float minima and maxima: the other half is kept, NaN goes through, a literal is one half for both
+        (NINE, "v_mov_b32_e32 v1, v2\nv_med3_f16 v1, 1.0, 4.0, 2.0", A & 0xFFFF0000 | 0x4000),
+        (TWELVE, "v_minimummaximum_f32 v1, 1.0, 2.0, 0.5", 0x3F800000),
+        (TWELVE, "v_maximumminimum_f32 v1, 1.0, 2.0, 0.5", 0x3F000000),
+        (TWELVE, "v_mov_b32_e32 v8, 0x7fc00000\nv_maximumminimum_f32 v1, 1.0, v8, 0.5", 0x7FC00000),
+        (NINE, "v_mov_b32_e32 v8, 0x3c004800\nv_pk_max_f16 v1, 0x4700, v8 op_sel_hi:[0,1]", 0x47004800),
         (NINE, "v_readlane_b32 s4, v0, 37\nv_mov_b32_e32 v1, s4", 37),
         (NINE, "s_mov_b64 exec, 0xf0\nv_readfirstlane_b32 s4, v0\ns_mov_b64 exec, -1\nv_mov_b32_e32 v1, s4", 4),
     ],

@@ -159,3 +159,108 @@ def test_whole_numbers_and_floats_are_one_parameter() -> None:
     (gate_up,) = ARGUMENTS["swiglu_oai"]
     jaxprs = {str(jax.make_jaxpr(functools.partial(m3ops_jax.swiglu_oai, limit=n))(gate_up)) for n in (7, 7.0)}
     assert len(jaxprs) == 1
+
+
+@every_op
+def test_while_loop(name: str) -> None:
+    op, arrays = getattr(m3ops_jax, name), ARGUMENTS[name]
+
+    def last_of_three(*arrays: jax.Array) -> Any:
+        start = jax.tree.map(jnp.zeros_like, op(*arrays))
+        return jax.lax.while_loop(lambda state: state[0] < 3, lambda state: (state[0] + 1, op(*arrays)), (0, start))[1]
+
+    same(jax.jit(last_of_three)(*arrays), op(*arrays))
+
+
+@every_op
+def test_checkpoint(name: str) -> None:
+    op, arrays = getattr(m3ops_jax, name), ARGUMENTS[name]
+    same(jax.jit(jax.checkpoint(op))(*arrays), op(*arrays))
+
+
+def loss(name: str) -> Any:
+    """The sum of an op's floating-point results, a function of its first input."""
+    op, (_, *others) = getattr(m3ops_jax, name), ARGUMENTS[name]
+    return lambda x: sum(jnp.sum(leaf.astype(jnp.float32)) for leaf in jax.tree.leaves(op(x, *others)))
+
+
+@every_op
+def test_a_derivative_is_refused(name: str) -> None:
+    """For good where MXFP8 is involved, whose rounding has no useful derivative; for now elsewhere."""
+    x = jnp.asarray(ARGUMENTS[name][0])
+    if "quantize" in name:
+        error, message = TypeError, f"{name} has no derivative: rounding to MXFP8 is a step function"
+    else:
+        error, message = NotImplementedError, f"the derivative of {name} is not implemented"  # type: ignore[assignment]
+    for differentiate in (jax.grad(loss(name)), jax.jit(jax.grad(jax.checkpoint(loss(name))))):
+        with pytest.raises(error, match=message):
+            differentiate(x)
+
+
+@every_op
+def test_a_derivative_that_does_not_go_through_the_op(name: str) -> None:
+    x, of = jnp.asarray(ARGUMENTS[name][0]), loss(name)
+    slope = jax.grad(lambda scale: scale * of(jax.lax.stop_gradient(x)))(2.0)
+    same(slope, of(x))
+
+
+def test_a_straight_through_derivative() -> None:
+    """What the error message advises."""
+
+    @jax.custom_vjp
+    def rounded(x: jax.Array) -> jax.Array:
+        return m3ops_jax.mxfp8_dequantize(*m3ops_jax.mxfp8_quantize(x), out_dtype=x.dtype)
+
+    rounded.defvjp(lambda x: (rounded(x), None), lambda _, cotangent: (cotangent,))
+    x = jnp.asarray(ARGUMENTS["mxfp8_quantize"][0])
+    same(jax.jit(jax.grad(lambda x: rounded(x).sum()))(x), jnp.ones_like(x))
+
+
+@every_op
+def test_ahead_of_time(name: str) -> None:
+    op, arrays = getattr(m3ops_jax, name), ARGUMENTS[name]
+    avals = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in arrays]
+    same(jax.jit(op).lower(*avals).compile()(*map(jnp.asarray, arrays)), op(*arrays))
+
+
+@pytest.mark.parametrize("name", ["swiglu_oai", "mxfp8_quantize"])
+def test_weak_types_become_strong(name: str) -> None:
+    """Else ``result + 1.5`` would depend on how the input came about."""
+    op = getattr(m3ops_jax, name)
+    weak = jax.jit(lambda: jnp.broadcast_to(jnp.asarray(1.5), (2, 64)))()
+    assert jax.typeof(weak).weak_type
+    for results in (op(weak), jax.jit(op)(weak)):
+        assert not any(jax.typeof(leaf).weak_type for leaf in jax.tree.leaves(results))
+        same(results, op(np.full((2, 64), 1.5, np.float32)))
+
+
+@every_op
+def test_numpy_and_jax_arrays_are_alike(name: str) -> None:
+    op, arrays = getattr(m3ops_jax, name), ARGUMENTS[name]
+    same(op(*map(jnp.asarray, arrays)), op(*arrays))
+    same(jax.jit(lambda: op(*arrays))(), op(*arrays))  # as constants of a program
+
+
+@pytest.mark.parametrize("kind", [float, np.float32, np.float64])
+def test_parameters_may_be_numpy_numbers(kind: Any) -> None:
+    x, weight = ARGUMENTS["gemma_rmsnorm"]
+    same(m3ops_jax.gemma_rmsnorm(x, weight, eps=kind(0.25)), m3ops_jax.gemma_rmsnorm(x, weight, eps=0.25))
+
+
+@pytest.mark.parametrize("scalar", [jnp.float32(1.0), np.array(1.0, np.float32)], ids=["jax", "numpy"])
+def test_a_scalar_is_refused(scalar: Any) -> None:
+    with pytest.raises(ValueError, match="gate_up must have at least one axis"):
+        m3ops_jax.swiglu_oai(scalar)
+
+
+def test_a_donated_residual() -> None:
+    """XLA reuses its memory for a result, and the bytes stay right."""
+    arrays = ARGUMENTS["gemma_fused_add_rmsnorm"]
+    donating = jax.jit(m3ops_jax.gemma_fused_add_rmsnorm, donate_argnums=1)
+    x, residual, weight = map(jnp.asarray, arrays)
+    memory = donating.lower(x, residual, weight).compile().memory_analysis()
+    assert memory is not None
+    assert memory.alias_size_in_bytes == residual.nbytes
+    same(donating(x, residual, weight), m3ops_jax.gemma_fused_add_rmsnorm(*arrays))
+    assert residual.is_deleted()
+    assert not x.is_deleted()

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
+import torch
 from compare import assert_same_bytes
 from rocm import jax_device, torch_device
+from rocm.launch import Launch
 
+import m3ops_torch
 from m3ops.cases import CASES, Case
 from m3ops.cases.run import Arrays
+from m3ops.ops import OPS
 
 FRONT_ENDS = {"jax": jax_device.run, "torch": torch_device.run}
 
@@ -31,6 +36,30 @@ def test_same_bytes_as_the_specification(front_end: str, arch: str, case: Case) 
 @pytest.mark.parametrize("case", SOME_CASES, ids=lambda case: case.id)
 def test_same_bytes_on_other_targets(front_end: str, arch: str, case: Case) -> None:
     check(FRONT_ENDS[front_end], arch, case)
+
+
+@pytest.mark.parametrize("op", ["swiglu_oai_quantize", "mxfp8_dequantize", "gemma_rmsnorm"])
+def test_later_calls_of_torch_launch_the_kept_kernel(op: str) -> None:
+    """The second call of one kind skips binding and specialization; other data, other memory, the same code."""
+    case = next(case for case in CASES if case.op == op and case.name.startswith("M3"))
+    launches: list[Launch] = []
+    torch_device.run("gfx950", op, case.make(), case.params, launches.append)
+    arrays = [np.flip(array, 0).copy() for array in case.make()]
+    torch_device.run("gfx950", op, arrays, case.params, launches.append)
+    first, second = launches
+    assert (first.assembly, first.grid, first.threads) == (second.assembly, second.grid, second.threads)
+    results = torch_device.run("gfx950", op, arrays, case.params)
+    assert_same_bytes(results, OPS[op].reference(*arrays, **case.params))
+
+
+def test_views_of_torch_are_not_copied() -> None:
+    """The kernel is given the memory of the view itself."""
+    x = torch.zeros(3, 9, 2, 96, dtype=torch.bfloat16)[1:, 2:7, :, 32:].transpose(0, 1)
+    launches: list[Launch] = []
+    with torch_device.device("gfx950", launches.append):
+        m3ops_torch.mxfp8_quantize(x)
+    (launch,) = launches
+    assert launch.args[0].ctypes.data == x.data_ptr()
 
 
 def check(run: Callable[..., Arrays], arch: str, case: Case) -> None:

@@ -102,10 +102,7 @@ def scale(x: jax.Array, *, target: Any = None, num_warps: int = 4) -> Any:
 
 @pytest.fixture(scope="module", autouse=True)
 def _plugin() -> None:
-    try:
-        rocm.install_stub()
-    except ModuleNotFoundError as error:
-        pytest.skip(str(error))
+    rocm.require_plugin()
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import platform
 from collections.abc import Callable, Sequence
@@ -65,18 +64,27 @@ class JaxSide:
         return random.normal(key, spec.shape, jnp.bfloat16).astype(jnp.dtype(spec.dtype))
 
     def share(self, arrays: Sequence[Any]) -> list[Shared]:
-        integers = {1: self._jnp.uint8, 2: self._jnp.int16}
-        return [(a.view(integers[a.dtype.itemsize]).block_until_ready(), a.dtype.name) for a in arrays]
+        return [(self._integers(a).block_until_ready(), a.dtype.name) for a in arrays]
 
     def adopt(self, shared: Sequence[Shared]) -> Inputs:
-        arrays = [self._jax.dlpack.from_dlpack(array).view(self._jnp.dtype(name)) for array, name in shared]
+        arrays = [self._import(array).view(self._jnp.dtype(name)) for array, name in shared]
         return tuple(self._jax.block_until_ready(arrays))
+
+    def _import(self, array: Any) -> Any:
+        try:
+            return self._jax.dlpack.from_dlpack(array)
+        except (BufferError, RuntimeError, TypeError, ValueError):  # no way between these releases: through the host
+            return self._jax.device_put(array.cpu().numpy(), self._device)
+
+    def _integers(self, array: Any) -> Any:
+        return array.view({1: self._jnp.uint8, 2: self._jnp.int16}[array.dtype.itemsize])
 
     def results(self, outputs: Any) -> tuple[Any, ...]:
         return tuple(self._jax.block_until_ready(self._jax.tree.leaves(outputs)))
 
     def rows(self, arrays: Sequence[Any], rows: np.ndarray) -> list[np.ndarray]:
-        return [np.asarray(a[rows] if a.ndim > 1 else a) for a in arrays]
+        pick = self._jax.jit(lambda a, index: self._integers(a)[index] if a.ndim > 1 else self._integers(a))
+        return [np.asarray(pick(a, rows)).view(np.dtype(a.dtype)) for a in arrays]
 
     def contenders(self, workload: Workload) -> dict[str, list[Contender]]:
         op = workload.op
@@ -96,7 +104,7 @@ class JaxSide:
         return None
 
     def host_costs(self) -> list[HostCost]:
-        workload = next(w for w in WORKLOADS if w.op == "swiglu_oai_quantize" and w.small)
+        workload = next(w for w in WORKLOADS if w.op == "swiglu_oai_quantize" and w.num_rows == 4)
         (gate_up,) = self.make(workload, 0)
         size, jnp = workload.size, self._jnp
 
@@ -114,4 +122,4 @@ class JaxSide:
         self._jax.block_until_ready(outputs)
 
     def release(self) -> None:
-        gc.collect()  # arrays live until their last reference goes
+        """Nothing: arrays go with their last reference."""

@@ -19,7 +19,9 @@ from typing import Any
 Call = Callable[[], Any]
 
 FLUSH_BYTES = 2**30
-"""Written between two timed calls: four times the largest cache of a GPU (256 MiB on AMD's MI300 and MI350)."""
+"""Read between two timed calls: four times the largest cache of a GPU (256 MiB on AMD's MI300 and MI350). Written, it
+would leave the cache full of lines that the timed call has to write back: up to 14 us of other work on the H200.
+"""
 
 
 def host_us(call: Call, finish: Callable[[Any], None], calls: int = 300, batches: int = 7) -> float:
@@ -67,8 +69,8 @@ class DeviceTimers:
 
     def __init__(self, torch: Any) -> None:
         self._cuda = torch.cuda
-        self._flush = torch.empty(FLUSH_BYTES, dtype=torch.uint8, device="cuda")
-        self._flush_us = self._median([self._between(self._flush.zero_) for _ in range(8)])
+        self._flush = torch.zeros(FLUSH_BYTES // 4, dtype=torch.int32, device="cuda").amax
+        self._flush_us = self._median([self._between(self._flush) for _ in range(8)])
 
     def flushed_us(self, call: Call, runs: int = 21) -> float:
         """Time between events around one call, the cache flushed before each.
@@ -83,10 +85,10 @@ class DeviceTimers:
         call()
         issue_us = (perf_counter() - start) * 1e6 + 50
         for _ in range(2 + min(math.ceil(runs * issue_us / self._flush_us), 60)):
-            self._flush.zero_()
+            self._flush()
         pairs = []
         for _ in range(runs):
-            self._flush.zero_()
+            self._flush()
             pairs.append(self._between(call))
         return self._median(pairs)
 
@@ -99,7 +101,8 @@ class DeviceTimers:
                 call()
         self._cuda.synchronize()
         graph = self._cuda.CUDAGraph()
-        with self._cuda.graph(graph, stream=stream):
+        # Only this thread's calls may end the capture: JAX has threads of its own that talk to the driver.
+        with self._cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             for _ in range(launches):
                 call()
         for _ in range(3):

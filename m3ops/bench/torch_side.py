@@ -14,7 +14,7 @@ from m3ops.bench.formulas import EPS, torch_formulas
 from m3ops.bench.result import HostCost
 from m3ops.bench.side import Contender, Inputs, Shared, Unavailable
 from m3ops.op import ArraySpec
-from m3ops.tiling import TILE, power_of_two_at_least
+from m3ops.tiling import ROW_TILE, power_of_two_at_least
 from m3ops.workloads import WORKLOADS, Workload
 
 
@@ -61,7 +61,13 @@ class TorchSide:
         return [(self._integers(tensor), _dtype_name(tensor)) for tensor in arrays]
 
     def adopt(self, shared: Sequence[Shared]) -> Inputs:
-        return tuple(self._torch.from_dlpack(array).view(getattr(self._torch, name)) for array, name in shared)
+        return tuple(self._import(array).view(getattr(self._torch, name)) for array, name in shared)
+
+    def _import(self, array: Any) -> Any:
+        try:
+            return self._torch.from_dlpack(array)
+        except (BufferError, RuntimeError, TypeError, ValueError):  # no way between these releases: through the host
+            return self._torch.from_numpy(np.array(array)).to(self._device)
 
     def results(self, outputs: Any) -> tuple[Any, ...]:
         return tuple(outputs) if isinstance(outputs, tuple | list) else (outputs,)
@@ -112,7 +118,7 @@ class TorchSide:
     def _fp32_norms(self, workload: Workload) -> list[Contender]:
         """The fp32-sum norm with every sensible number of warps."""
         cols = power_of_two_at_least(workload.size)
-        rows = min(max(TILE // cols, 1), workload.num_rows)
+        rows = min(max(ROW_TILE // cols, 1), workload.num_rows)
         warps = [w for w in (1, 2, 4, 8, 16, 32) if 4 <= rows * cols // (32 * w) <= 64]
         grid = (workload.num_rows // rows,)
         constants = {"SIZE": workload.size, "EPS": EPS, "ROWS": rows, "COLS": cols}
@@ -136,7 +142,7 @@ class TorchSide:
         return self._timers.graph_us(lambda: kernel._empty_kernel[(1,)](x))
 
     def host_costs(self) -> list[HostCost]:
-        workload = next(w for w in WORKLOADS if w.op == "swiglu_oai_quantize" and w.small)
+        workload = next(w for w in WORKLOADS if w.op == "swiglu_oai_quantize" and w.num_rows == 4)
         (gate_up,) = self.make(workload, 0)
         calls: dict[str, Callable[[], Any]] = {
             "m3ops_torch.swiglu_oai_quantize, eager": lambda: self._ops.swiglu_oai_quantize(gate_up),

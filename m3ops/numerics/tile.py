@@ -82,19 +82,19 @@ def swiglu_oai(gate, up, SLOPE: tl.constexpr, BOUND: tl.constexpr, BETA: tl.cons
 
 
 @triton.jit
-def narrow(x, DTYPE: tl.constexpr, VENDOR: tl.constexpr):
-    """fp32 rounded to an activation dtype."""
-    if VENDOR == "amd" and tl.float32 != DTYPE:
-        # LLVM folds a product and its rounding to 16 bits into v_fma_mixlo with an addend of +0, which loses the sign
-        # of zero (llvm/llvm-project#214544). It cannot look through this register constraint, which costs nothing.
+def narrow(x, DTYPE: tl.constexpr, MIXED_FMA: tl.constexpr):
+    """fp32 rounded to an activation dtype. MIXED_FMA: whether the target can do it while it multiplies."""
+    if MIXED_FMA:
+        # LLVM folds a product and its rounding into v_fma_mixlo with an addend of +0, which loses the sign of zero
+        # (llvm/llvm-project#214544). It cannot look through this empty instruction.
         x = tl.inline_asm_elementwise("", "=v,0", [x], dtype=tl.float32, is_pure=True, pack=1)
     return x.to(DTYPE)
 
 
 @triton.jit
-def round_to(x, DTYPE: tl.constexpr, VENDOR: tl.constexpr):
+def round_to(x, DTYPE: tl.constexpr, MIXED_FMA: tl.constexpr):
     """fp32 rounded to an activation dtype and read back."""
-    rounded = narrow(x, DTYPE, VENDOR).to(tl.float32)
+    rounded = narrow(x, DTYPE, MIXED_FMA).to(tl.float32)
     if tl.float16 == DTYPE:
         # Kernels with fp8 conversions run in a mode of AMD devices (FP16_OVFL) in which fp16 saturates.
         rounded = tl.where(tl.abs(x) < 65520.0, rounded, x * float("inf"))

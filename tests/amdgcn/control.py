@@ -106,6 +106,8 @@ def _setreg(ins: Instruction, kernel: Kernel) -> Step:
     value = constant(ins.operands[1].core, "u32", ins)
     if field == ("HW_REG_MODE", 23, 1):  # FP16_OVFL
         return lambda waves: waves.fp16_ovfl.fill(bool(value & 1))
+    if field == ("HW_REG_MODE", 2, 2) and value == 0:  # fp16 and fp64 round to nearest even, as check_supported wants
+        return lambda waves: None
     if kernel.arch == "gfx1250" and field in (("HW_REG_MODE", 25, 1), ("HW_REG_SCHED_MODE", 0, 2)):
         return lambda waves: None  # replay and scheduling
     raise ins.fail("unknown field of a hardware register")

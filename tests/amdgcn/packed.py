@@ -106,7 +106,8 @@ def _pk_mov(ins: Instruction, kernel: Kernel) -> VectorStep:
 
 
 def _read_half(operand: Operand, which: int, kind: str, negate: bool, ins: Instruction, kernel: Kernel) -> Read:
-    if not operand.plain or find_register(operand.core, ins, kernel) is None:
+    literal = operand.core.startswith("0x") and not which  # the documents differ on the high half of a constant
+    if not operand.plain or (find_register(operand.core, ins, kernel) is None and not literal):
         raise ins.fail(f"packed 16-bit operand {operand.core} is not modelled")
     bits = read_source(operand, "b32", ins, kernel)
     shift, sign = u32(16 * which), u16(0x8000 if negate else 0)
@@ -151,8 +152,9 @@ def _in_bf16(function: Callable[[A, A], A]) -> Callable[[A, A], A]:
 _packed_halves("v_pk_add_u16", "u16", 2, lambda a, b: a + b)
 _packed_halves("v_pk_add_f16", "f16", 2, _quieting(lambda a, b: a + b))
 _packed_halves("v_pk_mul_f16", "f16", 2, _quieting(lambda a, b: a * b))
-_packed_halves("v_pk_min_f16", "f16", 2, lambda a, b: fp.extremum(a, b, False))
-_packed_halves("v_pk_max_f16", "f16", 2, lambda a, b: fp.extremum(a, b, True))
+for _infix in ("", "num_"):  # gfx12 says num for the IEEE 754-2008 ones
+    _packed_halves(f"v_pk_min_{_infix}f16", "f16", 2, lambda a, b: fp.extremum(a, b, False))
+    _packed_halves(f"v_pk_max_{_infix}f16", "f16", 2, lambda a, b: fp.extremum(a, b, True))
 _packed_halves("v_pk_maximum3_f16", "f16", 3, _maximum3)
 _packed_halves("v_pk_minimum3_f16", "f16", 3, _minimum3)
 _packed_halves("v_pk_add_bf16", "bf16", 2, _in_bf16(lambda a, b: a + b))

@@ -202,6 +202,8 @@ scalar("s_bfe_u32", signature="u32 scc = u32 u32")(_flagged(_field))
 scalar("s_bfe_i32", signature="i32 scc = i32 u32")(_flagged(_signed_field))
 scalar("s_abs_i32", signature="i32 scc = i32")(_flagged(np.abs))
 scalar("s_flbit_i32", "s_cls_i32", signature="i32 = i32")(leading_sign_bits)
+scalar("s_bitset0_b32", signature="b32 = u32 dst")(lambda n, a: a & ~(u32(1) << (n & u32(31))))
+scalar("s_bitset1_b32", signature="b32 = u32 dst")(lambda n, a: a | (u32(1) << (n & u32(31))))
 scalar("s_bitcmp0_b32", signature="scc = u32 u32")(lambda a, n: ((a >> (n & u32(31))) & u32(1)) == 0)
 scalar("s_bitcmp1_b32", signature="scc = u32 u32")(lambda a, n: ((a >> (n & u32(31))) & u32(1)) == 1)
 

@@ -89,11 +89,14 @@ for _kind in ("f16", "f32"):
             vector(f"v_max3_{_suffix}", signature=_three)(lambda a, b, c: _high(_high(a, b), c))
             vector(f"v_minmax_{_suffix}", signature=_three)(lambda a, b, c: _high(_low(a, b), c))
             vector(f"v_maxmin_{_suffix}", signature=_three)(lambda a, b, c: _low(_high(a, b), c))
-            vector(f"v_med3_{_suffix}", signature=_three)(_med3)
+        # gfx9 keeps the other half of a 16-bit result: these came with op_sel
+        vector(f"v_med3_{_suffix}", signature=_three, keeps_high=_kind == "f16")(_med3)
     vector(f"v_minimum_{_kind}", signature=_two)(_low_nan)
     vector(f"v_maximum_{_kind}", signature=_two)(_high_nan)
 vector("v_minimum3_f32", signature="f32 = f32 f32 f32")(lambda a, b, c: _low_nan(_low_nan(a, b), c))
 vector("v_maximum3_f32", signature="f32 = f32 f32 f32")(lambda a, b, c: _high_nan(_high_nan(a, b), c))
+vector("v_minimummaximum_f32", signature="f32 = f32 f32 f32")(lambda a, b, c: _high_nan(_low_nan(a, b), c))
+vector("v_maximumminimum_f32", signature="f32 = f32 f32 f32")(lambda a, b, c: _low_nan(_high_nan(a, b), c))
 
 
 # ---- division

@@ -29,15 +29,15 @@ def _gemma_fused_add_rmsnorm_kernel(
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
     MASKED: tl.constexpr,
-    VENDOR: tl.constexpr,
+    MIXED_FMA: tl.constexpr,
 ):
     window = rows.window(num_rows, SIZE, ROWS, COLS)
     x = rows.load(x_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, X_STRIDES).to(tl.float32)
     residual = rows.load(residual_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, RESIDUAL_STRIDES).to(tl.float32)
     x = x + residual
-    new_residual = tile.narrow(x, new_residual_ptr.dtype.element_ty, VENDOR)
+    new_residual = tile.narrow(x, new_residual_ptr.dtype.element_ty, MIXED_FMA)
     rows.store(new_residual_ptr, new_residual, window, SIZE, ROWS, MASKED, INNER_SIZES, NEW_RESIDUAL_STRIDES)
     weight = rows.load(weight_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, WEIGHT_STRIDES).to(tl.float32)
     out = tile.rmsnorm(x, weight, ROWS, COLS, INV_SIZE, EPS)
-    out = tile.narrow(out, out_ptr.dtype.element_ty, VENDOR)
+    out = tile.narrow(out, out_ptr.dtype.element_ty, MIXED_FMA)
     rows.store(out_ptr, out, window, SIZE, ROWS, MASKED, INNER_SIZES, OUT_STRIDES)

@@ -29,7 +29,7 @@ def plan(
             **rows.constants("x", "residual", "weight", "out", "new_residual"),
             **norm_constants(size, params),
             **tiling.constants,
-            "VENDOR": target.vendor,
+            "MIXED_FMA": x.dtype in target.mixed_fma,
         },
         num_warps=tiling.num_warps,
         bytes_moved=sum(spec.nbytes for spec in (*inputs, *outputs)),

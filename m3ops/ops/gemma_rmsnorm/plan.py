@@ -36,7 +36,7 @@ def plan(
             **rows.constants("x", "weight", "out"),
             **norm_constants(size, params),
             **tiling.constants,
-            "VENDOR": target.vendor,
+            "MIXED_FMA": out.dtype in target.mixed_fma,
         },
         num_warps=tiling.num_warps,
         bytes_moved=x.nbytes + weight.nbytes + out.nbytes,

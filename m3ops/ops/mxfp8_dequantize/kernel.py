@@ -24,12 +24,12 @@ def _mxfp8_dequantize_kernel(
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
     MASKED: tl.constexpr,
-    VENDOR: tl.constexpr,
+    MIXED_FMA: tl.constexpr,
 ):
     window = rows.window(num_rows, SIZE, ROWS, COLS)
     blocks = rows.window(num_rows, SIZE // 32, ROWS, COLS // 32)
     values = rows.load(values_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, VALUES_STRIDES)
     scales = rows.load(scales_ptr, blocks, SIZE // 32, ROWS, MASKED, INNER_SIZES, SCALES_STRIDES)
     out = tile.dequantize_blocks(values, scales, ROWS, COLS, FP8)
-    out = tile.narrow(out, out_ptr.dtype.element_ty, VENDOR)
+    out = tile.narrow(out, out_ptr.dtype.element_ty, MIXED_FMA)
     rows.store(out_ptr, out, window, SIZE, ROWS, MASKED, INNER_SIZES, OUT_STRIDES)

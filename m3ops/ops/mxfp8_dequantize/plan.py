@@ -30,7 +30,7 @@ def plan(
             **rows.constants("values", "scales", "out"),
             "FP8": fp8,
             **tiling.constants,
-            "VENDOR": target.vendor,
+            "MIXED_FMA": out.dtype in target.mixed_fma,
         },
         num_warps=tiling.num_warps,
         bytes_moved=values.nbytes + scales.nbytes + out.nbytes,

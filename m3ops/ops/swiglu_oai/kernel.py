@@ -25,12 +25,12 @@ def _swiglu_oai_kernel(
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
     MASKED: tl.constexpr,
-    VENDOR: tl.constexpr,
+    MIXED_FMA: tl.constexpr,
 ):
     window = rows.window(num_rows, SIZE, ROWS, COLS)
     up_ptr = gate_up_ptr + SIZE * GATE_UP_STRIDES[len(GATE_UP_STRIDES) - 1]
     gate = rows.load(gate_up_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, GATE_UP_STRIDES).to(tl.float32)
     up = rows.load(up_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, GATE_UP_STRIDES).to(tl.float32)
     out = tile.swiglu_oai(gate, up, SLOPE, BOUND, BETA, LIMIT)
-    out = tile.narrow(out, out_ptr.dtype.element_ty, VENDOR)
+    out = tile.narrow(out, out_ptr.dtype.element_ty, MIXED_FMA)
     rows.store(out_ptr, out, window, SIZE, ROWS, MASKED, INNER_SIZES, OUT_STRIDES)

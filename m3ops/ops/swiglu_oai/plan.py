@@ -33,7 +33,9 @@ def plan(
     (gate_up,), (out,) = inputs, outputs
     rows = row_layout(gate_up, out)
     size = out.shape[-1]
-    tiling = column_tiling(rows.num_rows, size, target)
+    # No reduction, so 8 elements a thread are enough. H100, (65536, 3072), (16384, 3072) and (65536, 384), fraction of
+    # copy bandwidth: 1.03, 1.05 and 1.08 like this, 1.02, 1.02 and 1.05 in tiles of 2048 with 2 warps.
+    tiling = column_tiling(rows.num_rows, size, target, tile=1024, num_warps=128 // target.warp_size)
     return LaunchPlan(
         kernel=_swiglu_oai_kernel,
         grid=tiling.grid,
@@ -43,7 +45,7 @@ def plan(
             **rows.constants("gate_up", "out"),
             **activation_constants(params),
             **tiling.constants,
-            "VENDOR": target.vendor,
+            "MIXED_FMA": out.dtype in target.mixed_fma,
         },
         num_warps=tiling.num_warps,
         bytes_moved=gate_up.nbytes + out.nbytes,

@@ -31,7 +31,7 @@ def _swiglu_oai_quantize_kernel(
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
     MASKED: tl.constexpr,
-    VENDOR: tl.constexpr,
+    MIXED_FMA: tl.constexpr,
 ):
     window = rows.window(num_rows, SIZE, ROWS, COLS)
     up_ptr = gate_up_ptr + SIZE * GATE_UP_STRIDES[len(GATE_UP_STRIDES) - 1]
@@ -39,7 +39,7 @@ def _swiglu_oai_quantize_kernel(
     up = rows.load(up_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, GATE_UP_STRIDES).to(tl.float32)
     act = tile.swiglu_oai(gate, up, SLOPE, BOUND, BETA, LIMIT)
     if ROUND_ACTIVATION:
-        act = tile.round_to(act, gate_up_ptr.dtype.element_ty, VENDOR)
+        act = tile.round_to(act, gate_up_ptr.dtype.element_ty, MIXED_FMA)
     values, scales = tile.quantize_blocks(act, ROWS, COLS, FP8, RULE, CAST)
     rows.store(values_ptr, values, window, SIZE, ROWS, MASKED, INNER_SIZES, VALUES_STRIDES)
     blocks = rows.window(num_rows, SIZE // 32, ROWS, COLS // 32)

@@ -34,7 +34,7 @@ def plan(
             "ROUND_ACTIVATION": params["round_activation"],
             **format_constants(params, target),
             **tiling.constants,
-            "VENDOR": target.vendor,
+            "MIXED_FMA": gate_up.dtype in target.mixed_fma,
         },
         num_warps=tiling.num_warps,
         bytes_moved=gate_up.nbytes + values.nbytes + scales.nbytes,

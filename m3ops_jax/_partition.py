@@ -1,0 +1,129 @@
+"""Lowering an op for many devices: each computes the rows that it holds, without communication.
+
+XLA cannot divide a custom call and would gather its operands on every device, so the division is stated here: by
+``jax.shard_map`` where the arrays' types say how they are divided, and by ``custom_partitioning`` where XLA decides it.
+The specification on the CPU goes the same way, so what many CPU devices show holds for the kernels too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+from jax.experimental.custom_partitioning import custom_partitioning
+from jax.interpreters import mlir
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
+
+from m3ops.op import Op
+from m3ops_jax._row_axes import divide, result_axes, row_axes, spec_of
+
+Compute = Callable[..., Sequence[jax.Array]]
+
+
+def lower(op: Op, compute: Compute, ctx: mlir.LoweringRuleContext, *args: Any, **params: Any) -> Any:
+    """Lowering rule of an op's primitive; ``compute`` gives the results of whole rows on one device."""
+    divided = functools.partial(_divided, op, functools.partial(compute, **params))
+    with _mesh_of_automatic_axes(ctx.module_context.axis_context):
+        return mlir.lower_fun(divided, multiple_results=True)(ctx, *args)
+
+
+def xla_divides(arrays: Sequence[jax.Array]) -> bool:
+    """Whether it is left to XLA how arrays are divided; on a mesh without automatic axes their types say it."""
+    mesh = _mesh(arrays)
+    return mesh.empty or AxisType.Auto in mesh.axis_types
+
+
+def _mesh(arrays: Sequence[jax.Array]) -> AbstractMesh:
+    meshes: list[AbstractMesh] = [jax.typeof(array).sharding.mesh for array in arrays]
+    return next((mesh for mesh in meshes if not mesh.empty), meshes[0])
+
+
+def _divided(op: Op, compute: Compute, *arrays: jax.Array) -> Sequence[jax.Array]:
+    if xla_divides(arrays):
+        return _divided_by_xla(op, compute, arrays)
+    if explicit := _mesh(arrays).explicit_axes:
+        return _divided_by_types(op, compute, explicit, arrays)
+    return compute(*arrays)
+
+
+def _divided_by_types(
+    op: Op, compute: Compute, explicit: tuple[str, ...], arrays: Sequence[jax.Array]
+) -> Sequence[jax.Array]:
+    """For explicit meshes. Unlike custom_partitioning, this is found in the persistent cache and can be exported."""
+    axes, mesh = row_axes(op, [a.shape for a in arrays]), _mesh(arrays)
+    division = divide(axes, [jax.typeof(a).sharding.spec for a in arrays])
+    specs = tuple(spec_of(a, division) for a in axes)
+    on_shards = jax.shard_map(
+        lambda *shards: tuple(compute(*shards)),
+        mesh=mesh,
+        in_specs=specs,
+        out_specs=spec_of(result_axes(axes), division),
+        axis_names=set(explicit),
+        check_vma=False,
+    )
+    divided = [jax.sharding.reshard(a, NamedSharding(mesh, spec)) for a, spec in zip(arrays, specs, strict=True)]
+    results: Sequence[jax.Array] = on_shards(*divided)
+    return results
+
+
+def _divided_by_xla(op: Op, compute: Compute, arrays: Sequence[jax.Array]) -> Sequence[jax.Array]:
+    """For meshes with automatic axes."""
+
+    def partition(mesh: Mesh, arguments: Sequence[Any], results: Sequence[Any]) -> tuple[Any, ...]:
+        inputs = row_axes(op, [a.shape for a in arguments])
+        every = [*inputs, *[result_axes(inputs)] * len(results)]
+        division = divide(every, [a.sharding.spec for a in (*arguments, *results)])
+        shardings = [NamedSharding(mesh, spec_of(axes, division)) for axes in every]
+        return mesh, on_shards, tuple(shardings[len(inputs) :]), tuple(shardings[: len(inputs)])
+
+    def on_shards(*shards: jax.Array) -> tuple[jax.Array, ...]:
+        # Called back with the user's mesh still set: its explicit axes would mark the shards as divided once more.
+        mesh = jax.sharding.get_abstract_mesh()
+        manual = mesh.update_axis_types(dict.fromkeys(mesh.axis_names, AxisType.Manual))
+        with jax.sharding.use_abstract_mesh(manual):
+            return tuple(compute(*shards))
+
+    call = custom_partitioning(lambda *arrays: tuple(compute(*arrays)))
+    call.def_partition(partition, sharding_rule=functools.partial(_sharding_rule, op))
+    results: Sequence[jax.Array] = call(*arrays)
+    return results
+
+
+def _sharding_rule(op: Op, mesh: Mesh, arguments: Sequence[Any], results: Sequence[Any]) -> tuple[str, dict[str, Any]]:
+    """``r0 r1 w0, w1 -> r0 r1 w2``: the row axes r0 and r1 pass through; w0, w1 and w2 have to be whole."""
+    inputs = row_axes(op, [tuple(a.shape) for a in arguments])
+    whole: list[str] = []
+
+    def factor(axis: int | None) -> str:
+        if axis is not None:
+            return f"r{axis}"
+        whole.append(f"w{len(whole)}")
+        return whole[-1]
+
+    left, right = (
+        ", ".join(" ".join(map(factor, axes)) for axes in arrays)
+        for arrays in (inputs, [result_axes(inputs)] * len(results))
+    )
+    return f"{left} -> {right}", {"need_replication_factors": tuple(whole)}
+
+
+@contextlib.contextmanager
+def _mesh_of_automatic_axes(context: Any) -> Iterator[None]:
+    """Inside a shard_map that leaves some axes to XLA, enters the mesh of those.
+
+    There XLA divides among the devices of these axes alone, and custom_partitioning can only name the mesh axes of
+    what it is asked to divide if it finds a mesh of that size.
+    """
+    manual: frozenset[str] = getattr(context, "manual_axes", frozenset())
+    with contextlib.ExitStack() as stack:
+        if manual and manual != set(context.mesh.axis_names):
+            names = context.mesh.axis_names
+            devices = context.mesh.devices[tuple(0 if name in manual else slice(None) for name in names)]
+            with warnings.catch_warnings():  # deprecated for jax.set_mesh, which custom_partitioning does not look at
+                warnings.simplefilter("ignore", DeprecationWarning)
+                stack.enter_context(Mesh(devices, [name for name in names if name not in manual]))
+        yield

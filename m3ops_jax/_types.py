@@ -1,0 +1,47 @@
+"""The types of an op's results, which on explicit meshes say how the arrays are divided among devices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax.core import ShapedArray
+from jax.sharding import NamedSharding, PartitionSpec
+
+from m3ops.op import ArraySpec, Op
+from m3ops_jax._row_axes import divide, result_axes, row_axes, spec_of
+
+
+def array_spec(aval: Any) -> ArraySpec:
+    """What the core knows of an array: shape and dtype."""
+    return ArraySpec(tuple(aval.shape), np.dtype(aval.dtype).name)
+
+
+def result_types(op: Op, *avals: Any, targets: tuple[str, ...], **params: Any) -> list[ShapedArray]:
+    """Abstract evaluation of an op's primitive: results are divided as the rows are, their last axis is whole.
+
+    Raises:
+        ValueError: On an explicit mesh, a last axis is divided, or arrays divide the rows differently.
+    """
+    outputs = op.infer(*map(array_spec, avals), **params)
+    on_mesh = [aval for aval in avals if not aval.sharding.mesh.empty]
+    if not on_mesh:
+        return [ShapedArray(s.shape, jnp.dtype(s.dtype)) for s in outputs]
+    axes = row_axes(op, [aval.shape for aval in avals])
+    division = divide(axes, [aval.sharding.spec for aval in avals])
+    for name, aval, own in zip(op.inputs, avals, axes, strict=True):
+        _check(name, aval, spec_of(own, division))
+    sharding = NamedSharding(on_mesh[0].sharding.mesh, spec_of(result_axes(axes), division))
+    update = on_mesh[0].update  # keeps along which manual axes of a shard_map the value varies
+    return [update(shape=s.shape, dtype=jnp.dtype(s.dtype), weak_type=False, sharding=sharding) for s in outputs]
+
+
+def _check(name: str, aval: Any, wanted: PartitionSpec) -> None:
+    """Undivided axes can be divided without communication; anything else is the user's decision, as in jax.numpy."""
+    given = aval.sharding.spec
+    if given.unreduced or any(one not in (None, other) for one, other in zip(given, wanted, strict=False)):
+        raise ValueError(
+            f"{name} must be sharded as {wanted}, whole along its last axis and alike along the others, "
+            f"got {aval.str_short(True)}; use jax.sharding.reshard"
+        )

@@ -1,0 +1,339 @@
+"""``python -m m3ops bench`` up to where a GPU is needed: timers, the loop on the CPU, reports, the command line."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import torch
+from compare import assert_same_bytes
+
+from m3ops import cli
+from m3ops.bench import run, timing
+from m3ops.bench.jax_side import JaxSide
+from m3ops.bench.plot import draw
+from m3ops.bench.result import CONTENDERS, HostCost, Report, Row, best_rival
+from m3ops.bench.side import Unavailable
+from m3ops.bench.table import render
+from m3ops.bench.torch_side import TorchSide
+from m3ops.workloads import WORKLOADS, Workload
+
+# Timers, on a machine whose clock only work moves.
+
+
+class FakeCuda:
+    """``torch.cuda`` with one queue; ``work`` takes device time, or is recorded while a graph is captured."""
+
+    def __init__(self) -> None:
+        self.now_us, self.captured = 0.0, None
+        cuda = self
+
+        class Event:
+            def __init__(self, enable_timing: bool) -> None:
+                self.at = np.nan
+
+            def record(self) -> None:
+                self.at = cuda.now_us
+
+            def elapsed_time(self, other: Event) -> float:
+                return (other.at - self.at) / 1e3
+
+        class CUDAGraph:
+            def __init__(self) -> None:
+                self.work: list[float] = []
+
+            def replay(self) -> None:
+                cuda.now_us += sum(self.work)
+
+        self.Event, self.CUDAGraph = Event, CUDAGraph
+        self.Stream = lambda: SimpleNamespace(wait_stream=lambda other: None)
+        self.current_stream, self.synchronize = (lambda: None), (lambda: None)
+        self.stream = lambda stream: contextlib.nullcontext()
+
+    @contextlib.contextmanager
+    def graph(self, graph: Any, stream: Any, capture_error_mode: str) -> Iterator[None]:
+        self.captured = graph.work
+        yield
+        self.captured = None
+
+    def work(self, us: float) -> None:
+        if self.captured is None:
+            self.now_us += us
+        else:
+            self.captured.append(us)
+
+
+def fake_torch() -> tuple[SimpleNamespace, FakeCuda]:
+    cuda = FakeCuda()
+    flush = SimpleNamespace(amax=lambda: cuda.work(350.0))
+    return SimpleNamespace(cuda=cuda, int32="int32", zeros=lambda *args, **kwargs: flush), cuda
+
+
+def test_device_timers_time_the_call_alone() -> None:
+    torch_like, cuda = fake_torch()
+    timers = timing.DeviceTimers(torch_like)
+    assert timers.flushed_us(lambda: cuda.work(12.5)) == pytest.approx(12.5)
+    assert timers.graph_us(lambda: cuda.work(1.75)) == pytest.approx(1.75)
+
+
+def test_wall_clock_timers(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, waited = [0.0], []
+    monkeypatch.setattr(timing, "perf_counter", lambda: now[0])
+
+    def call(i: int = 0) -> int:
+        now[0] += 40e-6
+        return i
+
+    assert timing.host_us(call, waited.append) == pytest.approx(40)
+    waited.clear()
+    assert timing.throughput_us(call, waited.append, in_flight=4) == pytest.approx(40)
+    # Two batches of four to warm up and to estimate; then the oldest of four is awaited before each further call.
+    assert waited[:6] == [3, 3, 0, 1, 2, 3]
+
+
+# The loop, with both frameworks on the CPU and made-up device times.
+
+
+class CpuTorch(TorchSide):
+    """Results of the CPU, times of nothing."""
+
+    def __init__(self) -> None:
+        self._setup(torch, "cpu")
+        self.device = "a made-up device"
+        made_up = {"flushed_us": lambda call: 20.0, "graph_us": lambda call: 2.0}
+        self._timers = SimpleNamespace(**made_up)
+
+    def contenders(self, workload: Workload) -> dict[str, Any]:
+        formula = functools.partial(torch.compile, backend="eager", fullgraph=True)(self._formulas[workload.op])
+        return {**super().contenders(workload), "torch.compile": [formula]}
+
+    def copy_gbps(self) -> float:
+        return 1000.0
+
+    def empty_us(self) -> float:
+        return 1.0
+
+    def host_costs(self) -> list[HostCost]:
+        return [HostCost("an eager call", 12.5)]
+
+
+class CpuJax(JaxSide):
+    """Results of the CPU, times of nothing."""
+
+    def __init__(self) -> None:
+        self._setup(jax, jax.devices("cpu")[0])
+        self.device = "a made-up device"
+
+    def time(self, contender: Any, sets: Any, small: bool) -> tuple[str, float]:
+        return "call" if small else "batch", 25.0
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> list[Workload]:
+    """One small and one large workload of each op, a few rows of it."""
+    monkeypatch.setattr(run, "ROTATED_BYTES", 1 << 15)
+    chosen = {(w.op, w.small): w.with_rows(min(w.num_rows, 6)) for w in WORKLOADS}
+    return list(chosen.values())
+
+
+def names(report: Report, op: str, small: bool = False) -> set[str]:
+    return {row.contender for row in report.rows if row.op == op and (row.mode in ("graph", "call")) == small}
+
+
+def test_the_loop_on_both_frameworks(tiny: list[Workload]) -> None:
+    sides = [CpuTorch(), CpuJax()]
+    report = run.start_report(sides, [])
+    run.run(sides, tiny, CONTENDERS, report)
+    assert not report.failures
+    assert len(report.workloads()) == len(tiny)
+    everywhere = {"m3ops_torch", "m3ops_jax", "torch.compile", "jax.jit", "copy"}
+    assert names(report, "swiglu_oai_quantize") == everywhere | {"chain"}
+    assert names(report, "gemma_fused_add_rmsnorm", small=True) == everywhere | {"chain"}
+    assert names(report, "mxfp8_dequantize") == everywhere
+    # A rival that does not run here is a note, once for each norm workload: Triton has no CPU target.
+    assert [note.split(": ")[0] for note in report.notes] == ["fp32-sum, gemma_rmsnorm"] * 2 + [
+        "fp32-sum, gemma_fused_add_rmsnorm"
+    ] * 2
+    row = next(row for row in report.rows if row.contender == "m3ops_torch" and row.mode == "events")
+    workload = next(w for w in tiny if w.op == row.op and not w.small)
+    assert (row.us, row.gbps) == (20.0, workload.bytes_moved / 20e3)
+    assert row.of_copy == pytest.approx(row.gbps / 1000)
+    assert report.host[0] == HostCost("an eager call", 12.5)
+    assert {"torch", "jax", "triton", "m3ops"} <= set(report.versions)
+
+
+@pytest.mark.parametrize(("side", "columns"), [(CpuTorch, {"m3ops_torch", "copy"}), (CpuJax, {"m3ops_jax", "jax.jit"})])
+def test_the_loop_on_one_framework(tiny: list[Workload], side: Any, columns: set[str]) -> None:
+    report = Report("a made-up device", {}, "2026-01-01", 1000.0)
+    wanted = ("m3ops_torch", "m3ops_jax", "jax.jit", "copy")
+    run.run([side()], [w for w in tiny if w.op == "mxfp8_quantize"], wanted, report)
+    assert not report.failures
+    assert names(report, "mxfp8_quantize") == columns
+
+
+def test_wrong_bytes_are_not_timed(tiny: list[Workload], monkeypatch: pytest.MonkeyPatch) -> None:
+    torch_side = CpuTorch()
+    right = torch_side._ops.mxfp8_quantize
+
+    def wrong(x: torch.Tensor) -> Any:
+        values, scales = right(x)
+        scales[0, 0] += 1
+        return values, scales
+
+    monkeypatch.setattr(torch_side, "_ops", SimpleNamespace(mxfp8_quantize=wrong, swiglu_oai=None))
+    report = Report("a made-up device", {}, "2026-01-01", 1000.0)
+    run.run([torch_side], [w for w in tiny if w.op == "mxfp8_quantize"], ("m3ops_torch", "copy"), report)
+    assert len(report.failures) == 2
+    assert "1 of" in report.failures[0]
+    assert names(report, "mxfp8_quantize") == {"copy"}
+
+
+def test_frameworks_that_disagree_are_not_timed(tiny: list[Workload], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CpuTorch, "same", lambda *_: False)
+    report = Report("a made-up device", {}, "2026-01-01", 1000.0)
+    run.run([CpuTorch(), CpuJax()], [w for w in tiny if w.op == "swiglu_oai"], CONTENDERS, report)
+    assert all("bytes differ from m3ops_torch's" in failure for failure in report.failures)
+    assert not report.rows
+
+
+@pytest.mark.parametrize("workload", [w for w in WORKLOADS if w.small or "dequantize" in w.op], ids=lambda w: w.id)
+def test_arrays_cross_between_frameworks_unchanged(workload: Workload) -> None:
+    torch_side, jax_side = CpuTorch(), CpuJax()
+    workload = workload.with_rows(3)
+    rows = np.arange(3)
+    made = torch_side.make(workload, 1)
+    adopted = jax_side.adopt(torch_side.share(made))
+    assert_same_bytes(jax_side.rows(adopted, rows), torch_side.rows(made, rows))
+    assert torch_side.same(made, torch_side.adopt(jax_side.share(adopted)))
+    own = jax_side.make(workload, 1)
+    assert [(a.shape, a.dtype.name) for a in own] == [(s.shape, s.dtype) for s in workload.inputs]
+
+
+# Reports, from made-up timings.
+
+
+def made_up_report() -> Report:
+    report = Report("Some GPU 80GB", {"m3ops": "0.1.0", "torch": "2.11.0", "jax": "0.11.2"}, "2026-01-01T00:00", 3000.0)
+    report.empty_us = 1.07
+    fractions = dict(zip(CONTENDERS, (0.99, 0.97, 0.91, 0.5, 0.55, 0.98, 1.0), strict=True))
+    for workload in WORKLOADS:
+        for name, fraction in fractions.items():
+            fused = workload.op in ("swiglu_oai_quantize", "gemma_fused_add_rmsnorm")
+            if (name == "chain" and not fused) or (name == "fp32-sum" and "norm" not in workload.op):
+                continue
+            by_jax = name in ("m3ops_jax", "jax.jit")
+            mode = ("call" if by_jax else "graph") if workload.small else ("batch" if by_jax else "events")
+            gbps = None if mode == "call" else 3000.0 * fraction
+            us = workload.bytes_moved / (3e6 * fraction) + 1
+            of_copy = None if gbps is None else fraction
+            shape = (workload.num_rows, workload.size)
+            report.rows.append(Row(workload.op, workload.name, shape, mode, name, us, gbps, of_copy))
+    report.host = [HostCost("an eager call", 50.0)]
+    return report
+
+
+def test_a_report_survives_json(tmp_path: Path) -> None:
+    report = made_up_report()
+    report.save(tmp_path / "new folder" / "bench.json")
+    assert Report.load(tmp_path / "new folder" / "bench.json") == report
+
+
+def test_the_best_rival_is_timed_alike() -> None:
+    def row(name: str, mode: str, us: float) -> Row:
+        return Row("swiglu_oai", "decode", (1, 384), mode, name, us, None, None)
+
+    ours = row("m3ops_torch", "graph", 2.0)
+    rows = [ours, row("jax.jit", "call", 1.0), row("torch.compile", "graph", 3.0), row("chain", "graph", 4.0)]
+    assert best_rival(ours, rows) == rows[2]
+    assert best_rival(row("m3ops_jax", "batch", 30.0), rows) is None
+    assert best_rival(row("m3ops_jax", "batch", 30.0), [row("chain", "events", 31.0)]) is not None
+
+
+def test_the_table_shows_every_workload_and_ratio() -> None:
+    report = made_up_report()
+    report.failures = ["m3ops_jax, somewhere: bytes differ"]
+    text = render(report)
+    for workload in WORKLOADS:
+        assert f"{workload.num_rows} x {workload.size}" in text
+        assert workload.name in text
+    assert "1.08 chain" in text or "1.09 torch.compile" in text
+    assert "50.0  an eager call" in text
+    assert "FAILED: m3ops_jax" in text
+    assert max(map(len, text.splitlines())) < 240
+    assert render(Report("x", {}, "2026-01-01", 1.0))
+
+
+def test_a_chart_is_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    assert draw(made_up_report(), tmp_path / "bench.png") is None
+    assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_no_chart_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert "matplotlib is not installed" in str(draw(made_up_report(), tmp_path / "bench.png"))
+    assert "no large workload" in str(draw(Report("x", {}, "2026-01-01", 1.0), tmp_path / "bench.png"))
+
+
+# The command line.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ([], "COMMAND"),
+        (["frobnicate"], "frobnicate"),
+        (["bench", "--op", "gelu"], "gelu"),
+        (["bench", "--size", "medium"], "medium"),
+        (["bench", "--contender", "cublas"], "cublas"),
+    ],
+)
+def test_wrong_arguments(arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_without_a_gpu_bench_says_what_is_missing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(jax, "devices", lambda platform: (_ for _ in ()).throw(RuntimeError(platform)))
+    assert cli.main(["bench"]) == 1
+    complaint = capsys.readouterr().err
+    assert "bench needs a CUDA or ROCm device" in complaint
+    assert "torch" in complaint
+    assert "jax" in complaint
+
+
+def test_a_missing_framework_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setitem(sys.modules, "jax", None)
+    sides, notes = run.find_sides((TorchSide, JaxSide))
+    assert not sides
+    assert "torch cannot be imported" in notes[0]
+    assert "jax cannot be imported" in notes[1]
+    with pytest.raises(Unavailable):
+        TorchSide()
+
+
+def test_bench_writes_both_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(run, "ROTATED_BYTES", 1 << 15)
+    monkeypatch.setattr(run, "TorchSide", CpuTorch)
+    monkeypatch.setattr(run, "JaxSide", CpuJax)
+    chosen = [w.with_rows(4) for w in WORKLOADS if w.op == "mxfp8_quantize"]
+    files = tmp_path / "bench.json", tmp_path / "bench.png"
+    assert run.main(chosen, CONTENDERS, *files) == 0
+    assert all(file.stat().st_size for file in files)
+    assert "a made-up device" in capsys.readouterr().out
+    assert len(Report.load(files[0]).workloads()) == len(chosen)

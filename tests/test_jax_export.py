@@ -1,0 +1,178 @@
+"""Programs that leave the process that traced them: jax.export, and JAX's persistent compilation cache.
+
+Exports are made for platforms that this machine need not have. An artifact then holds the machine code itself, and its
+CPU part runs, with the same bytes, in a process that has never seen the op's Python function called.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import rocm_lowering as rocm
+from compare import assert_same_bytes
+from jax.sharding import AbstractMesh, AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+from test_jax import ARGUMENTS, every_op
+
+import m3ops_jax
+from m3ops.ops import OPS
+
+UNCHECKED = [jax.export.DisabledSafetyCheck.custom_call(rocm.CUSTOM_CALL)]
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _plugin() -> None:
+    rocm.require_plugin()
+
+
+def export(name: str, *avals: Any, platforms: list[str], archs: tuple[str, ...]) -> bytearray:
+    with m3ops_jax.compile_for(*archs):
+        program = jax.jit(getattr(m3ops_jax, name))
+        exported = jax.export.export(program, platforms=platforms, disabled_checks=UNCHECKED)(*avals)
+    return exported.serialize()
+
+
+def python(code: str, *arguments: object, **environment: str) -> str:
+    """Runs code in a new process with one CPU device and returns what it printed."""
+    command = [sys.executable, "-W", "ignore", "-c", code, *map(str, arguments)]
+    env = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)} | environment
+    done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@every_op
+@pytest.mark.parametrize("arch", ["gfx942", "gfx950"])
+def test_for_rocm(name: str, arch: str) -> None:
+    artifact = export(name, *ARGUMENTS[name], platforms=["rocm"], archs=(arch,))
+    (call,) = rocm.kernel_calls(jax.export.deserialize(artifact))
+    assert f"amdgcn-amd-amdhsa--{arch}".encode() in call.image
+    assert rocm.is_assembled_from(call.image, call.assembly, arch)
+
+
+@every_op
+def test_for_cuda(name: str) -> None:
+    artifact = export(name, *ARGUMENTS[name], platforms=["cuda"], archs=("sm_90",))
+    (call,) = rocm.kernel_calls(jax.export.deserialize(artifact), "cuda")
+    assert ".target sm_90a" in call.source
+    assert f".entry {call.name}(" in call.source
+
+
+LOAD = """
+import pathlib, sys
+import jax, numpy as np
+import m3ops_jax  # for the name of MXFP8
+for folder in map(pathlib.Path, sys.argv[1:]):
+    program = jax.export.deserialize(bytearray((folder / "program").read_bytes()))
+    inputs = [jax.numpy.asarray(np.load(p).view(a.dtype)) for p, a in zip(sorted(folder.glob("in*")), program.in_avals)]
+    for i, result in enumerate(jax.tree.leaves(program.call(*inputs))):
+        np.save(folder / f"out{i}.npy", np.asarray(result).view(np.uint8))
+    print(folder.name, *program.platforms, type(program.call(*inputs)).__name__)
+"""
+
+
+def test_for_every_platform_and_called_elsewhere(tmp_path: Path) -> None:
+    for name in OPS:
+        folder = tmp_path / name
+        folder.mkdir()
+        artifact = export(name, *ARGUMENTS[name], platforms=["cpu", "cuda", "rocm"], archs=("sm_90", "gfx950"))
+        (folder / "program").write_bytes(artifact)
+        for i, array in enumerate(ARGUMENTS[name]):
+            np.save(folder / f"in{i}.npy", array.view(f"uint{8 * array.itemsize}"))
+    said = python(LOAD, *(tmp_path / name for name in OPS)).splitlines()
+    for name, line in zip(OPS, said, strict=True):
+        expected = getattr(m3ops_jax, name)(*ARGUMENTS[name])
+        assert line.split()[:4] == [name, "cpu", "cuda", "rocm"]
+        assert "quantize" not in name or "dequantize" in name or line.endswith("MXFP8")
+        expected = [np.asarray(leaf).view(np.uint8) for leaf in jax.tree.leaves(expected)]
+        assert_same_bytes([np.load(tmp_path / name / f"out{i}.npy") for i in range(len(expected))], expected)
+
+
+def test_the_cpu_needs_no_disabled_check() -> None:
+    jitted = jax.jit(m3ops_jax.swiglu_oai_quantize)
+    (x,) = ARGUMENTS["swiglu_oai_quantize"]
+    assert jax.export.export(jitted, platforms=["cpu"])(x).serialize()
+    with m3ops_jax.compile_for("sm_90"), pytest.raises(ValueError, match=rocm.CUSTOM_CALL):
+        jax.export.export(jitted, platforms=["cuda"])(x)
+
+
+@pytest.mark.parametrize(("platform", "arch"), [("cuda", "sm_90"), ("rocm", "gfx950")])
+def test_for_more_devices_than_there_are(platform: str, arch: str) -> None:
+    """On an explicit mesh, which may be abstract, each device launches the kernel for the rows that it holds."""
+    mesh = AbstractMesh((4, 2), ("a", "b"), axis_types=(AxisType.Explicit, AxisType.Explicit))
+    x = jax.ShapeDtypeStruct((64, 32, 128), np.dtype("bfloat16"), sharding=NamedSharding(mesh, P("a", "b")))
+    program = jax.export.deserialize(export("swiglu_oai_quantize", x, platforms=[platform], archs=(arch,)))
+    (call,) = rocm.kernel_calls(program, platform)
+    assert program.nr_devices == 8
+    assert rocm.Argument("i32", 64 * 32 // 8) in call.arguments
+
+
+@pytest.mark.parametrize(("platform", "arch"), [("cuda", "sm_90"), ("rocm", "gfx950")])
+def test_on_an_automatic_mesh_the_kernel_waits_until_xla_has_divided(platform: str, arch: str) -> None:
+    """There the program first holds a request to divide by rows, the same for the kernel as for the specification."""
+    mesh = jax.make_mesh((8,), ("a",), axis_types=(AxisType.Auto,), devices=jax.devices("cpu"))
+    x = jax.ShapeDtypeStruct((64, 128), np.dtype("bfloat16"), sharding=NamedSharding(mesh, P("a")))
+    with m3ops_jax.compile_for(arch):
+        traced = jax.jit(m3ops_jax.swiglu_oai_quantize).trace(x)
+    kernel, specification = (
+        re.sub(r'backend_config = "\d+"', "", traced.lower(lowering_platforms=(name,)).as_text())
+        for name in (platform, "cpu")
+    )
+    assert "@CustomSPMDPartitioning" in kernel
+    assert kernel == specification
+
+
+# Prints how often the compilation of each op, alone and on an explicit mesh of 8 devices, was found in the cache.
+COMPILE = """
+import jax, numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+import m3ops_jax
+jax.config.update("jax_num_cpu_devices", 8)
+events = []
+jax.monitoring.register_event_listener(lambda event, **_: events.append(event))
+mesh = jax.make_mesh((8,), ("a",), axis_types=(AxisType.Explicit,))
+x = jax.ShapeDtypeStruct((8, 128), np.dtype("bfloat16"))
+sharded = jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, PartitionSpec("a")))
+weight = jax.ShapeDtypeStruct((128,), np.dtype("float32"))
+for aval in (x, sharded):
+    jax.jit(m3ops_jax.swiglu_oai_quantize).lower(aval).compile()
+    jax.jit(m3ops_jax.gemma_fused_add_rmsnorm).lower(aval, aval, weight).compile()
+print(*(sum(event.endswith(kind) for event in events) for kind in ("cache_misses", "cache_hits")))
+"""
+
+
+def test_the_compilation_cache_is_hit(tmp_path: Path) -> None:
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    assert python(COMPILE, **cache).split() == ["4", "0"]
+    assert python(COMPILE, **cache).split() == ["0", "4"]
+
+
+# What the cache goes by on a GPU: the lowered program, which holds the kernel's machine code.
+LOWER = """
+import hashlib, sys
+import jax, numpy as np
+sys.path.append("tests")
+import rocm_lowering
+import m3ops_jax
+rocm_lowering.install_stub()
+x = jax.ShapeDtypeStruct((8, 128), np.dtype("bfloat16"))
+with m3ops_jax.compile_for("sm_90", "gfx950"):
+    for platform in ("cuda", "rocm"):
+        lowered = jax.jit(m3ops_jax.swiglu_oai_quantize).trace(x).lower(lowering_platforms=(platform,))
+        print(hashlib.sha256(lowered.as_text().encode()).hexdigest())
+"""
+
+
+def test_two_processes_lower_to_the_same_program() -> None:
+    first, second = python(LOWER), python(LOWER)
+    assert len(set(first.split())) == 2
+    assert first == second

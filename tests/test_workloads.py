@@ -1,0 +1,204 @@
+"""What is benchmarked: workloads have plans and bytes, and their rivals compute the same thing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import torch
+from backends import BACKENDS
+from compare import assert_same_bytes
+
+import m3ops
+from m3ops.bench import check, kernel
+from m3ops.bench.formulas import jax_formulas, torch_formulas
+from m3ops.cases.case import normal, random_bits
+from m3ops.cases.run import to_numpy, to_tensor
+from m3ops.numerics.formats import FORMATS
+from m3ops.ops import OPS
+from m3ops.target import Target
+from m3ops.workloads import WORKLOADS, Workload
+
+# Workloads: the table covers every op and its plans.
+
+
+def arrays_of(workload: Workload) -> list[np.ndarray]:
+    return [
+        (random_bits(spec.shape, workload.id) % np.uint64(30) + np.uint64(110)).astype(np.uint8)
+        if spec.dtype == "uint8"
+        else normal(spec.shape, "float32", 1.5).astype(spec.dtype)
+        for spec in workload.inputs
+    ]
+
+
+def test_workloads_cover_every_op_at_prefill_and_decode() -> None:
+    assert {w.op for w in WORKLOADS if not w.small} == set(OPS)
+    assert {w.op for w in WORKLOADS if w.small} == set(OPS) - {"mxfp8_dequantize"}
+    assert len({w.id for w in WORKLOADS}) == len(WORKLOADS)
+    sizes = {(w.num_rows, w.size) for w in WORKLOADS}
+    assert {(65536, 3072), (16384, 12288), (16384, 3072), (65536, 384), (16384, 6144), (2**20, 128)} <= sizes
+    assert {(1, 3072), (4, 384), (32, 3072), (1, 6144), (64, 6144)} <= sizes
+
+
+@pytest.mark.parametrize("arch", ["sm_90", "gfx950"])
+@pytest.mark.parametrize("workload", WORKLOADS, ids=lambda w: w.id)
+def test_a_workload_has_a_plan_without_edges(workload: Workload, arch: str) -> None:
+    plan = OPS[workload.op].plan(workload.inputs, workload.outputs, workload.params, Target.named(arch))
+    assert plan.bytes_moved == workload.bytes_moved
+    assert plan.num_rows == workload.num_rows
+    assert not plan.constants["MASKED"] or workload.size == 6144  # the only row that is no power of two times 3
+
+
+@pytest.mark.parametrize("backend", [b for b in BACKENDS if b.name in ("torch-cpu", "jax-cpu")], ids=lambda b: b.name)
+@pytest.mark.parametrize("workload", [w for w in WORKLOADS if not w.small], ids=lambda w: w.id)
+def test_two_rows_of_a_workload(workload: Workload, backend: Any) -> None:
+    two = workload.with_rows(2)
+    arrays = arrays_of(two)
+    assert_same_bytes(backend.run(two.op, arrays, two.params), check.expected(two, arrays))
+
+
+# Formulas: within a bound of the specification. Relative to U = 2**-24, what two fp32 evaluations may differ by.
+
+U = 2.0**-24
+FP32_ERROR = {
+    # The specification's gate factor is within 4 (test_oracles), a library's sigmoid within 4 at |z| < 16, where z has
+    # an absolute error of 16 ulp and the sigmoid a slope of 1; the products and the sum add 3 on both sides.
+    "swiglu_oai": 32 * U,
+    "swiglu_oai_quantize": 32 * U,
+    # A power of two times a number, rounded once: the same bytes.
+    "mxfp8_quantize": 0.0,
+    "mxfp8_dequantize": 0.0,
+    # A sum of N positive terms in any order is within N - 1, the root halves that; 9 more operations, both sides.
+    "gemma_rmsnorm": (6144 / 2 + 18) * U,
+    "gemma_fused_add_rmsnorm": (6144 / 2 + 18) * U,
+}
+FORMULAS: dict[str, Callable[[str, list[np.ndarray]], list[np.ndarray]]] = {
+    "torch": lambda op, arrays: [
+        to_numpy(t) for t in as_tuple(torch_formulas(torch)[op](*(to_tensor(a) for a in arrays)))
+    ],
+    "torch, captured whole": lambda op, arrays: [
+        to_numpy(t)
+        for t in as_tuple(
+            torch.compile(torch_formulas(torch)[op], backend="eager", fullgraph=True)(*(to_tensor(a) for a in arrays))
+        )
+    ],
+    "jax": lambda op, arrays: [np.asarray(a) for a in as_tuple(jax.jit(jax_formulas(jax)[op])(*arrays))],
+}
+
+
+def as_tuple(results: Any) -> tuple[Any, ...]:
+    return results if isinstance(results, tuple) else (results,)
+
+
+def ordered_codes(array: np.ndarray) -> np.ndarray:
+    """Neighbouring numbers of a format as neighbouring integers; scale bytes as they are."""
+    if array.dtype == np.uint8:
+        return array.astype(np.int64)
+    codes = array.view(f"u{array.itemsize}").astype(np.int64)
+    sign = 1 << (8 * array.itemsize - 1)
+    return np.where(codes >= sign, sign - codes, codes)
+
+
+@pytest.mark.parametrize("evaluate", FORMULAS.values(), ids=FORMULAS)
+@pytest.mark.parametrize("op", OPS)
+def test_a_formula_is_the_specification_up_to_fp32_rounding(
+    op: str, evaluate: Callable[[str, list[np.ndarray]], list[np.ndarray]]
+) -> None:
+    workload = next(w for w in WORKLOADS if w.op == op).with_rows(24)
+    arrays = arrays_of(workload)
+    for got, want in zip(evaluate(op, arrays), check.expected(workload, arrays), strict=True):
+        assert (got.shape, got.dtype) == (want.shape, want.dtype)
+        apart = np.abs(ordered_codes(got) - ordered_codes(want))
+        # Numbers that close round to the same or to neighbouring results, seldom to the latter: neighbours are at least
+        # 2**-(mantissa bits + 1) apart, and a tie has to lie between. Scale bytes differ more seldom still.
+        bits = FORMATS[want.dtype.name].mantissa_bits if want.dtype.name in FORMATS else 0
+        assert apart.max() <= (FP32_ERROR[op] > 0)
+        assert np.mean(apart > 0) <= 2 * FP32_ERROR[op] * 2 ** (bits + 1)
+
+
+NORMS_IN_FP32 = """
+import sys
+import torch
+from m3ops.bench.torch_side import TorchSide
+from m3ops.bench import check
+from m3ops.workloads import WORKLOADS
+class Side(TorchSide):
+    def __init__(self):
+        self._setup(torch, "cpu")
+side = Side()
+for workload in WORKLOADS:
+    if "norm" in workload.op:
+        workload = workload.with_rows(min(workload.num_rows, 16))
+        inputs = side.make(workload, 0)
+        contender = side._fp32_norms(workload)[0]
+        rows = check.sample_rows(workload)
+        want = check.expected(workload, side.rows(inputs, rows))
+        check.close(side.rows(contender(*inputs), rows), want)
+        print(workload.id)
+"""
+
+
+def test_norms_that_sum_in_fp32_in_tritons_interpreter() -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", NORMS_IN_FP32],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "TRITON_INTERPRET": "1"},
+        cwd=Path(m3ops.__file__).parent.parent,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == sum("norm" in w.op for w in WORKLOADS)
+
+
+@pytest.mark.parametrize(("backend", "arch", "warp"), [("cuda", 90, 32), ("hip", "gfx950", 64)], ids=["cuda", "hip"])
+def test_kernels_to_compare_with_compile(backend: str, arch: Any, warp: int) -> None:
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    norm = {"SIZE": 6144, "EPS": 1e-6, "ROWS": 1, "COLS": 8192}
+    for function, constants in [
+        (kernel._empty_kernel, {}),
+        (kernel._twelve_arguments_kernel, {"BLOCK": 32}),
+        (kernel._fp32_rmsnorm_kernel, norm),
+        (kernel._fp32_add_rmsnorm_kernel, norm),
+    ]:
+        scalars = {"alpha": "fp32", "beta": "fp32", "limit": "fp32"}
+        signature = {
+            name: "constexpr" if name in constants else "*bf16" if name.endswith("_ptr") else scalars.get(name, "i32")
+            for name in function.arg_names
+        }
+        source = ASTSource(function, signature, {(function.arg_names.index(k),): v for k, v in constants.items()})
+        compiled = triton.compile(source, target=GPUTarget(backend, arch, warp), options={"num_warps": 8})
+        assert compiled.asm["ttgir"]
+    assert len(kernel._twelve_arguments_kernel.arg_names) == 12
+
+
+# Checks.
+
+
+def test_a_rival_may_round_but_not_compute_something_else() -> None:
+    workload = next(w for w in WORKLOADS if w.op == "swiglu_oai_quantize").with_rows(16)
+    arrays = arrays_of(workload)
+    want = check.expected(workload, arrays)
+    check.close(OPS[workload.op].reference(*arrays, **{**workload.params, "round_activation": True}), want)
+    for wrong in ({"alpha": 1.0}, {"beta": 0.0}, {"limit": 1.0}):
+        with pytest.raises(check.CheckFailed, match="off by"):
+            check.close(OPS[workload.op].reference(*arrays, **{**workload.params, **wrong}), want)
+    with pytest.raises(check.CheckFailed, match="instead of"):
+        check.close(want[:1], want)
+
+
+def test_rows_to_check_reach_from_the_first_to_the_last() -> None:
+    for workload in WORKLOADS:
+        rows = check.sample_rows(workload)
+        assert (rows[0], rows[-1]) == (0, workload.num_rows - 1)
+        assert len(rows) >= min(4, workload.num_rows)
