@@ -119,7 +119,7 @@ class _Builder(stock.InterpreterBuilder):
         super().create_masked_store(ptrs, value, mask, None, None)
 
     def create_fp_to_fp(self, src: TensorHandle, dst_type: tl.dtype, rounding: Any = None) -> TensorHandle:
-        """Rounds to nearest, ties to even. E4M3 as NVIDIA's ``cvt.rn.satfinite``: infinity saturates, any NaN is 0x7F."""
+        """Rounds to nearest, ties to even. E4M3 as NVIDIA's ``cvt.rn.satfinite``: saturates, and any NaN is 0x7F."""
         source, target = src.dtype.scalar, dst_type.scalar
         if rounding not in (None, stock._ir.ROUNDING_MODE.RTNE) or not {source, target} <= _FLOATS.keys():
             raise NotImplementedError(f"cast of {source} to {target}, rounding {rounding}")

@@ -167,8 +167,7 @@ def encode_e4m3(x, broken, FP8: tl.constexpr, CAST: tl.constexpr):
         # E4M3FNUZ has one more exponent bias: its code of x / 2 is the E4M3FN code of x, but for the sign of zero. The
         # NaN code 0x7F would be 480 if it were a number, and E4M3FNUZ has that.
         x = tl.where(broken, 480.0, x)
-        magnitude = (tl.abs(x) * 0.5).to(tl.float8e4b8).to(tl.uint8, bitcast=True)
-        codes = magnitude | ((bits32(x) >> 24) & 0x80).to(tl.uint8)
+        codes = (x * 0.5).to(tl.float8e4b8).to(tl.uint8, bitcast=True) | ((bits32(x) >> 24) & 0x80).to(tl.uint8)
     else:
         if CAST == "amd":  # the sign of a NaN would stay
             x = tl.where(broken, from_bits32(tl.full((1, 1, 1), _QUIET_NAN, tl.int32)), x)
