@@ -7,13 +7,16 @@ its tensors and on its parameters, and is kept from one call to the next.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 
 from m3ops.op import ArraySpec, LaunchPlan, Op
 from m3ops.target import Target
+
+_MOST_KEPT = 4096
+"""Kinds of calls that are remembered; a serving loop has one for each op and batch size."""
 
 
 class Layout(NamedTuple):
@@ -35,18 +38,44 @@ def layout_of(tensor: torch.Tensor) -> Layout:
 
 def run(op: Op, *tensors: torch.Tensor, **params: Any) -> list[torch.Tensor]:
     """The GPU implementation of an op."""
-    device = tensors[0].device
+    return _launch_of(op, tensors, params)(tensors)
+
+
+def key_of(op_name: str, tensors: Sequence[Any], params: Mapping[str, Any]) -> tuple[Any, ...] | None:
+    """What tells one kind of call from another, types of parameters included; None for a call that is not direct.
+
+    Direct is a call whose way through PyTorch's dispatcher nobody would notice: on plain tensors of a GPU, with no
+    dispatch mode (fake tensors, counters), function transform, profiler or derivative at work.
+    """
+    if (
+        torch._C._len_torch_dispatch_stack()
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch._C._autograd._profiler_enabled()
+    ):
+        return None
+    key: list[Any] = [op_name]
+    for t in tensors:
+        if type(t) is not torch.Tensor or not t.is_cuda or t.requires_grad:
+            return None
+        key += (t.shape, t.stride(), t.dtype, t.device, _pointer_facts(t))
+    values = params.values()
+    return (*key, *values, *map(type, values))
+
+
+kept: dict[tuple[Any, ...], _Launch] = {}
+"""Launches of direct calls, by :func:`key_of`."""
+
+
+def keep(key: tuple[Any, ...], op: Op, tensors: Sequence[torch.Tensor], params: Mapping[str, Any]) -> None:
+    """Keeps the launch of a call that was valid, for the next calls of its kind."""
+    if len(kept) >= _MOST_KEPT:
+        kept.clear()
+    kept[key] = _launch_of(op, tensors, params)
+
+
+def _launch_of(op: Op, tensors: Sequence[torch.Tensor], params: Mapping[str, Any]) -> _Launch:
     pointers = tuple(map(_pointer_facts, tensors))
-    launch = _prepare(op, tuple(map(layout_of, tensors)), pointers, target_of(device), **params)
-    results = allocate(launch.outputs, device)
-    if launch.plan is None:
-        return results
-    if device.index == torch.cuda.current_device():
-        launch.start(tensors, results)
-    else:
-        with torch.cuda.device(device):
-            launch.start(tensors, results)
-    return results
+    return _prepare(op, tuple(map(layout_of, tensors)), pointers, target_of(tensors[0].device), **params)
 
 
 def allocate(outputs: Sequence[ArraySpec], device: torch.device) -> list[torch.Tensor]:
@@ -69,8 +98,20 @@ class _Launch:
         self._constants = tuple(plan.constants.values()) if plan else ()
         self._start: Callable[..., None] | None = None
 
-    def start(self, tensors: Sequence[torch.Tensor], results: Sequence[torch.Tensor]) -> None:
-        """Launches on the current stream of the tensors' device, which is the current one."""
+    def __call__(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Allocates the results and launches on the current stream of the tensors' device."""
+        device = tensors[0].device
+        results = allocate(self.outputs, device)
+        if self.plan is None:
+            return results
+        if device.index == torch.cuda.current_device():
+            self._launch(tensors, results)
+        else:
+            with torch.cuda.device(device):
+                self._launch(tensors, results)
+        return results
+
+    def _launch(self, tensors: Sequence[torch.Tensor], results: Sequence[torch.Tensor]) -> None:
         plan = self.plan
         assert plan is not None
         if self._start is None:
@@ -82,7 +123,7 @@ class _Launch:
             self._start(*tensors, plan.num_rows, *results, *self._constants)
 
 
-@functools.lru_cache(maxsize=4096, typed=True)
+@functools.lru_cache(maxsize=_MOST_KEPT, typed=True)
 def _prepare(
     op: Op, layouts: tuple[Layout, ...], pointers: tuple[tuple[bool, ...], ...], target: Target, **params: Any
 ) -> _Launch:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any
 
@@ -19,12 +19,24 @@ _SCHEMA_TYPES = {"float": "float", "float | None": "float?", "str": "str", "str 
 
 
 def call(op_name: str, *tensors: Any, **params: Any) -> tuple[torch.Tensor, ...]:
-    """Validates the arguments of an op and calls its operator."""
-    if not torch.compiler.is_compiling():  # the fake implementation validates while a graph is traced
-        op = OPS[op_name]
-        layouts = tuple(_layout(name, tensor) for name, tensor in zip(op.inputs, tensors, strict=True))
-        params = _validated(op, layouts, **params)
-    return tuple(_OPERATORS[op_name](*tensors, **params))
+    """Validates the arguments of an op and calls its operator.
+
+    A call of a kind that has been seen before, on plain GPU tensors and with nothing watching the dispatcher, goes to
+    its launch directly: that halves what it costs the host.
+    """
+    op, operator = OPS[op_name], _OPERATORS[op_name]
+    if torch.compiler.is_compiling():  # the fake implementation validates while a graph is traced
+        return tuple(operator(*tensors, **params))
+    key = _launch.key_of(op_name, tensors, params)
+    if key is not None and (launch := _launch.kept.get(key)):
+        return tuple(launch(tensors))
+    layouts = tuple(_layout(name, tensor) for name, tensor in zip(op.inputs, tensors, strict=True))
+    validated = _validated if all(isinstance(value, Hashable) for value in params.values()) else _validated.__wrapped__
+    plain = validated(op, layouts, **params)
+    results = tuple(operator(*tensors, **plain))
+    if key is not None:
+        _launch.keep(key, op, tensors, plain)
+    return results
 
 
 @functools.lru_cache(maxsize=4096, typed=True)

@@ -127,6 +127,12 @@ WRONG: list[tuple[str, Callable[[Any, Any], Any], type[Exception], str]] = [
         "alpha must be a Python number, known before the kernel is compiled, got str",
     ),
     (
+        "a list for alpha",
+        lambda m, a: m.swiglu_oai(a(2, 64), alpha=[1.7]),
+        TypeError,
+        "alpha must be a Python number, known before the kernel is compiled, got list",
+    ),
+    (
         "True for alpha",
         lambda m, a: m.swiglu_oai(a(2, 64), alpha=True),
         TypeError,

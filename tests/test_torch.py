@@ -10,6 +10,7 @@ import pytest
 import torch
 from compare import assert_same_bytes
 from test_jax import ARGUMENTS, every_op
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 import m3ops_torch
 from m3ops import MXFP8
@@ -79,6 +80,37 @@ def test_inputs_stay_as_they_are(name: str, device: str) -> None:
     before = [to_numpy(tensor).copy() for tensor in inputs]
     getattr(m3ops_torch, name)(*inputs)
     assert_same_bytes([to_numpy(tensor) for tensor in inputs], before)
+
+
+@every_op
+def test_later_calls_give_the_same_bytes(name: str, device: str) -> None:
+    """On a GPU they take a shorter way, which other calls and other tensors must not be mistaken for."""
+    op, first = getattr(m3ops_torch, name), tensors(name, device)
+    wanted = arrays(op(*first))
+    flipped = [tensor.view(tensor.shape).flip(0) if tensor.ndim == 3 else tensor for tensor in first]
+    for _ in range(3):
+        assert_same_bytes(arrays(op(*first)), wanted)
+        assert_same_bytes(arrays(op(*flipped)), [array[::-1] for array in wanted])
+
+
+def test_a_wrong_call_after_a_right_one(device: str) -> None:
+    """True equals 1.0 and hashes like it, but is no number here."""
+    (gate_up,) = tensors("swiglu_oai", device)
+    for _ in range(2):
+        m3ops_torch.swiglu_oai(gate_up, alpha=1.0)
+        with pytest.raises(TypeError, match="alpha must be a Python number"):
+            m3ops_torch.swiglu_oai(gate_up, alpha=True)
+
+
+def test_modes_see_later_calls(device: str) -> None:
+    """Whatever watches the dispatcher still sees the operator."""
+    (gate_up,) = tensors("swiglu_oai", device)
+    m3ops_torch.swiglu_oai(gate_up)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        assert isinstance(m3ops_torch.swiglu_oai(gate_up), FakeTensor)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], acc_events=True) as profile:
+        m3ops_torch.swiglu_oai(gate_up)
+    assert "m3ops::swiglu_oai" in {event.key for event in profile.key_averages()}
 
 
 def test_mxfp8_unpacks_and_shows_scales_as_numbers(device: str) -> None:
