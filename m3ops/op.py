@@ -93,6 +93,10 @@ class Op:
         signature = inspect.signature(self.infer)
         return {name: p for name, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
 
+    def filled(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """All keyword parameters: those given, the others at their defaults."""
+        return {name: p.default for name, p in self.params.items()} | dict(given)
+
     def canonical(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Validated parameters as plain Python values: numbers as float, the rest unchanged."""
         numeric = {name for name, p in self.params.items() if "float" in p.annotation}

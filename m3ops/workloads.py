@@ -53,7 +53,7 @@ class Workload:
     @property
     def params(self) -> dict[str, Any]:
         """All keyword arguments."""
-        return {name: p.default for name, p in OPS[self.op].params.items()} | dict(self.given)
+        return OPS[self.op].filled(self.given)
 
     @property
     def outputs(self) -> tuple[ArraySpec, ...]:

@@ -43,7 +43,7 @@ def launch(plan: LaunchPlan, inputs: list[torch.Tensor], expected: tuple[np.ndar
 
 def planned(name: str, arrays: list[np.ndarray], **given: Any) -> tuple[LaunchPlan, tuple[np.ndarray, ...]]:
     op = OPS[name]
-    params = {k: p.default for k, p in op.params.items()} | given
+    params = op.filled(given)
     inputs = tuple(map(array_spec, arrays))
     target = _launch.target_of(torch.device("cuda", 0))
     return op.plan(inputs, op.infer(*inputs, **params), params, target), op.reference(*arrays, **params)

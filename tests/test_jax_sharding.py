@@ -54,7 +54,7 @@ def run(fn: Callable[..., Any], *arrays: Any) -> tuple[Any, Counter[str]]:
 
 
 def expect(name: str, results: Any, arrays: list[np.ndarray]) -> None:
-    params = {k: p.default for k, p in OPS[name].params.items()}
+    params = OPS[name].filled({})
     assert_same_bytes([*map(np.asarray, jax.tree.leaves(results))], OPS[name].reference(*arrays, **params))
 
 

@@ -39,7 +39,7 @@ class Case:
     @property
     def params(self) -> dict[str, Any]:
         """All keyword arguments."""
-        return {name: p.default for name, p in OPS[self.op].params.items()} | dict(self.given)
+        return OPS[self.op].filled(self.given)
 
     def expected(self) -> tuple[np.ndarray, ...]:
         """The specification's results."""
