@@ -78,6 +78,7 @@ class Op:
         compute: The specification: ``(*arrays, **params) -> arrays`` over NumPy or jax.numpy arrays.
         plan: ``(input specs, output specs, params, target) -> LaunchPlan``, a pure function.
         shared: Inputs whose leading axes broadcast against those of the others (a weight).
+        differentiable: Whether there is a derivative at all; of rounding to MXFP8 there is none.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Op:
     compute: Callable[..., Arrays]
     plan: Callable[[tuple[ArraySpec, ...], tuple[ArraySpec, ...], Mapping[str, Any], Target], LaunchPlan]
     shared: frozenset[str] = field(default_factory=frozenset)
+    differentiable: bool = True
 
     @cached_property
     def params(self) -> dict[str, inspect.Parameter]:
@@ -101,6 +103,15 @@ class Op:
         """Validated parameters as plain Python values: numbers as float, the rest unchanged."""
         numeric = {name for name, p in self.params.items() if "float" in p.annotation}
         return {k: float(v) if k in numeric and v is not None else v for k, v in params.items()}
+
+    def derivative_error(self, without: str, custom: str) -> Exception:
+        """What a front end raises when asked for a derivative, with its ways to do without one or to define one."""
+        if self.differentiable:
+            return NotImplementedError(f"the derivative of {self.name} is not implemented; define one with {custom}")
+        return TypeError(
+            f"{self.name} has no derivative: rounding to MXFP8 is a step function. Keep the derivative out with "
+            f"{without}, or define one around the call with {custom}"
+        )
 
     def reference(self, *arrays: np.ndarray, **params: Any) -> Arrays:
         """The specification computed by NumPy."""

@@ -94,15 +94,8 @@ def _batch(op: Op, primitive: Primitive, args: Sequence[Any], dims: Sequence[Any
     return outputs, (0,) * len(outputs)
 
 
-def _no_derivative(op: Op, primals: Sequence[Any], tangents: Sequence[Any], **params: Any) -> NoReturn:
-    inputs = tuple(map(array_spec, primals))
-    params.pop("targets")
-    if any(spec.dtype.startswith("float8") for spec in (*inputs, *op.infer(*inputs, **params))):
-        raise TypeError(
-            f"{op.name} has no derivative: rounding to MXFP8 is a step function. Keep the derivative out with "
-            "jax.lax.stop_gradient, or define one around the call with jax.custom_vjp"
-        )
-    raise NotImplementedError(f"the derivative of {op.name} is not implemented; define one with jax.custom_vjp")
+def _no_derivative(op: Op, *_: Any, **__: Any) -> NoReturn:
+    raise op.derivative_error("jax.lax.stop_gradient", "jax.custom_vjp")
 
 
 def _compute(op: Op, *arrays: jax.Array, targets: tuple[str, ...], **params: Any) -> tuple[Any, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Hashable
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -71,6 +71,7 @@ def _define(op: Op) -> Callable[..., Any]:
     torch.library.register_fake(f"m3ops::{op.name}", partial(_fake, op), lib=_LIBRARY)
     _LIBRARY.impl(op.name, partial(_reference.run, op), "CPU")
     _LIBRARY.impl(op.name, partial(_launch.run, op), "CUDA")  # ROCm builds of PyTorch use this key too
+    torch.library.register_autograd(f"m3ops::{op.name}", partial(_no_derivative, op), lib=_LIBRARY)
     operator: Callable[..., Any] = getattr(torch.ops.m3ops, op.name).default
     return operator
 
@@ -78,6 +79,11 @@ def _define(op: Op) -> Callable[..., Any]:
 def _fake(op: Op, *tensors: torch.Tensor, **params: Any) -> list[torch.Tensor]:
     outputs = op.infer(*(layout_of(tensor).spec for tensor in tensors), **op.canonical(params))
     return _launch.allocate(outputs, tensors[0].device)
+
+
+def _no_derivative(op: Op, *_: Any) -> NoReturn:
+    """Without it a gradient would end here in silence."""
+    raise op.derivative_error("Tensor.detach", "torch.autograd.Function")
 
 
 _OPERATORS = {name: _define(op) for name, op in OPS.items()}

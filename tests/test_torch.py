@@ -113,6 +113,15 @@ def test_modes_see_later_calls(device: str) -> None:
     assert "m3ops::swiglu_oai" in {event.key for event in profile.key_averages()}
 
 
+@pytest.mark.parametrize("name", [name for name in OPS if name != "mxfp8_dequantize"])
+def test_a_gradient_does_not_end_in_silence(name: str, device: str) -> None:
+    results = getattr(m3ops_torch, name)(*(tensor.requires_grad_() for tensor in tensors(name, device)))
+    first = results[0] if isinstance(results, tuple) else results
+    kind, message = (NotImplementedError, "is not implemented") if OPS[name].differentiable else (TypeError, "step")
+    with pytest.raises(kind, match=f"{name} .*{message}.*torch.autograd.Function"):
+        first.float().sum().backward()
+
+
 def test_mxfp8_unpacks_and_shows_scales_as_numbers(device: str) -> None:
     values, scales = result = m3ops_torch.swiglu_oai_quantize(*tensors("swiglu_oai_quantize", device))
     assert isinstance(result, MXFP8)

@@ -4,4 +4,4 @@ from m3ops.op import Op
 from m3ops.ops.mxfp8_dequantize.plan import plan
 from m3ops.ops.mxfp8_dequantize.spec import compute, infer
 
-OP = Op("mxfp8_dequantize", ("values", "scales"), infer, compute, plan)
+OP = Op("mxfp8_dequantize", ("values", "scales"), infer, compute, plan, differentiable=False)

@@ -4,4 +4,4 @@ from m3ops.op import Op
 from m3ops.ops.mxfp8_quantize.plan import plan
 from m3ops.ops.mxfp8_quantize.spec import compute, infer
 
-OP = Op("mxfp8_quantize", ("x",), infer, compute, plan)
+OP = Op("mxfp8_quantize", ("x",), infer, compute, plan, differentiable=False)

@@ -4,4 +4,4 @@ from m3ops.op import Op
 from m3ops.ops.swiglu_oai_quantize.plan import plan
 from m3ops.ops.swiglu_oai_quantize.spec import compute, infer
 
-OP = Op("swiglu_oai_quantize", ("gate_up",), infer, compute, plan)
+OP = Op("swiglu_oai_quantize", ("gate_up",), infer, compute, plan, differentiable=False)
