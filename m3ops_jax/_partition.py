@@ -26,8 +26,14 @@ Compute = Callable[..., Sequence[jax.Array]]
 
 def lower(op: Op, compute: Compute, ctx: mlir.LoweringRuleContext, *args: Any, **params: Any) -> Any:
     """Lowering rule of an op's primitive; ``compute`` gives the results of whole rows on one device."""
-    divided = functools.partial(_divided, op, functools.partial(compute, **params))
-    with _mesh_of_automatic_axes(ctx.module_context.axis_context):
+    on_device = functools.partial(compute, **params)
+    divided = functools.partial(_divided, op, on_device)
+    left_to_xla = _mesh_left_to_xla(ctx.module_context.axis_context)
+    if left_to_xla is None:
+        return mlir.lower_fun(divided, multiple_results=True)(ctx, *args)
+    if left_to_xla.size == 1:  # nothing to divide, and XLA would not expand a custom_partitioning
+        return mlir.lower_fun(on_device, multiple_results=True)(ctx, *args)
+    with _entered(left_to_xla):
         return mlir.lower_fun(divided, multiple_results=True)(ctx, *args)
 
 
@@ -111,19 +117,25 @@ def _sharding_rule(op: Op, mesh: Mesh, arguments: Sequence[Any], results: Sequen
     return f"{left} -> {right}", {"need_replication_factors": tuple(whole)}
 
 
-@contextlib.contextmanager
-def _mesh_of_automatic_axes(context: Any) -> Iterator[None]:
-    """Inside a shard_map that leaves some axes to XLA, enters the mesh of those.
-
-    There XLA divides among the devices of these axes alone, and custom_partitioning can only name the mesh axes of
-    what it is asked to divide if it finds a mesh of that size.
-    """
+def _mesh_left_to_xla(context: Any) -> Mesh | None:
+    """Inside a shard_map that leaves some axes to XLA, the mesh of those."""
     manual: frozenset[str] = getattr(context, "manual_axes", frozenset())
+    if not manual or manual == set(context.mesh.axis_names):
+        return None
+    names = context.mesh.axis_names
+    devices = context.mesh.devices[tuple(0 if name in manual else slice(None) for name in names)]
+    return Mesh(devices, [name for name in names if name not in manual])
+
+
+@contextlib.contextmanager
+def _entered(mesh: Mesh) -> Iterator[None]:
+    """With this mesh as the current one.
+
+    XLA divides among its devices alone, and custom_partitioning can only name the mesh axes of what it is asked to
+    divide if it finds a mesh of that size.
+    """
     with contextlib.ExitStack() as stack:
-        if manual and manual != set(context.mesh.axis_names):
-            names = context.mesh.axis_names
-            devices = context.mesh.devices[tuple(0 if name in manual else slice(None) for name in names)]
-            with warnings.catch_warnings():  # deprecated for jax.set_mesh, which custom_partitioning does not look at
-                warnings.simplefilter("ignore", DeprecationWarning)
-                stack.enter_context(Mesh(devices, [name for name in names if name not in manual]))
+        with warnings.catch_warnings():  # deprecated for jax.set_mesh, which custom_partitioning does not look at
+            warnings.simplefilter("ignore", DeprecationWarning)
+            stack.enter_context(mesh)
         yield

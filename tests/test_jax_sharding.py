@@ -141,6 +141,18 @@ def test_shard_map(name: str, kind: AxisType, manual: str, check_vma: bool) -> N
     expect(name, results, arrays)
 
 
+@every_op
+def test_shard_map_that_leaves_xla_an_axis_of_one_device(name: str) -> None:
+    """XLA has nothing to divide there, and would leave a custom_partitioning as it is."""
+    arrays = arguments(name)
+    mesh = jax.make_mesh((1, 2), ("a", "b"), axis_types=(AUTO, AUTO), devices=DEVICES[:2])
+    rows = tuple(P("b") if a.ndim == 3 else P() for a in arrays)
+    mapped = jax.shard_map(
+        getattr(m3ops_jax, name), mesh=mesh, in_specs=rows, out_specs=P("b"), axis_names={"b"}, check_vma=False
+    )
+    expect(name, jax.jit(mapped)(*arrays), arrays)
+
+
 def test_shard_map_over_the_weight_alone() -> None:
     """The result differs between devices although x does not, and JAX's check of that knows."""
     mesh, x, weight = mesh_of(AUTO, AUTO), normal((16, 128), "bfloat16"), normal((2, 128), "float32")
