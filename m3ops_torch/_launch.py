@@ -51,6 +51,7 @@ def key_of(op_name: str, tensors: Sequence[Any], params: Mapping[str, Any]) -> t
         torch._C._len_torch_dispatch_stack()
         or torch._C._functorch.peek_interpreter_stack() is not None
         or torch._C._autograd._profiler_enabled()
+        or torch.autograd.forward_ad._current_level >= 0
     ):
         return None
     key: list[Any] = [op_name]
