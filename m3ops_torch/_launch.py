@@ -15,7 +15,7 @@ import torch
 from m3ops.op import ArraySpec, LaunchPlan, Op
 from m3ops.target import Target
 
-_MOST_KEPT = 4096
+MOST_KEPT = 4096
 """Kinds of calls that are remembered; a serving loop has one for each op and batch size."""
 
 
@@ -69,7 +69,7 @@ kept: dict[tuple[Any, ...], _Launch] = {}
 
 def keep(key: tuple[Any, ...], op: Op, tensors: Sequence[torch.Tensor], params: Mapping[str, Any]) -> None:
     """Keeps the launch of a call that was valid, for the next calls of its kind."""
-    if len(kept) >= _MOST_KEPT:
+    if len(kept) >= MOST_KEPT:
         kept.clear()
     kept[key] = _launch_of(op, tensors, params)
 
@@ -124,7 +124,7 @@ class _Launch:
             self._start(*tensors, plan.num_rows, *results, *self._constants)
 
 
-@functools.lru_cache(maxsize=_MOST_KEPT, typed=True)
+@functools.lru_cache(maxsize=MOST_KEPT, typed=True)
 def _prepare(
     op: Op, layouts: tuple[Layout, ...], pointers: tuple[tuple[bool, ...], ...], target: Target, **params: Any
 ) -> _Launch:

@@ -48,7 +48,7 @@ def _hashable(params: dict[str, Any]) -> bool:
     return True
 
 
-@functools.lru_cache(maxsize=4096, typed=True)
+@functools.lru_cache(maxsize=_launch.MOST_KEPT, typed=True)
 def _validated(op: Op, layouts: tuple[Layout, ...], **params: Any) -> dict[str, Any]:
     """The parameters as plain Python values, if they and the tensors are what the op takes."""
     op.infer(*(layout.spec for layout in layouts), **params)

@@ -272,7 +272,6 @@ def test_the_table_shows_every_workload_and_ratio() -> None:
 
 
 def test_a_chart_is_drawn(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     assert draw(made_up_report(), tmp_path / "bench.png") is None
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
 
@@ -327,7 +326,6 @@ def test_a_missing_framework_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_bench_writes_both_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    pytest.importorskip("matplotlib")
     monkeypatch.setattr(run, "ROTATED_BYTES", 1 << 15)
     monkeypatch.setattr(run, "TorchSide", CpuTorch)
     monkeypatch.setattr(run, "JaxSide", CpuJax)

@@ -11,8 +11,10 @@ import ctypes.util
 from collections.abc import Sequence
 from typing import Any
 
+import gfloat
 import numpy as np
 import pytest
+from gfloat import formats
 from numpy.typing import NDArray
 
 from m3ops.numerics import exact
@@ -123,8 +125,6 @@ def test_encode_as_ml_dtypes(dtype: str) -> None:
 
 @pytest.mark.parametrize("dtype", FP8)
 def test_encode_as_gfloat(dtype: str) -> None:
-    gfloat = pytest.importorskip("gfloat", reason="the independent model of number formats")
-    formats = pytest.importorskip("gfloat.formats")
     # IEEE P3109's signed finite binary8 with four bits of precision is E4M3FNUZ: bias 8, largest 240, NaN 0x80.
     p3109 = formats.format_info_p3109(8, 4, domain=formats.Domain.Finite)
     info = formats.format_info_ocp_e4m3 if dtype == "float8_e4m3fn" else p3109

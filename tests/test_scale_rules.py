@@ -9,9 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import gfloat
 import ml_dtypes
 import numpy as np
 import pytest
+from gfloat.formats import format_info_mxfp8_e4m3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -63,8 +65,7 @@ CORNERS = {
 
 def test_floor_as_gfloat() -> None:
     """Scales and values of blocks under OCP MX v1.0, and the numbers that they stand for."""
-    gfloat = pytest.importorskip("gfloat", reason="the independent model of MX blocks")
-    mx = pytest.importorskip("gfloat.formats").format_info_mxfp8_e4m3
+    mx = format_info_mxfp8_e4m3
     x = np.concatenate([np.stack(list(CORNERS.values())), blocks(np.random.default_rng(3), 500)])
     codes, scales = quantize(x, "floor")
     want, numbers = [], []
@@ -97,8 +98,7 @@ def test_dequantize_every_code_at_every_scale(dtype: str) -> None:
 
 def to_mx(x: Array, rule: str) -> tuple[Array, Array]:
     """Codes ``[n, 32]`` and scale bytes ``[n]`` by torchao; eager, on the CPU."""
-    torch = pytest.importorskip("torch", reason="torchao is a PyTorch library")
-    pytest.importorskip("torchao", reason="the independent MX quantizer")
+    import torch
     from torchao.prototype.mx_formats.config import ScaleCalculationMode
     from torchao.prototype.mx_formats.mx_tensor import to_mx as torchao_to_mx
 

@@ -61,13 +61,21 @@ def _scalar_name(index: int, ins: Instruction) -> str:
     return f"s{index}"
 
 
+_Halves = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+def _modified(ins: Instruction, count: int) -> tuple[_Halves, _Halves]:
+    """For the low and the high result: which half of each source it reads, and whether negated."""
+    if len(ins.operands) != count + 1:
+        raise ins.fail(f"{count + 1} operands wanted")
+    selects = _bits(ins, "op_sel", count, 0), _bits(ins, "op_sel_hi", count, 1)
+    return selects, (_bits(ins, "neg_lo", count, 0), _bits(ins, "neg_hi", count, 0))
+
+
 def _packed_dwords(name: str, kind: str, count: int, function: Callable[..., A]) -> None:
     @register(name, modifiers=_MODIFIERS)
     def build(ins: Instruction, kernel: Kernel) -> VectorStep:
-        if len(ins.operands) != count + 1:
-            raise ins.fail(f"{count + 1} operands wanted")
-        selects = _bits(ins, "op_sel", count, 0), _bits(ins, "op_sel_hi", count, 1)
-        signs = _bits(ins, "neg_lo", count, 0), _bits(ins, "neg_hi", count, 0)
+        selects, signs = _modified(ins, count)
         reads = [
             _read_dword(ins.operands[1 + i], selects[half][i], kind, bool(signs[half][i]), ins, kernel)
             for half in range(2)
@@ -117,10 +125,7 @@ def _read_half(operand: Operand, which: int, kind: str, negate: bool, ins: Instr
 def _packed_halves(name: str, kind: str, count: int, function: Callable[..., A]) -> None:
     @register(name, modifiers=_MODIFIERS)
     def build(ins: Instruction, kernel: Kernel) -> VectorStep:
-        if len(ins.operands) != count + 1:
-            raise ins.fail(f"{count + 1} operands wanted")
-        selects = _bits(ins, "op_sel", count, 0), _bits(ins, "op_sel_hi", count, 1)
-        signs = _bits(ins, "neg_lo", count, 0), _bits(ins, "neg_hi", count, 0)
+        selects, signs = _modified(ins, count)
         if any(signs[0] + signs[1]) and not TYPES[kind].is_float:
             raise ins.fail("negated integer")
         reads = [
