@@ -79,6 +79,8 @@ class Op:
         plan: ``(input specs, output specs, params, target) -> LaunchPlan``, a pure function.
         shared: Inputs whose leading axes broadcast against those of the others (a weight).
         differentiable: Whether there is a derivative at all; of rounding to MXFP8 there is none.
+        core_rank: Given the parameters, how many trailing axes belong together; those before them are rows, which are
+            independent of each other. Nearly always 1, the vector along the last axis.
     """
 
     name: str
@@ -88,6 +90,7 @@ class Op:
     plan: Callable[[tuple[ArraySpec, ...], tuple[ArraySpec, ...], Mapping[str, Any], Target], LaunchPlan]
     shared: frozenset[str] = field(default_factory=frozenset)
     differentiable: bool = True
+    core_rank: Callable[[Mapping[str, Any]], int] = lambda params: 1
 
     @cached_property
     def params(self) -> dict[str, inspect.Parameter]:

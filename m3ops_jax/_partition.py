@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -22,12 +22,13 @@ from m3ops.op import Op
 from m3ops_jax._row_axes import divide, result_axes, row_axes, spec_of
 
 Compute = Callable[..., Sequence[jax.Array]]
+Params = Mapping[str, Any]
 
 
 def lower(op: Op, compute: Compute, ctx: mlir.LoweringRuleContext, *args: Any, **params: Any) -> Any:
     """Lowering rule of an op's primitive; ``compute`` gives the results of whole rows on one device."""
     on_device = functools.partial(compute, **params)
-    divided = functools.partial(_divided, op, on_device)
+    divided = functools.partial(_divided, op, params, on_device)
     left_to_xla = _mesh_left_to_xla(ctx.module_context.axis_context)
     if left_to_xla is None:
         return mlir.lower_fun(divided, multiple_results=True)(ctx, *args)
@@ -48,26 +49,26 @@ def _mesh(arrays: Sequence[jax.Array]) -> AbstractMesh:
     return next((mesh for mesh in meshes if not mesh.empty), meshes[0])
 
 
-def _divided(op: Op, compute: Compute, *arrays: jax.Array) -> Sequence[jax.Array]:
+def _divided(op: Op, params: Params, compute: Compute, *arrays: jax.Array) -> Sequence[jax.Array]:
     if xla_divides(arrays):
-        return _divided_by_xla(op, compute, arrays)
+        return _divided_by_xla(op, params, compute, arrays)
     if explicit := _mesh(arrays).explicit_axes:
-        return _divided_by_types(op, compute, explicit, arrays)
+        return _divided_by_types(op, params, compute, explicit, arrays)
     return compute(*arrays)
 
 
 def _divided_by_types(
-    op: Op, compute: Compute, explicit: tuple[str, ...], arrays: Sequence[jax.Array]
+    op: Op, params: Params, compute: Compute, explicit: tuple[str, ...], arrays: Sequence[jax.Array]
 ) -> Sequence[jax.Array]:
     """For explicit meshes. Unlike custom_partitioning, this is found in the persistent cache and can be exported."""
-    axes, mesh = row_axes(op, [a.shape for a in arrays]), _mesh(arrays)
+    axes, mesh = row_axes(op, [a.shape for a in arrays], params), _mesh(arrays)
     division = divide(axes, [jax.typeof(a).sharding.spec for a in arrays])
     specs = tuple(spec_of(a, division) for a in axes)
     on_shards = jax.shard_map(
         lambda *shards: tuple(compute(*shards)),
         mesh=mesh,
         in_specs=specs,
-        out_specs=spec_of(result_axes(axes), division),
+        out_specs=spec_of(result_axes(op, axes, params), division),
         axis_names=set(explicit),
         check_vma=False,
     )
@@ -76,12 +77,12 @@ def _divided_by_types(
     return results
 
 
-def _divided_by_xla(op: Op, compute: Compute, arrays: Sequence[jax.Array]) -> Sequence[jax.Array]:
+def _divided_by_xla(op: Op, params: Params, compute: Compute, arrays: Sequence[jax.Array]) -> Sequence[jax.Array]:
     """For meshes with automatic axes."""
 
     def partition(mesh: Mesh, arguments: Sequence[Any], results: Sequence[Any]) -> tuple[Any, ...]:
-        inputs = row_axes(op, [a.shape for a in arguments])
-        every = [*inputs, *[result_axes(inputs)] * len(results)]
+        inputs = row_axes(op, [a.shape for a in arguments], params)
+        every = [*inputs, *[result_axes(op, inputs, params)] * len(results)]
         division = divide(every, [a.sharding.spec for a in (*arguments, *results)])
         shardings = [NamedSharding(mesh, spec_of(axes, division)) for axes in every]
         return mesh, on_shards, tuple(shardings[len(inputs) :]), tuple(shardings[: len(inputs)])
@@ -94,14 +95,16 @@ def _divided_by_xla(op: Op, compute: Compute, arrays: Sequence[jax.Array]) -> Se
             return tuple(compute(*shards))
 
     call = custom_partitioning(lambda *arrays: tuple(compute(*arrays)))
-    call.def_partition(partition, sharding_rule=functools.partial(_sharding_rule, op))
+    call.def_partition(partition, sharding_rule=functools.partial(_sharding_rule, op, params))
     results: Sequence[jax.Array] = call(*arrays)
     return results
 
 
-def _sharding_rule(op: Op, mesh: Mesh, arguments: Sequence[Any], results: Sequence[Any]) -> tuple[str, dict[str, Any]]:
+def _sharding_rule(
+    op: Op, params: Params, mesh: Mesh, arguments: Sequence[Any], results: Sequence[Any]
+) -> tuple[str, dict[str, Any]]:
     """``r0 r1 w0, w1 -> r0 r1 w2``: the row axes r0 and r1 pass through; w0, w1 and w2 have to be whole."""
-    inputs = row_axes(op, [tuple(a.shape) for a in arguments])
+    inputs = row_axes(op, [tuple(a.shape) for a in arguments], params)
     whole: list[str] = []
 
     def factor(axis: int | None) -> str:
@@ -112,7 +115,7 @@ def _sharding_rule(op: Op, mesh: Mesh, arguments: Sequence[Any], results: Sequen
 
     left, right = (
         ", ".join(" ".join(map(factor, axes)) for axes in arrays)
-        for arrays in (inputs, [result_axes(inputs)] * len(results))
+        for arrays in (inputs, [result_axes(op, inputs, params)] * len(results))
     )
     return f"{left} -> {right}", {"need_replication_factors": tuple(whole)}
 

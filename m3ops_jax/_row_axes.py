@@ -1,12 +1,12 @@
 """Which axes of an op's arrays are axes of its rows, and which mesh axes divide each of them.
 
-An op works on each row, a vector along the last axis, by itself. Its row axes are the leading axes of its inputs,
-numbered from the left; a shared input (a weight) may lack some of them or have size 1 there.
+An op works on each row, nearly always a vector along the last axis, by itself. Its row axes are the axes of its inputs
+before those of a row, numbered from the left; a shared input (a weight) may lack some of them or have size 1 there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jax.sharding import PartitionSpec
@@ -18,20 +18,24 @@ Axes = tuple[int | None, ...]  # for each axis of an array: the row axis that it
 Division = dict[int, Any]  # row axis -> the mesh axes that divide it: a name or a tuple of names
 
 
-def row_axes(op: Op, shapes: Sequence[Shape]) -> list[Axes]:
+def row_axes(op: Op, shapes: Sequence[Shape], params: Mapping[str, Any]) -> list[Axes]:
     """The row axes of each input."""
-    rows = next(s for name, s in zip(op.inputs, shapes, strict=True) if name not in op.shared)[:-1]
-    return [_row_axes(shape, rows) for shape in shapes]
+    core = op.core_rank(params)
+    rows = next(s for name, s in zip(op.inputs, shapes, strict=True) if name not in op.shared)[:-core]
+    return [_row_axes(shape, rows, core) for shape in shapes]
 
 
-def _row_axes(shape: Shape, rows: Shape) -> Axes:
-    first = len(rows) + 1 - len(shape)
-    return (*(first + i if size == rows[first + i] else None for i, size in enumerate(shape[:-1])), None)
+def _row_axes(shape: Shape, rows: Shape, core: int) -> Axes:
+    leading = shape[:-core]
+    first = len(rows) - len(leading)
+    whole = (None,) * (len(shape) - len(leading))
+    return (*(first + i if size == rows[first + i] else None for i, size in enumerate(leading)), *whole)
 
 
-def result_axes(inputs: Sequence[Axes]) -> Axes:
+def result_axes(op: Op, inputs: Sequence[Axes], params: Mapping[str, Any]) -> Axes:
     """The row axes of an output, which are all of them."""
-    return (*range(max(map(len, inputs)) - 1), None)
+    core = op.core_rank(params)
+    return (*range(max(map(len, inputs)) - core), *(None,) * core)
 
 
 def divide(arrays: Sequence[Axes], specs: Sequence[Sequence[Any]]) -> Division:
@@ -48,5 +52,5 @@ def divide(arrays: Sequence[Axes], specs: Sequence[Sequence[Any]]) -> Division:
 
 
 def spec_of(axes: Axes, division: Division) -> PartitionSpec:
-    """How an array is divided when the rows are; its last axis is whole."""
+    """How an array is divided when the rows are; the axes of a row are whole."""
     return PartitionSpec(*(None if axis is None else division.get(axis) for axis in axes))

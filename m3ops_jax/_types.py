@@ -28,11 +28,11 @@ def result_types(op: Op, *avals: Any, targets: tuple[str, ...], **params: Any) -
     on_mesh = [aval for aval in avals if not aval.sharding.mesh.empty]
     if not on_mesh:
         return [ShapedArray(s.shape, jnp.dtype(s.dtype)) for s in outputs]
-    axes = row_axes(op, [aval.shape for aval in avals])
+    axes = row_axes(op, [aval.shape for aval in avals], params)
     division = divide(axes, [aval.sharding.spec for aval in avals])
     for name, aval, own in zip(op.inputs, avals, axes, strict=True):
         _check(name, aval, spec_of(own, division))
-    sharding = NamedSharding(on_mesh[0].sharding.mesh, spec_of(result_axes(axes), division))
+    sharding = NamedSharding(on_mesh[0].sharding.mesh, spec_of(result_axes(op, axes, params), division))
     update = on_mesh[0].update  # keeps along which manual axes of a shard_map the value varies
     return [update(shape=s.shape, dtype=jnp.dtype(s.dtype), weak_type=False, sharding=sharding) for s in outputs]
 

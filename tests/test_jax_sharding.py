@@ -6,6 +6,7 @@ the eight CPU devices that conftest.py asks for; both go through the same partit
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import re
 from collections import Counter
@@ -276,15 +277,20 @@ def test_an_explicit_mesh_needs_no_devices(name: str) -> None:
 
 def test_row_axes() -> None:
     op = OPS["gemma_rmsnorm"]
-    assert row_axes(op, [(4, 2, 64), (64,)]) == [(0, 1, None), (None,)]
-    assert row_axes(op, [(4, 2, 64), (4, 1, 64)]) == [(0, 1, None), (0, None, None)]
-    assert row_axes(op, [(4, 2, 64), (2, 64)]) == [(0, 1, None), (1, None)]
-    assert row_axes(op, [(64,), (64,)]) == [(None,), (None,)]
+    assert row_axes(op, [(4, 2, 64), (64,)], {}) == [(0, 1, None), (None,)]
+    assert row_axes(op, [(4, 2, 64), (4, 1, 64)], {}) == [(0, 1, None), (0, None, None)]
+    assert row_axes(op, [(4, 2, 64), (2, 64)], {}) == [(0, 1, None), (1, None)]
+    assert row_axes(op, [(64,), (64,)], {}) == [(None,), (None,)]
+    matrices = dataclasses.replace(op, core_rank=lambda params: 2)
+    axes = row_axes(matrices, [(4, 2, 64), (64,)], {})
+    assert axes == [(0, None, None), (None,)]
+    assert result_axes(matrices, axes, {}) == (0, None, None)
 
 
 def test_the_first_array_that_divides_a_row_axis_decides() -> None:
-    axes = row_axes(OPS["gemma_fused_add_rmsnorm"], [(4, 2, 64), (4, 2, 64), (64,)])
-    rows = functools.partial(divide, [*axes, result_axes(axes)])
+    op = OPS["gemma_fused_add_rmsnorm"]
+    axes = row_axes(op, [(4, 2, 64), (4, 2, 64), (64,)], {})
+    rows = functools.partial(divide, [*axes, result_axes(op, axes, {})])
     assert rows([P(None, "b"), P("a", "c"), P("d"), P()]) == {0: "a", 1: "b"}
     assert rows([P("a"), P(None, "a"), P(), P(None, "b")]) == {0: "a", 1: "b"}  # a mesh axis divides one row axis
     assert spec_of(axes[0], {0: ("a", "b")}) == P(("a", "b"), None, None)
