@@ -71,6 +71,12 @@ def window(num_rows, SIZE: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr)
 
 
 @triton.jit
+def whole_rows(num_rows, ROWS: tl.constexpr, COLS: tl.constexpr, TILE: tl.constexpr):
+    """The same for programs that work on whole rows: tile number TILE of them."""
+    return tl.program_id(0).to(tl.int64) * ROWS, num_rows, TILE * COLS + tl.arange(0, COLS)[None, :]
+
+
+@triton.jit
 def load(
     ptr,
     window,
@@ -79,13 +85,14 @@ def load(
     MASKED: tl.constexpr,
     INNER_SIZES: tl.constexpr,
     STRIDES: tl.constexpr,
+    EVICTION: tl.constexpr = "",
 ):
     """A tile [ROWS, COLS] of an operand, with zeros past its edges. Rows that are all the same are read once."""
     ptrs = _pointers(ptr, window, ROWS, INNER_SIZES, STRIDES)
-    if MASKED:  # noqa: SIM108
-        x = tl.load(ptrs, mask=_mask(window, SIZE, ROWS, STRIDES), other=0)
+    if MASKED:
+        x = tl.load(ptrs, mask=_mask(window, SIZE, ROWS, STRIDES), other=0, eviction_policy=EVICTION)
     else:
-        x = tl.load(ptrs)
+        x = tl.load(ptrs, eviction_policy=EVICTION)
     return tl.broadcast_to(x, (ROWS, x.shape[1]))
 
 

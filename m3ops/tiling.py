@@ -26,6 +26,12 @@ ROW_TILE = 1024
 """
 
 
+WIDEST_TILE = 8192
+"""Columns of the widest tile; wider rows take several. us on the H200, for 2**27 elements in rows of 16384, 32768
+and 65536: 126, 127 and 148 (torch.compile 130, 127 and 191), in one tile each 195, 159 and 602.
+"""
+
+
 @dataclass(frozen=True)
 class Tiling:
     """Programs, tile shape and warps of one launch."""
@@ -67,13 +73,36 @@ def column_tiling(num_rows: int, size: int, target: Target, tile: int = TILE, nu
     return tiling(num_rows, size, rows, cols, num_warps if elements > SMALL else max(1, elements // 128))
 
 
-def row_tiling(num_rows: int, size: int, target: Target) -> Tiling:
-    """Tiles for ops that reduce a whole row."""
-    cols = power_of_two_at_least(max(size, 32))
+@dataclass(frozen=True)
+class RowTiling(Tiling):
+    """A launch whose programs work on whole rows, tile by tile."""
+
+    tiles: int
+    reload: bool
+
+    @property
+    def constants(self) -> dict[str, Any]:
+        return {**super().constants, "TILES": self.tiles, "RELOAD": self.reload}
+
+
+def row_tiling(num_rows: int, size: int, row_bytes: int, target: Target) -> RowTiling:
+    """Tiles for ops that reduce a row, of ``row_bytes`` in all that is normalized, and then need its elements again."""
+    padded = power_of_two_at_least(max(size, 32))
+    cols = min(padded, WIDEST_TILE)
+    tiles = -(-size // cols)
     rows = max(1, min(ROW_TILE // cols, power_of_two_at_least(num_rows)))
-    # 16 elements a thread; for N = 6144 on the H100 32 (8 warps: 0.975 of copy, 16 warps: 0.79).
-    elements = rows * cols
-    return tiling(num_rows, size, rows, cols, max(1, min(elements // 512, 8), elements // 2048))
+    elements = rows * padded
+    many = num_rows > 4 * rows * target.multiprocessors
+    # 16 elements a thread at first, then 32: for N = 6144 on the H100 8 warps reach 0.975 of copy, 16 warps 0.79.
+    warps = max(1, min(elements // 512, 2 if many else 8), min(elements // 1024, 1024 // target.warp_size))
+    # Reading a row twice, the second time from the cache, instead of keeping it leaves registers for more programs at
+    # once. H200, us without and with: N = 6144 97.7 and 94.9, with residual add 194 and 189; 16384 127 and 126, 259 and
+    # 252; 32768 137 and 127, but with residual add, where the rows in flight overflow the L1 cache, 260 and 284. In a
+    # decode step it is one more wait: 1.97 and 2.29.
+    reload = target.vendor == "nvidia" and many and rows == 1 and row_bytes <= 2**16
+    base = tiling(num_rows, min(size, cols), rows, cols, warps)
+    masked = base.masked or size % cols != 0
+    return RowTiling(base.grid, rows, cols, masked, warps, tiles, reload)
 
 
 def power_of_two_at_least(n: int) -> int:

@@ -17,7 +17,7 @@ from m3ops.cases.case import bit_patterns, normal
 from m3ops.cases.run import to_numpy, to_tensor
 from m3ops.op import LaunchPlan
 from m3ops.ops import OPS
-from m3ops.tiling import tiling
+from m3ops.tiling import RowTiling, tiling
 from m3ops_torch import _launch
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(no_gpu() is not None, reason=str(no_gpu()))]
@@ -67,20 +67,21 @@ def test_any_tile_gives_the_same_bytes(name: str, dtype: str, flags: dict[str, b
         assert_same_bytes(launch(forced, [to_tensor(x, "cuda")], expected), expected)
 
 
+@pytest.mark.parametrize("reload", [False, True])
 @pytest.mark.parametrize("size", [96, 128, 1500, 6144])
 @pytest.mark.parametrize("name", ["gemma_rmsnorm", "gemma_fused_add_rmsnorm"])
-def test_any_tile_gives_the_same_norm(name: str, size: int) -> None:
+def test_any_tile_gives_the_same_norm(name: str, size: int, reload: bool) -> None:
     arrays = [normal((13, size), "float32"), normal((13, size), "float32", 2.0), normal((size,), "float32")]
     arrays = arrays if "add" in name else arrays[::2]
     plan, expected = planned(name, arrays)
-    cols = 1 << (size - 1).bit_length()
-    for rows, warps in itertools.product([1, 2, 4, 16], [1, 2, 4, 8, 16]):
-        if rows * cols <= 32768 and rows * cols // (32 * warps) <= 256:
-            t = tiling(13, size, rows, cols, warps)
+    inputs = [to_tensor(array, "cuda") for array in arrays]
+    widest = 1 << (size - 1).bit_length()
+    for rows, cols, warps in itertools.product([1, 2, 4, 16], [widest, widest // 2, widest // 4], [1, 4, 16]):
+        if 32 * warps <= rows * widest <= min(32768, 256 * 32 * warps):
+            t = RowTiling(-(-13 // rows), rows, cols, True, warps, -(-size // cols), reload)
             forced = dataclasses.replace(
                 plan, grid=t.grid, constants={**plan.constants, **t.constants}, num_warps=warps
             )
-            inputs = [to_tensor(array, "cuda") for array in arrays]
             assert_same_bytes(launch(forced, inputs, expected), expected)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import triton
 import triton.language as tl
+from compare import assert_same_bytes
 from interpreter import launch
 from test_interpreter import (
     BF16,
@@ -32,10 +34,12 @@ from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
 from m3ops import rows
+from m3ops.cases.case import normal
 from m3ops.numerics import tile
 from m3ops.op import ArraySpec, LaunchPlan
 from m3ops.ops import OPS
 from m3ops.target import Target
+from m3ops.tiling import RowTiling
 
 # Memory
 
@@ -257,3 +261,20 @@ PARAMS = {
 def test_ops_give_the_specifications_bytes(name: str, dtype: str, target: Target) -> None:
     for params in PARAMS[name]:
         check(name, operands(name, dtype), target, **params)
+
+
+@pytest.mark.parametrize("reload", [False, True])
+@pytest.mark.parametrize(("rows", "cols"), [(1, 32), (4, 128), (2, 256), (1, 512)])
+@pytest.mark.parametrize("name", ["gemma_rmsnorm", "gemma_fused_add_rmsnorm"])
+def test_any_tile_gives_the_same_norm(name: str, rows: int, cols: int, reload: bool) -> None:
+    x, residual, weight = normal((5, 300), "bfloat16"), normal((5, 300), "bfloat16", 2.0), normal((300,), "float32")
+    arrays = [x, weight] if name == "gemma_rmsnorm" else [x, residual, weight]
+    op = OPS[name]
+    expected = op.reference(*arrays, **op.filled({}))
+    specs, outputs = ([ArraySpec(a.shape, a.dtype.name) for a in group] for group in (arrays, expected))
+    plan = op.plan(tuple(specs), tuple(outputs), op.filled({}), H100)
+    t = RowTiling(-(-5 // rows), rows, cols, True, 1, -(-300 // cols), reload)
+    forced = dataclasses.replace(plan, grid=t.grid, constants={**plan.constants, **t.constants})
+    results = [np.empty(spec.shape, spec.dtype) for spec in outputs]
+    launch(forced, arrays, results)
+    assert_same_bytes(results, expected)

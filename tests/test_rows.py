@@ -11,7 +11,7 @@ from backends import array_spec
 from m3ops.op import ArraySpec
 from m3ops.rows import row_layout
 from m3ops.target import Target
-from m3ops.tiling import column_tiling, row_tiling, tiling
+from m3ops.tiling import Tiling, column_tiling, row_tiling, tiling
 
 H100 = Target("nvidia", "sm_90", 132)
 MI300X = Target("amd", "gfx942", 304)
@@ -60,20 +60,43 @@ def test_the_number_of_rows_is_no_part_of_the_layout() -> None:
 SIZES = [1, 2, 31, 32, 33, 96, 128, 300, 384, 1000, 1536, 3072, 6144, 12288, 65536]
 
 
+SHAPES = list(itertools.product([1, 2, 3, 7, 8, 33, 4096, 2**20 + 1], SIZES))
+
+
+def _check(t: Tiling, num_rows: int, size: int, column_tiles: int, target: Target) -> None:
+    assert t.masked == (num_rows % t.rows != 0 or t.cols * column_tiles != size)
+    assert t.cols * column_tiles >= size
+    assert t.rows & (t.rows - 1) == 0
+    assert t.cols & (t.cols - 1) == 0
+    assert t.cols >= 32, "a block of 32 must not be split"
+    assert t.num_warps & (t.num_warps - 1) == 0
+    assert 1 <= t.num_warps <= 1024 // target.warp_size
+
+
 @pytest.mark.parametrize("target", [H100, MI300X], ids=lambda t: t.arch)
-@pytest.mark.parametrize("make", [column_tiling, row_tiling])
-def test_tilings_cover_everything(make: object, target: Target) -> None:
-    for num_rows, size in itertools.product([1, 2, 3, 7, 8, 33, 4096, 2**20 + 1], SIZES):
-        t = make(num_rows, size, target)  # type: ignore[operator]
+def test_column_tilings_cover_everything(target: Target) -> None:
+    for num_rows, size in SHAPES:
+        t = column_tiling(num_rows, size, target)
         column_tiles = -(-size // t.cols)
         assert t.grid == -(-num_rows // t.rows) * column_tiles
-        assert t.masked == (t.rows * (t.grid // column_tiles) != num_rows or t.cols * column_tiles != size)
-        assert t.rows & (t.rows - 1) == 0
-        assert t.cols & (t.cols - 1) == 0
-        assert t.cols >= 32, "a block of 32 must not be split"
-        assert t.num_warps & (t.num_warps - 1) == 0
-        assert 1 <= t.num_warps <= 32
-        assert make is column_tiling or column_tiles == 1
+        _check(t, num_rows, size, column_tiles, target)
+
+
+@pytest.mark.parametrize("target", [H100, MI300X], ids=lambda t: t.arch)
+def test_row_tilings_cover_everything(target: Target) -> None:
+    for num_rows, size in SHAPES:
+        t = row_tiling(num_rows, size, 2 * size, target)
+        assert t.grid == -(-num_rows // t.rows)
+        assert t.cols * (t.tiles - 1) < size
+        _check(t, num_rows, size, t.tiles, target)
+
+
+def test_rows_are_read_again_only_from_a_cache_that_holds_them() -> None:
+    assert row_tiling(16384, 6144, 12288, H100).reload
+    assert row_tiling(4096, 32768, 65536, H100).reload
+    assert not row_tiling(4096, 32768, 131072, H100).reload
+    assert not row_tiling(64, 6144, 12288, H100).reload
+    assert not row_tiling(16384, 6144, 12288, MI300X).reload
 
 
 def test_more_programs_than_a_grid_holds() -> None:

@@ -46,6 +46,7 @@ def _rows() -> Iterator[tuple[str, Rows, dict[str, Any]]]:
     yield "N = 13", partial(normal, (3, 13), "float32"), {}
     yield "rows and columns that divide nothing", partial(normal, (37, 300), "bfloat16"), {}
     yield "M3 hidden, N = 6144", partial(normal, (3, 6144), "bfloat16"), {}
+    yield "several tiles a row, N = 20000", partial(normal, (2, 20000), "bfloat16"), {}
     yield "QK norm, rows of 128", partial(normal, (50, 4, 128), "bfloat16"), {}
     for name, make in views("bfloat16", 96).items():
         yield name, make, {}

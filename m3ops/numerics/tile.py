@@ -206,35 +206,52 @@ def dequantize_blocks(codes, scales, ROWS: tl.constexpr, COLS: tl.constexpr, FP8
 
 
 @triton.jit
-def sum_squares(x, ROWS: tl.constexpr, COLS: tl.constexpr):
-    """Sums of squares of the rows of an fp32 tile, [ROWS], the same for every tile shape, warp count and vendor."""
+def square_groups(x, ROWS: tl.constexpr, COLS: tl.constexpr):
+    """Sums of the squares of 8 neighbours each, [ROWS, COLS / 8], of an fp32 tile."""
     tl.static_assert(_GROUP == 8)
     first, second = tl.split(tl.reshape(x, (ROWS, COLS // 8, 4, 2)))
     even, odd = tl.split(tl.reshape(tl.fma(second, second, first * first), (ROWS, COLS // 8, 2, 2)))
     low, high = tl.split(even + odd)
-    return _sum_exactly(low + high)
+    return low + high
 
 
 @triton.jit
-def _sum_exactly(groups):
-    """Sum along the last axis of non-negative fp32 numbers: rounded to two grids of the largest, added as integers."""
-    largest = tl.max(bits32(groups) & _MAGNITUDE, axis=1)
+def sum_exactly(groups):
+    """Sum along the last axis, and over the tiles of a tuple, of non-negative fp32 numbers, [ROWS].
+
+    They are rounded to two grids of the largest and added as integers: the same for every tile shape, warp count and
+    vendor.
+    """
+    magnitudes = bits32(groups[0]) & _MAGNITUDE
+    for i in tl.static_range(1, len(groups)):
+        magnitudes = tl.maximum(magnitudes, bits32(groups[i]) & _MAGNITUDE)
+    largest = tl.max(magnitudes, axis=1)
     exponent = largest >> 23
     scale = from_bits32(tl.maximum(253 - exponent, 1) << 23)[:, None]
-    shifted = tl.fma(groups, scale, _SUM_COARSE)
-    rest = tl.fma(groups, scale, _SUM_COARSE - shifted)
-    fine = tl.sum(bits32(rest + _SUM_FINE) - _SUM_FINE_BITS, axis=1)
-    coarse = tl.sum(bits32(shifted) - _SUM_COARSE_BITS, axis=1)
-    total = tl.fma(fine.to(tl.float32), _SUM_FINE_GRID, coarse.to(tl.float32) * _SUM_COARSE_GRID)
+    coarse, fine = _grid_units(groups[0], scale)
+    for i in tl.static_range(1, len(groups)):
+        more_coarse, more_fine = _grid_units(groups[i], scale)
+        coarse += more_coarse
+        fine += more_fine
+    fine = tl.sum(fine, axis=1).to(tl.float32)
+    coarse = tl.sum(coarse, axis=1).to(tl.float32)
+    total = tl.fma(fine, _SUM_FINE_GRID, coarse * _SUM_COARSE_GRID)
     total = total * from_bits32((tl.minimum(exponent, 252) + 1) << 23)
     too_large = from_bits32(tl.where(largest > _INFINITY, _QUIET_NAN, _INFINITY))
     return tl.where(exponent < 253, total, too_large)
 
 
 @triton.jit
-def rmsnorm(x, weight, ROWS: tl.constexpr, COLS: tl.constexpr, INV_SIZE: tl.constexpr, EPS: tl.constexpr):
-    """``x / sqrt(mean(x**2) + eps) * (1 + weight)`` of an fp32 tile whose columns past the row are zero."""
+def _grid_units(x, scale):
+    """``x * scale``, below 1, in units of the coarse grid, and what that leaves in units of the fine one."""
+    shifted = tl.fma(x, scale, _SUM_COARSE)
+    rest = tl.fma(x, scale, _SUM_COARSE - shifted)
+    return bits32(shifted) - _SUM_COARSE_BITS, bits32(rest + _SUM_FINE) - _SUM_FINE_BITS
+
+
+@triton.jit
+def reciprocal_rms(groups, INV_SIZE: tl.constexpr, EPS: tl.constexpr):
+    """``1 / sqrt(mean(x**2) + eps)``, [ROWS, 1], from the :func:`square_groups` of a row's tiles."""
     eps = tl.full((), EPS, tl.float32)  # Triton would take a bare subnormal number for fp64
-    variance = tl.fma(sum_squares(x, ROWS, COLS), INV_SIZE, eps)
-    rstd = tl.div_rn(1.0, tl.sqrt_rn(variance))
-    return (x * rstd[:, None]) * (weight + 1.0)
+    variance = tl.fma(sum_exactly(groups), INV_SIZE, eps)
+    return tl.div_rn(1.0, tl.sqrt_rn(variance))[:, None]

@@ -10,6 +10,24 @@ from m3ops.numerics import tile
 
 
 @triton.jit
+def _sum(
+    x_ptr,
+    residual_ptr,
+    window,
+    SIZE: tl.constexpr,
+    ROWS: tl.constexpr,
+    MASKED: tl.constexpr,
+    INNER_SIZES: tl.constexpr,
+    X_STRIDES: tl.constexpr,
+    RESIDUAL_STRIDES: tl.constexpr,
+    EVICTION: tl.constexpr,
+):
+    x = rows.load(x_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, X_STRIDES, EVICTION).to(tl.float32)
+    residual = rows.load(residual_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, RESIDUAL_STRIDES, EVICTION)
+    return x + residual.to(tl.float32)
+
+
+@triton.jit
 def _gemma_fused_add_rmsnorm_kernel(
     x_ptr,  # [num_rows, SIZE]
     residual_ptr,  # [num_rows, SIZE]
@@ -28,16 +46,32 @@ def _gemma_fused_add_rmsnorm_kernel(
     EPS: tl.constexpr,
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
+    TILES: tl.constexpr,
     MASKED: tl.constexpr,
+    RELOAD: tl.constexpr,
     MIXED_FMA: tl.constexpr,
 ):
-    window = rows.window(num_rows, SIZE, ROWS, COLS)
-    x = rows.load(x_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, X_STRIDES).to(tl.float32)
-    residual = rows.load(residual_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, RESIDUAL_STRIDES).to(tl.float32)
-    x = x + residual
-    new_residual = tile.narrow(x, new_residual_ptr.dtype.element_ty, MIXED_FMA)
-    rows.store(new_residual_ptr, new_residual, window, SIZE, ROWS, MASKED, INNER_SIZES, NEW_RESIDUAL_STRIDES)
-    weight = rows.load(weight_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, WEIGHT_STRIDES).to(tl.float32)
-    out = tile.rmsnorm(x, weight, ROWS, COLS, INV_SIZE, EPS)
-    out = tile.narrow(out, out_ptr.dtype.element_ty, MIXED_FMA)
-    rows.store(out_ptr, out, window, SIZE, ROWS, MASKED, INNER_SIZES, OUT_STRIDES)
+    tiles, groups = (), ()
+    for i in tl.static_range(TILES):
+        window = rows.whole_rows(num_rows, ROWS, COLS, i)
+        x = _sum(
+            x_ptr, residual_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, X_STRIDES, RESIDUAL_STRIDES, "evict_last"
+        )
+        if not RELOAD:
+            new_residual = tile.narrow(x, new_residual_ptr.dtype.element_ty, MIXED_FMA)
+            rows.store(new_residual_ptr, new_residual, window, SIZE, ROWS, MASKED, INNER_SIZES, NEW_RESIDUAL_STRIDES)
+        tiles += (x,)
+        groups += (tile.square_groups(x, ROWS, COLS),)
+    rstd = tile.reciprocal_rms(groups, INV_SIZE, EPS)
+    for i in tl.static_range(TILES):
+        window = rows.whole_rows(num_rows, ROWS, COLS, i)
+        x = tiles[i]
+        if RELOAD:
+            x = _sum(
+                x_ptr, residual_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, X_STRIDES, RESIDUAL_STRIDES, "evict_first"
+            )
+            new_residual = tile.narrow(x, new_residual_ptr.dtype.element_ty, MIXED_FMA)
+            rows.store(new_residual_ptr, new_residual, window, SIZE, ROWS, MASKED, INNER_SIZES, NEW_RESIDUAL_STRIDES)
+        weight = rows.load(weight_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, WEIGHT_STRIDES).to(tl.float32)
+        out = tile.narrow((x * rstd) * (weight + 1.0), out_ptr.dtype.element_ty, MIXED_FMA)
+        rows.store(out_ptr, out, window, SIZE, ROWS, MASKED, INNER_SIZES, OUT_STRIDES)

@@ -24,12 +24,23 @@ def _gemma_rmsnorm_kernel(
     EPS: tl.constexpr,
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
+    TILES: tl.constexpr,
     MASKED: tl.constexpr,
+    RELOAD: tl.constexpr,
     MIXED_FMA: tl.constexpr,
 ):
-    window = rows.window(num_rows, SIZE, ROWS, COLS)
-    x = rows.load(x_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, X_STRIDES).to(tl.float32)
-    weight = rows.load(weight_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, WEIGHT_STRIDES).to(tl.float32)
-    out = tile.rmsnorm(x, weight, ROWS, COLS, INV_SIZE, EPS)
-    out = tile.narrow(out, out_ptr.dtype.element_ty, MIXED_FMA)
-    rows.store(out_ptr, out, window, SIZE, ROWS, MASKED, INNER_SIZES, OUT_STRIDES)
+    tiles, groups = (), ()
+    for i in tl.static_range(TILES):
+        window = rows.whole_rows(num_rows, ROWS, COLS, i)
+        x = rows.load(x_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, X_STRIDES, "evict_last").to(tl.float32)
+        tiles += (x,)
+        groups += (tile.square_groups(x, ROWS, COLS),)
+    rstd = tile.reciprocal_rms(groups, INV_SIZE, EPS)
+    for i in tl.static_range(TILES):
+        window = rows.whole_rows(num_rows, ROWS, COLS, i)
+        x = tiles[i]
+        if RELOAD:
+            x = rows.load(x_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, X_STRIDES, "evict_first").to(tl.float32)
+        weight = rows.load(weight_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, WEIGHT_STRIDES).to(tl.float32)
+        out = tile.narrow((x * rstd) * (weight + 1.0), out_ptr.dtype.element_ty, MIXED_FMA)
+        rows.store(out_ptr, out, window, SIZE, ROWS, MASKED, INNER_SIZES, OUT_STRIDES)
