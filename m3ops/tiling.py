@@ -6,9 +6,11 @@ never bytes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from m3ops.op import ArraySpec
 from m3ops.target import Target
 
 TILE = 2048
@@ -85,24 +87,27 @@ class RowTiling(Tiling):
         return {**super().constants, "TILES": self.tiles, "RELOAD": self.reload}
 
 
-def row_tiling(num_rows: int, size: int, row_bytes: int, target: Target) -> RowTiling:
-    """Tiles for ops that reduce a row, of ``row_bytes`` in all that is normalized, and then need its elements again."""
+def row_tiling(num_rows: int, inputs: Sequence[ArraySpec], target: Target) -> RowTiling:
+    """Tiles for ops that reduce a row, the sum of ``inputs``, and then need its elements again."""
+    size = inputs[0].shape[-1]
     padded = power_of_two_at_least(max(size, 32))
     cols = min(padded, WIDEST_TILE)
-    tiles = -(-size // cols)
     rows = max(1, min(ROW_TILE // cols, power_of_two_at_least(num_rows)))
     elements = rows * padded
     many = num_rows > 4 * rows * target.multiprocessors
-    # 16 elements a thread at first, then 32: for N = 6144 on the H100 8 warps reach 0.975 of copy, 16 warps 0.79.
-    warps = max(1, min(elements // 512, 2 if many else 8), min(elements // 1024, 1024 // target.warp_size))
-    # Reading a row twice, the second time from the cache, instead of keeping it leaves registers for more programs at
-    # once. H200, us without and with: N = 6144 97.7 and 94.9, with residual add 194 and 189; 16384 127 and 126, 259 and
-    # 252; 32768 137 and 127, but with residual add, where the rows in flight overflow the L1 cache, 260 and 284. In a
-    # decode step it is one more wait: 1.97 and 2.29.
+    # Reading a row twice, the second time from the L1 cache, instead of keeping it leaves registers for more programs
+    # at once, and lets all writing wait until all reading is done. us without and with: N = 6144, H200 97.7 and 94.9,
+    # with residual add 194 and 188 (H100 266 and 263); 32768, H200 137 and 127, but with residual add, where the rows
+    # in flight overflow the cache, 260 and 284. In a decode step it is one more wait: H200 1.97 and 2.29.
+    row_bytes = size * sum(spec.itemsize for spec in inputs)
     reload = target.vendor == "nvidia" and many and rows == 1 and row_bytes <= 2**16
+    if reload and len(inputs) > 1:  # H100, N = 6144 and 4096, us: 8 warps 265 and 357, 16 warps 263 and 351
+        warps = min(elements // 256, 16)
+    else:  # 16 elements a thread at first, then 32: N = 6144 on the H200 8 warps 95, 16 warps 106
+        warps = max(1, min(elements // 512, 2 if many else 8), min(elements // 1024, 1024 // target.warp_size))
     base = tiling(num_rows, min(size, cols), rows, cols, warps)
     masked = base.masked or size % cols != 0
-    return RowTiling(base.grid, rows, cols, masked, warps, tiles, reload)
+    return RowTiling(base.grid, rows, cols, masked, warps, -(-size // cols), reload)
 
 
 def power_of_two_at_least(n: int) -> int:

@@ -82,21 +82,25 @@ def test_column_tilings_cover_everything(target: Target) -> None:
         _check(t, num_rows, size, column_tiles, target)
 
 
+@pytest.mark.parametrize("inputs", [1, 2])
 @pytest.mark.parametrize("target", [H100, MI300X], ids=lambda t: t.arch)
-def test_row_tilings_cover_everything(target: Target) -> None:
+def test_row_tilings_cover_everything(target: Target, inputs: int) -> None:
     for num_rows, size in SHAPES:
-        t = row_tiling(num_rows, size, 2 * size, target)
+        t = row_tiling(num_rows, [ArraySpec((num_rows, size), "bfloat16")] * inputs, target)
         assert t.grid == -(-num_rows // t.rows)
         assert t.cols * (t.tiles - 1) < size
         _check(t, num_rows, size, t.tiles, target)
 
 
 def test_rows_are_read_again_only_from_a_cache_that_holds_them() -> None:
-    assert row_tiling(16384, 6144, 12288, H100).reload
-    assert row_tiling(4096, 32768, 65536, H100).reload
-    assert not row_tiling(4096, 32768, 131072, H100).reload
-    assert not row_tiling(64, 6144, 12288, H100).reload
-    assert not row_tiling(16384, 6144, 12288, MI300X).reload
+    def reload(num_rows: int, size: int, inputs: int, target: Target) -> bool:
+        return row_tiling(num_rows, [ArraySpec((num_rows, size), "bfloat16")] * inputs, target).reload
+
+    assert reload(16384, 6144, 2, H100)
+    assert reload(4096, 32768, 1, H100)
+    assert not reload(4096, 32768, 2, H100)
+    assert not reload(64, 6144, 1, H100)
+    assert not reload(16384, 6144, 1, MI300X)
 
 
 def test_more_programs_than_a_grid_holds() -> None:

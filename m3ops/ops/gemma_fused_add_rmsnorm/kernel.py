@@ -51,13 +51,15 @@ def _gemma_fused_add_rmsnorm_kernel(
     RELOAD: tl.constexpr,
     MIXED_FMA: tl.constexpr,
 ):
+    # In a decode step the new residual is on its way sooner; else reading and writing are kept apart.
+    EARLY: tl.constexpr = TILES == 1 and not RELOAD
     tiles, groups = (), ()
     for i in tl.static_range(TILES):
         window = rows.whole_rows(num_rows, ROWS, COLS, i)
         x = _sum(
             x_ptr, residual_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, X_STRIDES, RESIDUAL_STRIDES, "evict_last"
         )
-        if not RELOAD:
+        if EARLY:
             new_residual = tile.narrow(x, new_residual_ptr.dtype.element_ty, MIXED_FMA)
             rows.store(new_residual_ptr, new_residual, window, SIZE, ROWS, MASKED, INNER_SIZES, NEW_RESIDUAL_STRIDES)
         tiles += (x,)
@@ -70,6 +72,7 @@ def _gemma_fused_add_rmsnorm_kernel(
             x = _sum(
                 x_ptr, residual_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, X_STRIDES, RESIDUAL_STRIDES, "evict_first"
             )
+        if not EARLY:
             new_residual = tile.narrow(x, new_residual_ptr.dtype.element_ty, MIXED_FMA)
             rows.store(new_residual_ptr, new_residual, window, SIZE, ROWS, MASKED, INNER_SIZES, NEW_RESIDUAL_STRIDES)
         weight = rows.load(weight_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, WEIGHT_STRIDES).to(tl.float32)

@@ -19,7 +19,7 @@ def plan(
     rows = row_layout(*inputs, *outputs)
     x = inputs[0]
     size = x.shape[-1]
-    tiling = row_tiling(rows.num_rows, size, 2 * size * x.itemsize, target)
+    tiling = row_tiling(rows.num_rows, inputs[:2], target)
     return LaunchPlan(
         kernel=_gemma_fused_add_rmsnorm_kernel,
         grid=tiling.grid,

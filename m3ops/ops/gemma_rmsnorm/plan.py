@@ -26,7 +26,7 @@ def plan(
     (x, weight), (out,) = inputs, outputs
     rows = row_layout(x, weight, out)
     size = x.shape[-1]
-    tiling = row_tiling(rows.num_rows, size, size * x.itemsize, target)
+    tiling = row_tiling(rows.num_rows, [x], target)
     return LaunchPlan(
         kernel=_gemma_rmsnorm_kernel,
         grid=tiling.grid,
