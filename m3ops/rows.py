@@ -97,6 +97,25 @@ def load(
 
 
 @triton.jit
+def load_sum(
+    x_ptr,
+    residual_ptr,
+    window,
+    SIZE: tl.constexpr,
+    ROWS: tl.constexpr,
+    MASKED: tl.constexpr,
+    INNER_SIZES: tl.constexpr,
+    X_STRIDES: tl.constexpr,
+    RESIDUAL_STRIDES: tl.constexpr,
+    EVICTION: tl.constexpr,
+):
+    """The fp32 sum of two operands, tile by tile."""
+    x = load(x_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, X_STRIDES, EVICTION).to(tl.float32)
+    residual = load(residual_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, RESIDUAL_STRIDES, EVICTION)
+    return x + residual.to(tl.float32)
+
+
+@triton.jit
 def store(
     ptr,
     x,

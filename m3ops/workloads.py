@@ -80,6 +80,8 @@ def _inputs(op: str, num_rows: int, size: int) -> tuple[ArraySpec, ...]:
         "mxfp8_dequantize": quantized,
         "gemma_rmsnorm": (rows, weight),
         "gemma_fused_add_rmsnorm": (rows, rows, weight),
+        "gemma_rmsnorm_quantize": (rows, weight),
+        "gemma_fused_add_rmsnorm_quantize": (rows, rows, weight),
     }[op]
 
 
@@ -106,6 +108,10 @@ def _workloads() -> Iterator[Workload]:
     for op in ("gemma_rmsnorm", "gemma_fused_add_rmsnorm"):
         for prefill in (HIDDEN_PREFILL, QK_PREFILL):
             yield at(op, *prefill)
+        for num_rows in (1, 16, 64):
+            yield at(op, f"hidden decode, M = {num_rows}", num_rows, HIDDEN, small=True)
+    for op in ("gemma_rmsnorm_quantize", "gemma_fused_add_rmsnorm_quantize"):
+        yield at(op, *HIDDEN_PREFILL)
         for num_rows in (1, 16, 64):
             yield at(op, f"hidden decode, M = {num_rows}", num_rows, HIDDEN, small=True)
 

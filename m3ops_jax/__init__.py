@@ -6,7 +6,9 @@ from m3ops import __version__
 from m3ops.numerics.formats import MXFP8
 from m3ops_jax.compile_for import compile_for
 from m3ops_jax.gemma_fused_add_rmsnorm import gemma_fused_add_rmsnorm
+from m3ops_jax.gemma_fused_add_rmsnorm_quantize import gemma_fused_add_rmsnorm_quantize
 from m3ops_jax.gemma_rmsnorm import gemma_rmsnorm
+from m3ops_jax.gemma_rmsnorm_quantize import gemma_rmsnorm_quantize
 from m3ops_jax.mxfp8_dequantize import mxfp8_dequantize
 from m3ops_jax.mxfp8_quantize import mxfp8_quantize
 from m3ops_jax.swiglu_oai import swiglu_oai
@@ -20,7 +22,9 @@ __all__ = [
     "__version__",
     "compile_for",
     "gemma_fused_add_rmsnorm",
+    "gemma_fused_add_rmsnorm_quantize",
     "gemma_rmsnorm",
+    "gemma_rmsnorm_quantize",
     "mxfp8_dequantize",
     "mxfp8_quantize",
     "swiglu_oai",

@@ -3,7 +3,9 @@
 from m3ops import __version__
 from m3ops.numerics.formats import MXFP8
 from m3ops_torch.gemma_fused_add_rmsnorm import gemma_fused_add_rmsnorm
+from m3ops_torch.gemma_fused_add_rmsnorm_quantize import gemma_fused_add_rmsnorm_quantize
 from m3ops_torch.gemma_rmsnorm import gemma_rmsnorm
+from m3ops_torch.gemma_rmsnorm_quantize import gemma_rmsnorm_quantize
 from m3ops_torch.mxfp8_dequantize import mxfp8_dequantize
 from m3ops_torch.mxfp8_quantize import mxfp8_quantize
 from m3ops_torch.swiglu_oai import swiglu_oai
@@ -13,7 +15,9 @@ __all__ = [
     "MXFP8",
     "__version__",
     "gemma_fused_add_rmsnorm",
+    "gemma_fused_add_rmsnorm_quantize",
     "gemma_rmsnorm",
+    "gemma_rmsnorm_quantize",
     "mxfp8_dequantize",
     "mxfp8_quantize",
     "swiglu_oai",

@@ -33,6 +33,12 @@ ARGUMENTS: dict[str, tuple[np.ndarray, ...]] = {
         normal((4, 6, 128), "bfloat16", 2.0),
         normal((128,), "float32"),
     ),
+    "gemma_rmsnorm_quantize": (normal((4, 6, 128), "bfloat16"), normal((128,), "float32")),
+    "gemma_fused_add_rmsnorm_quantize": (
+        normal((4, 6, 128), "bfloat16"),
+        normal((4, 6, 128), "bfloat16", 2.0),
+        normal((128,), "float32"),
+    ),
 }
 every_op = pytest.mark.parametrize("name", OPS)
 

@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 import m3ops_torch
 from m3ops import MXFP8
 from m3ops.cases.case import normal
-from m3ops.cases.run import to_numpy, to_tensor
+from m3ops.cases.run import flat, to_numpy, to_tensor
 from m3ops.ops import OPS
 from m3ops_torch._reference import _to_array
 
@@ -35,7 +35,7 @@ def tensors(name: str, device: str) -> list[torch.Tensor]:
 
 
 def arrays(results: Any) -> list[np.ndarray]:
-    return [to_numpy(tensor) for tensor in (results if isinstance(results, tuple) else (results,))]
+    return [to_numpy(tensor) for tensor in flat(results)]
 
 
 @every_op
@@ -116,7 +116,7 @@ def test_modes_see_later_calls(device: str) -> None:
 @pytest.mark.parametrize("name", [name for name in OPS if name != "mxfp8_dequantize"])
 def test_a_gradient_does_not_end_in_silence(name: str, device: str) -> None:
     results = getattr(m3ops_torch, name)(*(tensor.requires_grad_() for tensor in tensors(name, device)))
-    first = results[0] if isinstance(results, tuple) else results
+    first = flat(results)[0]
     kind, message = (NotImplementedError, "is not implemented") if OPS[name].differentiable else (TypeError, "step")
     with pytest.raises(kind, match=f"{name} .*{message}.*torch.autograd.Function"):
         first.float().sum().backward()

@@ -40,7 +40,7 @@ def torch_formulas(torch: Any) -> dict[str, Formula]:
 
     def norm(x: Any, weight: Any) -> Any:
         rstd = torch.rsqrt(x.square().mean(-1, keepdim=True) + EPS)
-        return (x * rstd * (1.0 + weight.float())).to(torch.bfloat16)
+        return x * rstd * (1.0 + weight.float())
 
     def mxfp8_dequantize(values: Any, scales: Any) -> Any:
         scale = (scales.int() << FRACTION).view(torch.float32)
@@ -48,15 +48,21 @@ def torch_formulas(torch: Any) -> dict[str, Formula]:
 
     def gemma_fused_add_rmsnorm(x: Any, residual: Any, weight: Any) -> tuple[Any, Any]:
         total = x.float() + residual.float()
-        return norm(total, weight), total.to(torch.bfloat16)
+        return norm(total, weight).to(torch.bfloat16), total.to(torch.bfloat16)
+
+    def gemma_fused_add_rmsnorm_quantize(x: Any, residual: Any, weight: Any) -> tuple[Any, Any, Any]:
+        total = x.float() + residual.float()
+        return (*quantize(norm(total, weight)), total.to(torch.bfloat16))
 
     return {
         "swiglu_oai": lambda gate_up: activation(gate_up).to(torch.bfloat16),
         "swiglu_oai_quantize": lambda gate_up: quantize(activation(gate_up)),
         "mxfp8_quantize": lambda x: quantize(x.float()),
         "mxfp8_dequantize": mxfp8_dequantize,
-        "gemma_rmsnorm": lambda x, weight: norm(x.float(), weight),
+        "gemma_rmsnorm": lambda x, weight: norm(x.float(), weight).to(torch.bfloat16),
         "gemma_fused_add_rmsnorm": gemma_fused_add_rmsnorm,
+        "gemma_rmsnorm_quantize": lambda x, weight: quantize(norm(x.float(), weight)),
+        "gemma_fused_add_rmsnorm_quantize": gemma_fused_add_rmsnorm_quantize,
     }
 
 
@@ -78,7 +84,7 @@ def jax_formulas(jax: Any) -> dict[str, Formula]:
 
     def norm(x: Any, weight: Any) -> Any:
         rstd = jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + EPS)
-        return (x * rstd * (1.0 + weight.astype(jnp.float32))).astype(jnp.bfloat16)
+        return x * rstd * (1.0 + weight.astype(jnp.float32))
 
     def mxfp8_dequantize(values: Any, scales: Any) -> Any:
         scale = (scales.astype(jnp.int32) << FRACTION).view(jnp.float32)
@@ -87,13 +93,19 @@ def jax_formulas(jax: Any) -> dict[str, Formula]:
 
     def gemma_fused_add_rmsnorm(x: Any, residual: Any, weight: Any) -> tuple[Any, Any]:
         total = x.astype(jnp.float32) + residual.astype(jnp.float32)
-        return norm(total, weight), total.astype(jnp.bfloat16)
+        return norm(total, weight).astype(jnp.bfloat16), total.astype(jnp.bfloat16)
+
+    def gemma_fused_add_rmsnorm_quantize(x: Any, residual: Any, weight: Any) -> tuple[Any, Any, Any]:
+        total = x.astype(jnp.float32) + residual.astype(jnp.float32)
+        return (*quantize(norm(total, weight)), total.astype(jnp.bfloat16))
 
     return {
         "swiglu_oai": lambda gate_up: activation(gate_up).astype(jnp.bfloat16),
         "swiglu_oai_quantize": lambda gate_up: quantize(activation(gate_up)),
         "mxfp8_quantize": lambda x: quantize(x.astype(jnp.float32)),
         "mxfp8_dequantize": mxfp8_dequantize,
-        "gemma_rmsnorm": lambda x, weight: norm(x.astype(jnp.float32), weight),
+        "gemma_rmsnorm": lambda x, weight: norm(x.astype(jnp.float32), weight).astype(jnp.bfloat16),
         "gemma_fused_add_rmsnorm": gemma_fused_add_rmsnorm,
+        "gemma_rmsnorm_quantize": lambda x, weight: quantize(norm(x.astype(jnp.float32), weight)),
+        "gemma_fused_add_rmsnorm_quantize": gemma_fused_add_rmsnorm_quantize,
     }

@@ -13,6 +13,7 @@ from m3ops.bench import kernel, timing
 from m3ops.bench.formulas import EPS, torch_formulas
 from m3ops.bench.result import HostCost
 from m3ops.bench.side import Contender, Inputs, Shared, Unavailable
+from m3ops.cases.run import flat
 from m3ops.op import ArraySpec
 from m3ops.tiling import ROW_TILE, power_of_two_at_least
 from m3ops.workloads import WORKLOADS, Workload
@@ -70,7 +71,7 @@ class TorchSide:
             return self._torch.from_numpy(np.array(array)).to(self._device)
 
     def results(self, outputs: Any) -> tuple[Any, ...]:
-        return tuple(outputs) if isinstance(outputs, tuple | list) else (outputs,)
+        return flat(outputs)
 
     def rows(self, arrays: Sequence[Any], rows: np.ndarray) -> list[np.ndarray]:
         index = self._torch.from_numpy(rows).to(self._device)
@@ -93,7 +94,7 @@ class TorchSide:
         }
         if op in (chains := self._chains()):
             made["chain"] = [chains[op]]
-        if "norm" in op:
+        if op in ("gemma_rmsnorm", "gemma_fused_add_rmsnorm"):
             made["fp32-sum"] = self._fp32_norms(workload)
         return made
 
@@ -104,7 +105,13 @@ class TorchSide:
             new_residual = x + residual
             return ops.gemma_rmsnorm(new_residual, weight), new_residual
 
+        def add_norm_then_quantize(x: Any, residual: Any, weight: Any) -> tuple[Any, Any]:
+            norm, new_residual = ops.gemma_fused_add_rmsnorm(x, residual, weight)
+            return ops.mxfp8_quantize(norm), new_residual
+
         return {
+            "gemma_rmsnorm_quantize": lambda x, weight: ops.mxfp8_quantize(ops.gemma_rmsnorm(x, weight)),
+            "gemma_fused_add_rmsnorm_quantize": add_norm_then_quantize,
             "swiglu_oai_quantize": lambda gate_up: ops.mxfp8_quantize(ops.swiglu_oai(gate_up)),
             "gemma_fused_add_rmsnorm": add_then_norm,
         }

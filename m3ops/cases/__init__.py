@@ -6,7 +6,7 @@ stream NumPy guarantees, so the digests in golden.json hold on every machine.
 
 from __future__ import annotations
 
-from m3ops.cases import mxfp8_dequantize, mxfp8_quantize, norms, swiglu_oai, swiglu_oai_quantize
+from m3ops.cases import mxfp8_dequantize, mxfp8_quantize, norms, norms_quantize, swiglu_oai, swiglu_oai_quantize
 from m3ops.cases.case import Case, digest
 
 CASES: tuple[Case, ...] = (
@@ -15,6 +15,7 @@ CASES: tuple[Case, ...] = (
     *mxfp8_quantize.CASES,
     *mxfp8_dequantize.CASES,
     *norms.CASES,
+    *norms_quantize.CASES,
 )
 
 __all__ = ["CASES", "Case", "digest"]

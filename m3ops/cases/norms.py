@@ -54,8 +54,8 @@ def _rows() -> Iterator[tuple[str, Rows, dict[str, Any]]]:
 
 def _cases() -> Iterator[Case]:
     for name, make, params in _rows():
-        yield Case("gemma_rmsnorm", name, partial(_norm_inputs, make), params)
-        yield Case("gemma_fused_add_rmsnorm", name, partial(_fused_inputs, make), params)
+        yield Case("gemma_rmsnorm", name, partial(norm_inputs, make), params)
+        yield Case("gemma_fused_add_rmsnorm", name, partial(fused_inputs, make), params)
     heads = lambda: (normal((5, 3, 64), "bfloat16"), normal((3, 64), "float32"))  # noqa: E731
     yield Case("gemma_rmsnorm", "a weight for each head, fp32", heads)
     batch = lambda: (normal((3, 5, 64), "bfloat16"), normal((3, 1, 64), "float16"))  # noqa: E731
@@ -64,12 +64,12 @@ def _cases() -> Iterator[Case]:
     yield Case("gemma_fused_add_rmsnorm", "a residual that cancels x", cancel)
 
 
-def _norm_inputs(make: Rows) -> tuple[np.ndarray, ...]:
+def norm_inputs(make: Rows) -> tuple[np.ndarray, ...]:
     x = make()
     return x, _weight(x)
 
 
-def _fused_inputs(make: Rows) -> tuple[np.ndarray, ...]:
+def fused_inputs(make: Rows) -> tuple[np.ndarray, ...]:
     x = make()
     return x, _residual(x), _weight(x)
 

@@ -32,7 +32,14 @@ def run_torch(device: str, op: str, arrays: Arrays, params: Mapping[str, Any]) -
 
     dtypes = {k: getattr(torch, v) for k, v in params.items() if k == "out_dtype" and v}
     results = getattr(m3ops_torch, op)(*(to_tensor(a, device) for a in arrays), **{**params, **dtypes})
-    return [to_numpy(out) for out in (results if isinstance(results, tuple) else (results,))]
+    return [to_numpy(out) for out in flat(results)]
+
+
+def flat(results: Any) -> tuple[Any, ...]:
+    """The arrays of an op's result: one array, or a tuple of arrays and tuples."""
+    if isinstance(results, tuple | list):
+        return tuple(array for result in results for array in flat(result))
+    return (results,)
 
 
 def to_tensor(array: np.ndarray, device: str = "cpu") -> Any:

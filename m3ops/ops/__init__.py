@@ -3,7 +3,9 @@
 from m3ops.op import Op
 from m3ops.ops import (
     gemma_fused_add_rmsnorm,
+    gemma_fused_add_rmsnorm_quantize,
     gemma_rmsnorm,
+    gemma_rmsnorm_quantize,
     mxfp8_dequantize,
     mxfp8_quantize,
     swiglu_oai,
@@ -19,5 +21,7 @@ OPS: dict[str, Op] = {
         mxfp8_dequantize,
         gemma_rmsnorm,
         gemma_fused_add_rmsnorm,
+        gemma_rmsnorm_quantize,
+        gemma_fused_add_rmsnorm_quantize,
     )
 }

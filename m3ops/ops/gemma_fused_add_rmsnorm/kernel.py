@@ -10,24 +10,6 @@ from m3ops.numerics import tile
 
 
 @triton.jit
-def _sum(
-    x_ptr,
-    residual_ptr,
-    window,
-    SIZE: tl.constexpr,
-    ROWS: tl.constexpr,
-    MASKED: tl.constexpr,
-    INNER_SIZES: tl.constexpr,
-    X_STRIDES: tl.constexpr,
-    RESIDUAL_STRIDES: tl.constexpr,
-    EVICTION: tl.constexpr,
-):
-    x = rows.load(x_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, X_STRIDES, EVICTION).to(tl.float32)
-    residual = rows.load(residual_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, RESIDUAL_STRIDES, EVICTION)
-    return x + residual.to(tl.float32)
-
-
-@triton.jit
 def _gemma_fused_add_rmsnorm_kernel(
     x_ptr,  # [num_rows, SIZE]
     residual_ptr,  # [num_rows, SIZE]
@@ -56,7 +38,7 @@ def _gemma_fused_add_rmsnorm_kernel(
     tiles, groups = (), ()
     for i in tl.static_range(TILES):
         window = rows.whole_rows(num_rows, ROWS, COLS, i)
-        x = _sum(
+        x = rows.load_sum(
             x_ptr, residual_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, X_STRIDES, RESIDUAL_STRIDES, "evict_last"
         )
         if EARLY:
@@ -69,7 +51,7 @@ def _gemma_fused_add_rmsnorm_kernel(
         window = rows.whole_rows(num_rows, ROWS, COLS, i)
         x = tiles[i]
         if RELOAD:
-            x = _sum(
+            x = rows.load_sum(
                 x_ptr, residual_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, X_STRIDES, RESIDUAL_STRIDES, "evict_first"
             )
         if not EARLY:

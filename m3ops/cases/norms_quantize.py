@@ -1,0 +1,54 @@
+"""Cases of gemma_rmsnorm_quantize and gemma_fused_add_rmsnorm_quantize."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from m3ops.cases.case import SPECIALS, Case, bit_patterns, normal, subnormals, views, with_specials
+from m3ops.cases.norms import fused_inputs, norm_inputs, scaled_rows
+from m3ops.numerics.formats import ACTIVATION_DTYPES, FP8_FORMATS, SCALE_RULES
+
+Rows = Callable[[], np.ndarray]
+
+
+def _rows() -> Iterator[tuple[str, Rows, dict[str, Any]]]:
+    for dtype, rounded in product(ACTIVATION_DTYPES, (False, True)):
+        flags = {"round_activation": rounded, "out_norm": rounded}
+        name = f"{dtype}, {'rounded, with norm' if rounded else 'fp32 norm'}"
+        yield f"normal {name}", partial(normal, (5, 160), dtype), flags
+        yield f"random bits {name}", partial(bit_patterns, (20, 64), dtype), flags
+        yield f"subnormals {name}, eps 0", partial(subnormals, (5, 64), dtype), {**flags, "eps": 0.0}
+    for rule, fp8 in product(SCALE_RULES, FP8_FORMATS):
+        params: dict[str, Any] = {"scale_rule": rule, "fp8_format": fp8}
+        yield f"{rule}, {fp8}", partial(normal, (4, 256), "bfloat16", 3.0), params
+        yield f"{rule}, {fp8}, rounded", partial(normal, (3, 96), "float16"), {**params, "round_activation": True}
+        specials = partial(with_specials, normal((6, 96), "float32"), SPECIALS)
+        yield f"NaN and infinities, {rule}, {fp8}", specials, params
+    yield "fp32 norm, with norm", partial(normal, (3, 64), "bfloat16"), {"out_norm": True}
+    yield "a large eps", partial(normal, (4, 96), "bfloat16"), {"eps": 0.37}
+    yield "rows of every magnitude, eps 0", scaled_rows, {"eps": 0.0}
+    yield "zeros", partial(np.zeros, (2, 64), np.float32), {}
+    yield "zeros, eps 0", partial(np.zeros, (2, 64), np.float32), {"eps": 0.0}
+    yield "negative zeros", partial(np.full, (2, 64), np.float32(-0.0)), {}
+    yield "no rows", partial(normal, (0, 64), "bfloat16"), {"out_norm": True}
+    yield "no leading axis", partial(normal, (64,), "bfloat16"), {}
+    yield "one block", partial(normal, (3, 32), "float32"), {}
+    yield "rows and columns that divide nothing", partial(normal, (37, 224), "bfloat16"), {}
+    yield "M3 hidden, N = 6144", partial(normal, (3, 6144), "bfloat16"), {}
+    yield "several tiles a row, N = 20000", partial(normal, (2, 20000), "bfloat16"), {"out_norm": True}
+    for name, make in views("bfloat16", 96).items():
+        yield name, make, {}
+
+
+def _cases() -> Iterator[Case]:
+    for name, make, params in _rows():
+        yield Case("gemma_rmsnorm_quantize", name, partial(norm_inputs, make), params)
+        yield Case("gemma_fused_add_rmsnorm_quantize", name, partial(fused_inputs, make), params)
+
+
+CASES = tuple(_cases())

@@ -1,0 +1,78 @@
+"""Triton kernel of residual add, Gemma's RMSNorm and MXFP8 quantization, whole rows a program."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from m3ops import rows
+from m3ops.numerics import tile
+
+
+@triton.jit
+def _gemma_fused_add_rmsnorm_quantize_kernel(
+    x_ptr,  # [num_rows, SIZE]
+    residual_ptr,  # [num_rows, SIZE]
+    weight_ptr,  # [num_rows or 1, SIZE]
+    num_rows,
+    values_ptr,  # uint8 [num_rows, SIZE]
+    scales_ptr,  # uint8 [num_rows, SIZE / 32]
+    new_residual_ptr,  # [num_rows, SIZE]
+    norm_ptr,  # [num_rows, SIZE], or None
+    SIZE: tl.constexpr,
+    INNER_SIZES: tl.constexpr,
+    X_STRIDES: tl.constexpr,
+    RESIDUAL_STRIDES: tl.constexpr,
+    WEIGHT_STRIDES: tl.constexpr,
+    VALUES_STRIDES: tl.constexpr,
+    SCALES_STRIDES: tl.constexpr,
+    NEW_RESIDUAL_STRIDES: tl.constexpr,
+    NORM_STRIDES: tl.constexpr,
+    INV_SIZE: tl.constexpr,
+    EPS: tl.constexpr,
+    ROUND_ACTIVATION: tl.constexpr,
+    FP8: tl.constexpr,
+    RULE: tl.constexpr,
+    CAST: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
+    TILES: tl.constexpr,
+    MASKED: tl.constexpr,
+    RELOAD: tl.constexpr,
+    MIXED_FMA: tl.constexpr,
+):
+    # In a decode step the new residual is on its way sooner; else reading and writing are kept apart.
+    EARLY: tl.constexpr = TILES == 1 and not RELOAD
+    tiles, groups = (), ()
+    for i in tl.static_range(TILES):
+        window = rows.whole_rows(num_rows, ROWS, COLS, i)
+        x = rows.load_sum(
+            x_ptr, residual_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, X_STRIDES, RESIDUAL_STRIDES, "evict_last"
+        )
+        if EARLY:
+            new_residual = tile.narrow(x, new_residual_ptr.dtype.element_ty, MIXED_FMA)
+            rows.store(new_residual_ptr, new_residual, window, SIZE, ROWS, MASKED, INNER_SIZES, NEW_RESIDUAL_STRIDES)
+        tiles += (x,)
+        groups += (tile.square_groups(x, ROWS, COLS),)
+    rstd = tile.reciprocal_rms(groups, INV_SIZE, EPS)
+    for i in tl.static_range(TILES):
+        window = rows.whole_rows(num_rows, ROWS, COLS, i)
+        x = tiles[i]
+        if RELOAD:
+            x = rows.load_sum(
+                x_ptr, residual_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, X_STRIDES, RESIDUAL_STRIDES, "evict_first"
+            )
+        if not EARLY:
+            new_residual = tile.narrow(x, new_residual_ptr.dtype.element_ty, MIXED_FMA)
+            rows.store(new_residual_ptr, new_residual, window, SIZE, ROWS, MASKED, INNER_SIZES, NEW_RESIDUAL_STRIDES)
+        weight = rows.load(weight_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, WEIGHT_STRIDES).to(tl.float32)
+        norm = (x * rstd) * (weight + 1.0)
+        if norm_ptr is not None:
+            rounded = tile.narrow(norm, norm_ptr.dtype.element_ty, MIXED_FMA)
+            rows.store(norm_ptr, rounded, window, SIZE, ROWS, MASKED, INNER_SIZES, NORM_STRIDES)
+        if ROUND_ACTIVATION:
+            norm = tile.round_to(norm, x_ptr.dtype.element_ty, MIXED_FMA)
+        values, scales = tile.quantize_blocks(norm, ROWS, COLS, FP8, RULE, CAST)
+        rows.store(values_ptr, values, window, SIZE, ROWS, MASKED, INNER_SIZES, VALUES_STRIDES)
+        blocks = rows.whole_rows(num_rows, ROWS, COLS // 32, i)
+        rows.store(scales_ptr, scales, blocks, SIZE // 32, ROWS, MASKED, INNER_SIZES, SCALES_STRIDES)

@@ -1,0 +1,59 @@
+"""Residual add, Gemma's RMSNorm and MXFP8 quantization in one pass.
+
+The norm and the new residual are those of :mod:`m3ops.ops.gemma_fused_add_rmsnorm.spec`, the quantization that of
+:mod:`m3ops.ops.mxfp8_quantize.spec`. ``round_activation=False`` quantizes the fp32 norm; ``True`` rounds it to the
+dtype of x first, and then the result equals ``mxfp8_quantize`` of the norm to the bit. ``out_norm=True`` adds the norm
+itself, rounded once: MiniMax-M3's router reads it. ``x [..., N], residual [..., N], weight [N] -> values [..., N],
+scales [..., N / 32], new_residual [..., N]`` and, on request, ``norm [..., N]``.
+"""
+
+from __future__ import annotations
+
+from m3ops import validate
+from m3ops.numerics import exact
+from m3ops.numerics.formats import FP8_FORMATS
+from m3ops.op import Array, Arrays, ArraySpec
+from m3ops.ops.gemma_rmsnorm.spec import check_norm
+from m3ops.ops.mxfp8_quantize.spec import check_format, mxfp8_specs
+
+
+def infer(
+    x: ArraySpec,
+    residual: ArraySpec,
+    weight: ArraySpec,
+    *,
+    eps: float = 1e-6,
+    scale_rule: str = "rceil",
+    fp8_format: str = "e4m3fn",
+    round_activation: bool = False,
+    out_norm: bool = False,
+) -> tuple[ArraySpec, ...]:
+    check_norm(x, weight, eps=eps)
+    validate.same("residual", residual, "x", x)
+    validate.blocks("the last axis of x", x.shape[-1])
+    check_format(scale_rule, fp8_format)
+    validate.flag("round_activation", round_activation)
+    validate.flag("out_norm", out_norm)
+    rows = ArraySpec(x.shape, x.dtype)
+    return (*mxfp8_specs(x.shape, fp8_format), rows, *([rows] if out_norm else []))
+
+
+def compute(
+    x: Array,
+    residual: Array,
+    weight: Array,
+    *,
+    eps: float,
+    scale_rule: str,
+    fp8_format: str,
+    round_activation: bool,
+    out_norm: bool,
+) -> Arrays:
+    dtype = x.dtype.name
+    total = exact.round32(exact.load(x) + exact.load(residual))
+    norm = exact.rmsnorm(total, exact.load(weight), eps)
+    rounded = exact.store(norm, dtype)
+    values, scales = exact.quantize(
+        exact.load(rounded) if round_activation else norm, scale_rule, FP8_FORMATS[fp8_format]
+    )
+    return (values, scales, exact.store(total, dtype), *([rounded] if out_norm else []))

@@ -1,0 +1,15 @@
+"""Gemma's RMSNorm and MXFP8 quantization in one pass."""
+
+from m3ops.op import Op
+from m3ops.ops.gemma_rmsnorm_quantize.plan import plan
+from m3ops.ops.gemma_rmsnorm_quantize.spec import compute, infer
+
+OP = Op(
+    "gemma_rmsnorm_quantize",
+    ("x", "weight"),
+    infer,
+    compute,
+    plan,
+    shared=frozenset({"weight"}),
+    differentiable=False,
+)

@@ -1,0 +1,52 @@
+"""Gemma's RMSNorm with MXFP8 quantization for PyTorch."""
+
+from __future__ import annotations
+
+import torch
+
+from m3ops.numerics.formats import MXFP8
+from m3ops_torch._library import call
+
+
+def gemma_rmsnorm_quantize(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    *,
+    eps: float = 1e-6,
+    scale_rule: str = "rceil",
+    fp8_format: str = "e4m3fn",
+    round_activation: bool = False,
+    out_norm: bool = False,
+) -> MXFP8 | tuple[MXFP8, torch.Tensor]:
+    """:func:`gemma_rmsnorm` and :func:`mxfp8_quantize` in one pass over memory.
+
+    Args:
+        x: Shape ``[..., N]`` with N a multiple of 32; bfloat16, float16 or float32.
+        weight: Shape ``[N]``, or with leading axes that broadcast against those of x; any of these dtypes.
+        eps: Added to the mean square, at least 0.
+        scale_rule: ``"rceil"`` or ``"floor"``, see :func:`mxfp8_quantize`.
+        fp8_format: ``"e4m3fn"`` or ``"e4m3fnuz"``, see :func:`mxfp8_quantize`.
+        round_activation: False quantizes the fp32 norm. True rounds it to the dtype of x first, and then the
+            result equals ``mxfp8_quantize`` of the norm to the bit.
+        out_norm: Whether to return the norm too, rounded to the dtype of x.
+
+    Returns:
+        ``MXFP8(values, scales)``, shapes ``[..., N]`` and ``[..., N / 32]``; with ``out_norm``
+        ``(MXFP8(values, scales), norm)``, the norm with the shape and dtype of x.
+
+    Raises:
+        TypeError: A dtype is not one of these, or a parameter has the wrong type.
+        ValueError: The shapes do not fit each other, N is no multiple of 32, or a parameter is out of range.
+    """
+    values, scales, *norm = call(
+        "gemma_rmsnorm_quantize",
+        x,
+        weight,
+        eps=eps,
+        scale_rule=scale_rule,
+        fp8_format=fp8_format,
+        round_activation=round_activation,
+        out_norm=out_norm,
+    )
+    quantized = MXFP8(values, scales)
+    return (quantized, norm[0]) if norm else quantized
