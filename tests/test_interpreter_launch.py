@@ -235,23 +235,27 @@ def operands(name: str, dtype: str) -> tuple[np.ndarray, ...]:
     x = (rng.standard_normal((2, 3, 2 * 192)) * np.exp2(rng.integers(-20, 6, (2, 3, 1)))).astype(dtype)
     x[0, 0, :7] = [np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-7, 3e4]
     x[1, 1], x[1, 2, ::2] = 0.0, -0.0
-    if name == "mxfp8_dequantize":
-        values = rng.integers(0, 256, (2, 3, 96), dtype=U8)
-        return values.view(E4M3FN)[::-1], rng.integers(0, 256, (2, 3, 3), dtype=U8)[::-1]
-    if name == "gemma_rmsnorm":
-        return x.transpose(1, 0, 2), x[1, 0, ::-1].astype(F32)
-    if name == "gemma_fused_add_rmsnorm":
-        return x, x[::-1, :, ::-1], x[1, 0]
-    return (x[:, ::2, ::2],)
+    values = rng.integers(0, 256, (2, 3, 96), dtype=U8).view(E4M3FN)
+    made = {
+        "gate_up": x[:, ::2, ::2],
+        "x": x.transpose(1, 0, 2),
+        "residual": x[::-1, :, ::-1].transpose(1, 0, 2),
+        "weight": x[1, 0, ::-1].astype(F32),
+        "values": values[::-1],
+        "scales": rng.integers(0, 256, (2, 3, 3), dtype=U8)[::-1],
+    }
+    return tuple(made[argument] for argument in OPS[name].inputs)
 
 
-PARAMS = {
+QUANTIZED_NORM = [{}, {"round_activation": True, "out_norm": True, "fp8_format": "e4m3fnuz"}]
+PARAMS: dict[str, list[dict[str, Any]]] = {
     "swiglu_oai": [{}, {"limit": None, "alpha": 0.5, "out_dtype": "float32"}],
     "swiglu_oai_quantize": [{}, {"round_activation": True, "scale_rule": "floor", "fp8_format": "e4m3fnuz"}],
     "mxfp8_quantize": [{}, {"scale_rule": "floor"}, {"fp8_format": "e4m3fnuz"}],
     "mxfp8_dequantize": [{}, {"out_dtype": "float16"}, {"out_dtype": "float32"}],
     "gemma_rmsnorm": [{}, {"eps": 0.0}],
-    "gemma_fused_add_rmsnorm": [{}],
+    "gemma_rmsnorm_quantize": QUANTIZED_NORM,
+    "gemma_fused_add_rmsnorm_quantize": QUANTIZED_NORM,
 }
 
 
@@ -259,7 +263,7 @@ PARAMS = {
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
 @pytest.mark.parametrize("name", OPS)
 def test_ops_give_the_specifications_bytes(name: str, dtype: str, target: Target) -> None:
-    for params in PARAMS[name]:
+    for params in PARAMS.get(name, [{}]):
         check(name, operands(name, dtype), target, **params)
 
 
