@@ -75,6 +75,9 @@ Arrays = tuple[Any, ...]
 class Op:
     """One operation.
 
+    A parameter ``groups`` says that the last axis of every array is that many vectors, one after another: the result is
+    that of arrays ``[..., groups, size / groups]``.
+
     Attributes:
         name: The public name in both front ends.
         inputs: Names of the array arguments, in order.
@@ -107,9 +110,10 @@ class Op:
         return {name: p.default for name, p in self.params.items()} | dict(given)
 
     def canonical(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Validated parameters as plain Python values: numbers as float, the rest unchanged."""
-        numeric = {name for name, p in self.params.items() if "float" in p.annotation}
-        return {k: float(v) if k in numeric and v is not None else v for k, v in params.items()}
+        """Validated parameters as plain Python values: numbers as float or int, the rest unchanged."""
+        kinds = {name: p.annotation.split(" | ")[0] for name, p in self.params.items()}
+        plain: dict[str, Callable[[Any], Any]] = {"float": float, "int": int}
+        return {k: v if v is None else plain.get(kinds[k], lambda same: same)(v) for k, v in params.items()}
 
     def derivative_error(self, without: str, custom: str) -> Exception:
         """What a front end raises when asked for a derivative, with its ways to do without one or to define one."""

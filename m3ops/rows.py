@@ -57,6 +57,14 @@ def row_layout(*specs: ArraySpec) -> RowLayout:
     return RowLayout(math.prod(shape), tuple(axis[0] for axis in merged[1:]), strides)
 
 
+def split_rows(spec: ArraySpec, groups: int) -> ArraySpec:
+    """The same array with each row as ``groups`` rows; needs no copy, whatever the strides."""
+    if groups == 1:
+        return spec
+    size, stride = spec.shape[-1] // groups, spec.strides[-1]
+    return ArraySpec((*spec.shape[:-1], groups, size), spec.dtype, (*spec.strides[:-1], size * stride, stride))
+
+
 def _stride(spec: ArraySpec, axis: int, leading: int) -> int:
     own = axis - (leading - (len(spec.shape) - 1))  # axes align at the right
     return spec.strides[own] if own >= 0 and spec.shape[own] != 1 else 0

@@ -49,6 +49,14 @@ def number(name: str, value: Any, *, low: float = -math.inf, above: float = -mat
         raise ValueError(f"{name} must be {wanted}, got {value!r}")
 
 
+def count(name: str, value: Any) -> None:
+    """A Python or NumPy integer of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} must be a Python integer, known before the kernel is compiled, got {_kind(value)}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")
+
+
 def flag(name: str, value: Any) -> None:
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False, got {_kind(value)}")

@@ -17,7 +17,7 @@ from m3ops.numerics import exact
 from m3ops.op import ArraySpec, Op
 from m3ops.ops import OPS
 from m3ops_jax import _launch, _partition
-from m3ops_jax._types import array_spec, result_types
+from m3ops_jax._types import array_spec, result_types, split_groups
 from m3ops_jax.compile_for import current_targets
 
 exact.BARRIERS[jnp] = jax.lax.optimization_barrier
@@ -30,7 +30,12 @@ def call(op_name: str, *arrays: Any, **params: Any) -> tuple[jax.Array, ...]:
     op.infer(*specs, **params)
     operands = _vary_alike(list(map(jnp.asarray, arrays)))
     primitive = _primitive(op_name, _partition.xla_divides(operands))
-    return tuple(primitive.bind(*operands, targets=current_targets(), **op.canonical(params)))
+    plain = op.canonical(params)
+    if (groups := plain.get("groups", 1)) == 1:
+        return tuple(primitive.bind(*operands, targets=current_targets(), **plain))
+    rows = [split_groups(name, a, groups) for name, a in zip(op.inputs, operands, strict=True)]
+    results = primitive.bind(*rows, targets=current_targets(), **plain | {"groups": 1})
+    return tuple(r.reshape(*r.shape[:-2], groups * r.shape[-1]) for r in results)
 
 
 def dtype_name(dtype: Any) -> str | None:

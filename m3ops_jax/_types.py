@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import ShapedArray
@@ -35,6 +37,23 @@ def result_types(op: Op, *avals: Any, targets: tuple[str, ...], **params: Any) -
     sharding = NamedSharding(on_mesh[0].sharding.mesh, spec_of(result_axes(op, axes, params), division))
     update = on_mesh[0].update  # keeps along which manual axes of a shard_map the value varies
     return [update(shape=s.shape, dtype=jnp.dtype(s.dtype), weak_type=False, sharding=sharding) for s in outputs]
+
+
+def split_groups(name: str, array: jax.Array, groups: int) -> jax.Array:
+    """Makes the groups along the last axis rows, which may be divided among devices; to XLA that is a bitcast.
+
+    Raises:
+        ValueError: On an explicit mesh, the devices that divide the last axis do not divide the groups.
+    """
+    aval = jax.typeof(array)
+    names = aval.sharding.spec[-1] or ()
+    devices = math.prod(aval.sharding.mesh.shape[n] for n in ((names,) if isinstance(names, str) else names))
+    if groups % devices:
+        raise ValueError(
+            f"groups must be a multiple of the {devices} devices that divide the last axis of {name}, got {groups} "
+            f"and {aval.str_short(True)}"
+        )
+    return array.reshape(*array.shape[:-1], groups, array.shape[-1] // groups)
 
 
 def _check(name: str, aval: Any, wanted: PartitionSpec) -> None:

@@ -14,6 +14,7 @@ def swiglu_oai(
     alpha: float = 1.702,
     beta: float = 1.0,
     limit: float | None = 7.0,
+    groups: int = 1,
     out_dtype: DTypeLike | None = None,
 ) -> jax.Array:
     """The gated activation of gpt-oss and MiniMax-M3: ``(gate * sigmoid(alpha * gate)) * (up + beta)``.
@@ -26,6 +27,8 @@ def swiglu_oai(
         alpha: Slope of the sigmoid, a Python number above 0.
         beta: Offset of ``up``.
         limit: Clamp bound above 0, or None for no clamp.
+        groups: Number of pairs ``[gate | up]`` along the last axis, one after another, as the shards of a
+            tensor-parallel projection make them; the result has the activations in the same order.
         out_dtype: bfloat16, float16 or float32; the dtype of ``gate_up`` unless given.
 
     Returns:
@@ -33,7 +36,9 @@ def swiglu_oai(
 
     Raises:
         TypeError: A dtype is not one of these, or a parameter is no Python number.
-        ValueError: The last axis is odd, or a parameter is out of range.
+        ValueError: The last axis does not divide into such pairs, or a parameter is out of range.
     """
-    (out,) = call("swiglu_oai", gate_up, alpha=alpha, beta=beta, limit=limit, out_dtype=dtype_name(out_dtype))
+    (out,) = call(
+        "swiglu_oai", gate_up, alpha=alpha, beta=beta, limit=limit, groups=groups, out_dtype=dtype_name(out_dtype)
+    )
     return out

@@ -15,7 +15,14 @@ from m3ops_torch import _launch, _reference
 from m3ops_torch._launch import Layout, layout_of
 
 _LIBRARY = torch.library.Library("m3ops", "DEF")
-_SCHEMA_TYPES = {"float": "float", "float | None": "float?", "str": "str", "str | None": "str?", "bool": "bool"}
+_SCHEMA_TYPES = {
+    "float": "float",
+    "float | None": "float?",
+    "str": "str",
+    "str | None": "str?",
+    "bool": "bool",
+    "int": "int",
+}
 
 
 def call(op_name: str, *tensors: Any, **params: Any) -> tuple[torch.Tensor, ...]:

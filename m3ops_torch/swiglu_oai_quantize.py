@@ -14,6 +14,7 @@ def swiglu_oai_quantize(
     alpha: float = 1.702,
     beta: float = 1.0,
     limit: float | None = 7.0,
+    groups: int = 1,
     scale_rule: str = "rceil",
     fp8_format: str = "e4m3fn",
     round_activation: bool = False,
@@ -21,11 +22,13 @@ def swiglu_oai_quantize(
     """:func:`swiglu_oai` and :func:`mxfp8_quantize` in one pass over memory.
 
     Args:
-        gate_up: ``[gate | up]`` along the last axis, shape ``[..., 2 * I]`` with I a multiple of 32; bfloat16,
+        gate_up: ``[gate | up]`` along the last axis, shape ``[..., 2 * I]`` with I / groups a multiple of 32; bfloat16,
             float16 or float32.
         alpha: Slope of the sigmoid, a Python number above 0.
         beta: Offset of ``up``.
         limit: Clamp bound above 0, or None for no clamp.
+        groups: Number of pairs ``[gate | up]`` along the last axis, one after another, as the shards of a
+            tensor-parallel projection make them; the result has the activations in the same order.
         scale_rule: ``"rceil"`` or ``"floor"``, see :func:`mxfp8_quantize`.
         fp8_format: ``"e4m3fn"`` or ``"e4m3fnuz"``, see :func:`mxfp8_quantize`.
         round_activation: False quantizes the fp32 activation. True rounds it to the dtype of ``gate_up`` first, and
@@ -36,7 +39,7 @@ def swiglu_oai_quantize(
 
     Raises:
         TypeError: A dtype is not one of these, or a parameter has the wrong type.
-        ValueError: I is no multiple of 32, or a parameter is out of range.
+        ValueError: I / groups is no multiple of 32, or a parameter is out of range.
     """
     return MXFP8(
         *call(
@@ -45,6 +48,7 @@ def swiglu_oai_quantize(
             alpha=alpha,
             beta=beta,
             limit=limit,
+            groups=groups,
             scale_rule=scale_rule,
             fp8_format=fp8_format,
             round_activation=round_activation,

@@ -174,6 +174,31 @@ WRONG: list[tuple[str, Callable[[Any, Any], Any], type[Exception], str]] = [
     ),
     ("limit infinite", lambda m, a: m.swiglu_oai(a(2, 64), limit=math.inf), ValueError, "got inf"),
     (
+        "groups 0",
+        lambda m, a: m.swiglu_oai(a(2, 64), groups=0),
+        ValueError,
+        "groups must be at least 1, got 0",
+    ),
+    (
+        "groups 2.0",
+        lambda m, a: m.swiglu_oai_quantize(a(2, 128), groups=2.0),
+        TypeError,
+        "groups must be a Python integer, known before the kernel is compiled, got float",
+    ),
+    ("groups True", lambda m, a: m.swiglu_oai(a(2, 64), groups=True), TypeError, "got bool"),
+    (
+        "groups that do not divide",
+        lambda m, a: m.swiglu_oai(a(2, 64), groups=3),
+        ValueError,
+        "gate_up must have a last axis of 3 groups [gate | up], got shape (2, 64)",
+    ),
+    (
+        "groups of half a block",
+        lambda m, a: m.swiglu_oai_quantize(a(2, 64), groups=2),
+        ValueError,
+        "half a group of gate_up must be a multiple of 32 (the MXFP8 block), got 16",
+    ),
+    (
         "eps negative",
         lambda m, a: m.gemma_rmsnorm(a(2, 64), a(64), eps=-1e-6),
         ValueError,

@@ -152,12 +152,14 @@ def test_fused_equals_unfused() -> None:
     same(fused, m3ops_jax.mxfp8_quantize(m3ops_jax.swiglu_oai(gate_up)))
 
 
-@pytest.mark.parametrize("parameter", ["alpha", "beta", "limit"])
+@pytest.mark.parametrize("parameter", ["alpha", "beta", "limit", "groups"])
 def test_traced_parameters_are_refused(parameter: str) -> None:
     (gate_up,) = ARGUMENTS["swiglu_oai"]
     call = jax.jit(lambda value: m3ops_jax.swiglu_oai(gate_up, **{parameter: value}))
-    with pytest.raises(TypeError, match=f"{parameter} must be a Python number, known before the kernel is compiled"):
-        call(1.5)
+    wanted = "integer" if parameter == "groups" else "number"
+    message = f"{parameter} must be a Python {wanted}, known before the kernel is compiled, got an array"
+    with pytest.raises(TypeError, match=message):
+        call(2)
 
 
 def test_whole_numbers_and_floats_are_one_parameter() -> None:

@@ -60,8 +60,13 @@ def activations() -> Iterator[tuple[str, Callable[[], np.ndarray], dict[str, Any
     yield "M3 dense, I = 12288", partial(normal, (1, 24576), "bfloat16", 3.0), {}
     yield "tensor parallel slice, I = 384", partial(normal, (40, 768), "bfloat16", 3.0), {}
     yield "tensor parallel slice, I = 1536", partial(normal, (3, 3072), "bfloat16", 3.0), {}
+    yield "4 groups", partial(normal, (5, 512), "bfloat16", 2.0), {"groups": 4}
+    yield "3 groups of random bits", partial(bit_patterns, (8, 192), "float16"), {"groups": 3, "limit": None}
+    yield "2 groups of nothing", partial(normal, (3, 0), "bfloat16"), {"groups": 2}
+    yield "M3 dense in 8 groups", partial(normal, (2, 24576), "bfloat16", 3.0), {"groups": 8}
     for name, make in views("bfloat16", 128).items():
         yield name, make, {}
+        yield f"{name}, 2 groups", make, {"groups": 2}
 
 
 def _cases() -> Iterator[Case]:
@@ -72,6 +77,7 @@ def _cases() -> Iterator[Case]:
             params = {"out_dtype": out_dtype, "limit": None}
             yield Case("swiglu_oai", f"{dtype} to {out_dtype}", one(bit_patterns, (8, 128), dtype), params)
     yield Case("swiglu_oai", "I = 1", one(normal, (5, 2), "bfloat16"))
+    yield Case("swiglu_oai", "I = 5 in 5 groups", one(normal, (3, 10), "float32"), {"groups": 5})
     yield Case("swiglu_oai", "I = 1000, no multiple of 32", one(normal, (3, 2000), "float16"))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from m3ops.numerics.constants import float32, sigmoid_constants
 from m3ops.op import ArraySpec, LaunchPlan
 from m3ops.ops.swiglu_oai.kernel import _swiglu_oai_kernel
-from m3ops.rows import row_layout
+from m3ops.rows import row_layout, split_rows
 from m3ops.target import Target
 from m3ops.tiling import column_tiling
 
@@ -30,7 +30,7 @@ def activation_constants(params: Mapping[str, Any]) -> dict[str, Any]:
 def plan(
     inputs: tuple[ArraySpec, ...], outputs: tuple[ArraySpec, ...], params: Mapping[str, Any], target: Target
 ) -> LaunchPlan:
-    (gate_up,), (out,) = inputs, outputs
+    gate_up, out = (split_rows(spec, params["groups"]) for spec in (*inputs, *outputs))
     rows = row_layout(gate_up, out)
     size = out.shape[-1]
     # No reduction, so 8 elements a thread are enough. H100, (65536, 3072), (16384, 3072) and (65536, 384), fraction of

@@ -11,7 +11,7 @@ from m3ops.ops.mxfp8_quantize.plan import format_constants
 from m3ops.ops.swiglu_oai.plan import FLOPS_PER_ELEMENT as ACTIVATION_FLOPS
 from m3ops.ops.swiglu_oai.plan import activation_constants
 from m3ops.ops.swiglu_oai_quantize.kernel import _swiglu_oai_quantize_kernel
-from m3ops.rows import row_layout
+from m3ops.rows import row_layout, split_rows
 from m3ops.target import Target
 from m3ops.tiling import column_tiling
 
@@ -19,7 +19,7 @@ from m3ops.tiling import column_tiling
 def plan(
     inputs: tuple[ArraySpec, ...], outputs: tuple[ArraySpec, ...], params: Mapping[str, Any], target: Target
 ) -> LaunchPlan:
-    (gate_up,), (values, scales) = inputs, outputs
+    gate_up, values, scales = (split_rows(spec, params["groups"]) for spec in (*inputs, *outputs))
     rows = row_layout(gate_up, values, scales)
     size = values.shape[-1]
     tiling = column_tiling(rows.num_rows, size, target)

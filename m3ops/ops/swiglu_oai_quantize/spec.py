@@ -22,12 +22,14 @@ def infer(
     alpha: float = 1.702,
     beta: float = 1.0,
     limit: float | None = 7.0,
+    groups: int = 1,
     scale_rule: str = "rceil",
     fp8_format: str = "e4m3fn",
     round_activation: bool = False,
 ) -> tuple[ArraySpec, ArraySpec]:
-    shape = check_gate_up(gate_up, alpha=alpha, beta=beta, limit=limit)
-    validate.blocks("half the last axis of gate_up", shape[-1])
+    shape = check_gate_up(gate_up, alpha=alpha, beta=beta, limit=limit, groups=groups)
+    half = "half the last axis of gate_up" if groups == 1 else "half a group of gate_up"
+    validate.blocks(half, shape[-1] // groups)
     check_format(scale_rule, fp8_format)
     validate.flag("round_activation", round_activation)
     return mxfp8_specs(shape, fp8_format)
@@ -39,11 +41,12 @@ def compute(
     alpha: float,
     beta: float,
     limit: float | None,
+    groups: int,
     scale_rule: str,
     fp8_format: str,
     round_activation: bool,
 ) -> Arrays:
-    act = activation(gate_up, alpha, beta, limit)
+    act = activation(gate_up, alpha, beta, limit, groups)
     if round_activation:
         act = exact.round_to(act, gate_up.dtype.name)
     return exact.quantize(act, scale_rule, FP8_FORMATS[fp8_format])
