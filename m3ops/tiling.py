@@ -27,10 +27,14 @@ ROW_TILE = 1024
 0.28 of copy bandwidth on the H100, 8 rows in 2 warps 0.98 (H200 0.98), 32 with residual add in 4 warps 0.44.
 """
 
-
 WIDEST_TILE = 8192
 """Columns of the widest tile; wider rows take several. us on the H200, for 2**27 elements in rows of 16384, 32768
 and 65536: 126, 127 and 148 (torch.compile 130, 127 and 191), in one tile each 195, 159 and 602.
+"""
+
+WIDEST_KEPT = 12288
+"""Columns of the widest row that a program keeps in registers between its two uses. Norms of rows of 16384, 32768 and
+65536 on the H100, us: kept 213, 178 and 1091, read twice in 32 warps 175, 178 and 207 (torch.compile 307, 374 and 593).
 """
 
 
@@ -90,24 +94,58 @@ class RowTiling(Tiling):
 def row_tiling(num_rows: int, inputs: Sequence[ArraySpec], target: Target) -> RowTiling:
     """Tiles for ops that reduce a row, the sum of ``inputs``, and then need its elements again."""
     size = inputs[0].shape[-1]
-    padded = power_of_two_at_least(max(size, 32))
-    cols = min(padded, WIDEST_TILE)
-    rows = max(1, min(ROW_TILE // cols, power_of_two_at_least(num_rows)))
-    elements = rows * padded
-    many = num_rows > 4 * rows * target.multiprocessors
+    cols = _columns(size, divide=size > WIDEST_TILE)
+    rows, many = _rows(num_rows, cols, target)
     # Reading a row twice, the second time from the L1 cache, instead of keeping it leaves registers for more programs
     # at once, and lets all writing wait until all reading is done. us without and with: N = 6144, H200 97.7 and 94.9,
-    # with residual add 194 and 188 (H100 266 and 263); 32768, H200 137 and 127, but with residual add, where the rows
-    # in flight overflow the cache, 260 and 284. In a decode step it is one more wait: H200 1.97 and 2.29.
-    row_bytes = size * sum(spec.itemsize for spec in inputs)
-    reload = target.vendor == "nvidia" and many and rows == 1 and row_bytes <= 2**16
-    if reload and len(inputs) > 1:  # H100, N = 6144 and 4096, us: 8 warps 265 and 357, 16 warps 263 and 351
-        warps = min(elements // 256, 16)
-    else:  # 16 elements a thread at first, then 32: N = 6144 on the H200 8 warps 95, 16 warps 106
-        warps = max(1, min(elements // 512, 2 if many else 8), min(elements // 1024, 1024 // target.warp_size))
-    base = tiling(num_rows, min(size, cols), rows, cols, warps)
+    # with residual add 194 and 188 (H100 the same within 0.3 %). In a decode step it is one more wait: H200 1.97 and
+    # 2.29. Rows up to 4096 and of 12288 = 3 * 4096 are kept: H100 174 and 178 of 4096, 352 and 359 of 12288 with add.
+    if size > WIDEST_KEPT:
+        return _whole_rows(num_rows, size, rows, cols, 1024, target, reload=True)
+    if target.vendor == "nvidia" and many and 4096 < size <= WIDEST_TILE:
+        # N = 6144, us: norm on the H200 8 warps 95, 16 warps 106; with add on the H100 265 and 263.
+        return _whole_rows(num_rows, size, rows, cols, 256 if len(inputs) == 1 else 512, target, reload=True)
+    return _whole_rows(num_rows, size, rows, cols, min(rows * size // 16, 256 if size <= WIDEST_TILE else 512), target)
+
+
+def row_block_tiling(num_rows: int, size: int, target: Target) -> RowTiling:
+    """The same for rows that then become MXFP8: where arithmetic counts, lanes without an element cost.
+
+    H100, us: N = 6144 in one tile of 8192 109, in three of 2048 97 (1.03 of copy). The scale of a block is cheapest
+    where a thread holds much of it: rows of 128, 16 elements a thread 174, 32 elements 130.
+    """
+    many = num_rows > 4 * target.multiprocessors
+    cols = _columns(size, divide=size > WIDEST_TILE or (many and size > ROW_TILE))
+    rows, many = _rows(num_rows, cols, target)
+    if size > WIDEST_KEPT:  # of 32768: read twice in 32 warps 136, in 16 141, kept 153
+        return _whole_rows(num_rows, size, rows, cols, 1024, target, reload=True)
+    if many:
+        threads = min(power_of_two_at_least(rows * size) // 32, cols // 8)
+        return _whole_rows(num_rows, size, rows, cols, threads, target)
+    return _whole_rows(num_rows, size, rows, cols, min(rows * cols // 16, 256), target)
+
+
+def _columns(size: int, *, divide: bool) -> int:
+    """Columns of a tile: those of a row, or where ``divide`` the largest power of two that divides a row well."""
+    divisor = size & -size
+    if divide and size <= 7 * divisor:
+        return min(divisor, WIDEST_TILE)
+    return min(power_of_two_at_least(max(size, 32)), WIDEST_TILE)
+
+
+def _rows(num_rows: int, cols: int, target: Target) -> tuple[int, bool]:
+    """Rows of a tile, and whether there are many tiles for each multiprocessor."""
+    rows = max(1, min(ROW_TILE // cols, power_of_two_at_least(num_rows)))
+    return rows, num_rows > 4 * rows * target.multiprocessors
+
+
+def _whole_rows(
+    num_rows: int, size: int, rows: int, cols: int, threads: int, target: Target, *, reload: bool = False
+) -> RowTiling:
+    num_warps = max(1, power_of_two_at_least(threads) // target.warp_size)
+    base = tiling(num_rows, min(size, cols), rows, cols, num_warps)
     masked = base.masked or size % cols != 0
-    return RowTiling(base.grid, rows, cols, masked, warps, -(-size // cols), reload)
+    return RowTiling(base.grid, rows, cols, masked, num_warps, -(-size // cols), reload)
 
 
 def power_of_two_at_least(n: int) -> int:

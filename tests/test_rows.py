@@ -11,7 +11,7 @@ from backends import array_spec
 from m3ops.op import ArraySpec
 from m3ops.rows import row_layout
 from m3ops.target import Target
-from m3ops.tiling import Tiling, column_tiling, row_tiling, tiling
+from m3ops.tiling import Tiling, column_tiling, row_block_tiling, row_tiling, tiling
 
 H100 = Target("nvidia", "sm_90", 132)
 MI300X = Target("amd", "gfx942", 304)
@@ -90,17 +90,31 @@ def test_row_tilings_cover_everything(target: Target, inputs: int) -> None:
         assert t.grid == -(-num_rows // t.rows)
         assert t.cols * (t.tiles - 1) < size
         _check(t, num_rows, size, t.tiles, target)
+        if size % 32 == 0:
+            t = row_block_tiling(num_rows, size, target)
+            assert t.grid == -(-num_rows // t.rows)
+            assert t.cols * (t.tiles - 1) < size
+            _check(t, num_rows, size, t.tiles, target)
 
 
-def test_rows_are_read_again_only_from_a_cache_that_holds_them() -> None:
-    def reload(num_rows: int, size: int, inputs: int, target: Target) -> bool:
-        return row_tiling(num_rows, [ArraySpec((num_rows, size), "bfloat16")] * inputs, target).reload
+def test_rows_are_read_again_where_registers_or_time_run_out() -> None:
+    def reload(num_rows: int, size: int, target: Target) -> bool:
+        return row_tiling(num_rows, [ArraySpec((num_rows, size), "bfloat16")], target).reload
 
-    assert reload(16384, 6144, 2, H100)
-    assert reload(4096, 32768, 1, H100)
-    assert not reload(4096, 32768, 2, H100)
-    assert not reload(64, 6144, 1, H100)
-    assert not reload(16384, 6144, 1, MI300X)
+    assert reload(16384, 6144, H100)
+    assert reload(1, 32768, H100)
+    assert reload(1, 32768, MI300X)
+    assert not reload(64, 6144, H100)
+    assert not reload(16384, 6144, MI300X)
+    assert not reload(16384, 12288, H100)
+
+
+@pytest.mark.parametrize("target", [H100, MI300X], ids=lambda t: t.arch)
+def test_many_rows_that_are_quantized_waste_no_lanes(target: Target) -> None:
+    for size in (2048, 3072, 5120, 6144, 7168, 8192, 12288, 65536):
+        t = row_block_tiling(65536, size, target)
+        assert not t.masked
+        assert t.cols * t.tiles == size
 
 
 def test_more_programs_than_a_grid_holds() -> None:

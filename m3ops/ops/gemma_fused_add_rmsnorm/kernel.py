@@ -33,30 +33,29 @@ def _gemma_fused_add_rmsnorm_kernel(
     RELOAD: tl.constexpr,
     MIXED_FMA: tl.constexpr,
 ):
-    # In a decode step the new residual is on its way sooner; else reading and writing are kept apart.
-    EARLY: tl.constexpr = TILES == 1 and not RELOAD
-    tiles, groups = (), ()
+    tiles, weights, groups = (), (), ()
     for i in tl.static_range(TILES):
         window = rows.whole_rows(num_rows, ROWS, COLS, i)
         x = rows.load_sum(
             x_ptr, residual_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, X_STRIDES, RESIDUAL_STRIDES, "evict_last"
         )
-        if EARLY:
+        if not RELOAD:
             new_residual = tile.narrow(x, new_residual_ptr.dtype.element_ty, MIXED_FMA)
             rows.store(new_residual_ptr, new_residual, window, SIZE, ROWS, MASKED, INNER_SIZES, NEW_RESIDUAL_STRIDES)
-        tiles += (x,)
+            tiles += (x,)
+            weights += (rows.load(weight_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, WEIGHT_STRIDES),)
         groups += (tile.square_groups(x, ROWS, COLS),)
     rstd = tile.reciprocal_rms(groups, INV_SIZE, EPS)
     for i in tl.static_range(TILES):
         window = rows.whole_rows(num_rows, ROWS, COLS, i)
-        x = tiles[i]
         if RELOAD:
             x = rows.load_sum(
                 x_ptr, residual_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, X_STRIDES, RESIDUAL_STRIDES, "evict_first"
             )
-        if not EARLY:
             new_residual = tile.narrow(x, new_residual_ptr.dtype.element_ty, MIXED_FMA)
             rows.store(new_residual_ptr, new_residual, window, SIZE, ROWS, MASKED, INNER_SIZES, NEW_RESIDUAL_STRIDES)
-        weight = rows.load(weight_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, WEIGHT_STRIDES).to(tl.float32)
-        out = tile.narrow((x * rstd) * (weight + 1.0), out_ptr.dtype.element_ty, MIXED_FMA)
+            weight = rows.load(weight_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, WEIGHT_STRIDES)
+        else:
+            x, weight = tiles[i], weights[i]
+        out = tile.narrow((x * rstd) * (weight.to(tl.float32) + 1.0), out_ptr.dtype.element_ty, MIXED_FMA)
         rows.store(out_ptr, out, window, SIZE, ROWS, MASKED, INNER_SIZES, OUT_STRIDES)

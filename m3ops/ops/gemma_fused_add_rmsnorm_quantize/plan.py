@@ -13,7 +13,7 @@ from m3ops.ops.mxfp8_quantize.plan import FLOPS_PER_ELEMENT as QUANTIZE_FLOPS
 from m3ops.ops.mxfp8_quantize.plan import format_constants
 from m3ops.rows import row_layout
 from m3ops.target import Target
-from m3ops.tiling import row_tiling
+from m3ops.tiling import row_block_tiling
 
 
 def plan(
@@ -23,7 +23,7 @@ def plan(
     rows = row_layout(*inputs, *outputs)
     names = ["x", "residual", "weight", "values", "scales", "new_residual", *(["norm"] if params["out_norm"] else [])]
     without_norm = {} if params["out_norm"] else {"norm_ptr": None, "NORM_STRIDES": None}
-    tiling = row_tiling(rows.num_rows, inputs[:2], target)
+    tiling = row_block_tiling(rows.num_rows, x.shape[-1], target)
     return LaunchPlan(
         kernel=_gemma_fused_add_rmsnorm_quantize_kernel,
         grid=tiling.grid,

@@ -29,18 +29,21 @@ def _gemma_rmsnorm_kernel(
     RELOAD: tl.constexpr,
     MIXED_FMA: tl.constexpr,
 ):
-    tiles, groups = (), ()
+    tiles, weights, groups = (), (), ()
     for i in tl.static_range(TILES):
         window = rows.whole_rows(num_rows, ROWS, COLS, i)
         x = rows.load(x_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, X_STRIDES, "evict_last").to(tl.float32)
-        tiles += (x,)
+        if not RELOAD:
+            tiles += (x,)
+            weights += (rows.load(weight_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, WEIGHT_STRIDES),)
         groups += (tile.square_groups(x, ROWS, COLS),)
     rstd = tile.reciprocal_rms(groups, INV_SIZE, EPS)
     for i in tl.static_range(TILES):
         window = rows.whole_rows(num_rows, ROWS, COLS, i)
-        x = tiles[i]
         if RELOAD:
             x = rows.load(x_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, X_STRIDES, "evict_first").to(tl.float32)
-        weight = rows.load(weight_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, WEIGHT_STRIDES).to(tl.float32)
-        out = tile.narrow((x * rstd) * (weight + 1.0), out_ptr.dtype.element_ty, MIXED_FMA)
+            weight = rows.load(weight_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, WEIGHT_STRIDES)
+        else:
+            x, weight = tiles[i], weights[i]
+        out = tile.narrow((x * rstd) * (weight.to(tl.float32) + 1.0), out_ptr.dtype.element_ty, MIXED_FMA)
         rows.store(out_ptr, out, window, SIZE, ROWS, MASKED, INNER_SIZES, OUT_STRIDES)
