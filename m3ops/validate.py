@@ -9,7 +9,7 @@ from typing import Any
 
 from m3ops.numerics.constants import float32
 from m3ops.numerics.formats import ACTIVATION_DTYPES, BLOCK
-from m3ops.op import ArraySpec
+from m3ops.op import ArraySpec, contiguous_strides
 
 
 def array(name: str, spec: ArraySpec, dtypes: Collection[str] = ACTIVATION_DTYPES) -> None:
@@ -26,6 +26,13 @@ def same(name: str, spec: ArraySpec, other_name: str, other: ArraySpec) -> None:
         raise TypeError(f"{name} must have the dtype of {other_name}, {other.dtype}, got {spec.dtype}")
     if spec.shape != other.shape:
         raise ValueError(f"{name} must have the shape of {other_name}, {other.shape}, got {spec.shape}")
+
+
+def contiguous(name: str, spec: ArraySpec) -> None:
+    """An array whose elements follow each other in memory."""
+    wanted = contiguous_strides(spec.shape)
+    if any(size > 1 and a != b for size, a, b in zip(spec.shape, spec.strides, wanted, strict=True)):
+        raise ValueError(f"{name} must be contiguous, with strides {wanted}, got {spec.strides}")
 
 
 def blocks(name: str, size: int) -> None:

@@ -33,7 +33,7 @@ def result_types(op: Op, *avals: Any, targets: tuple[str, ...], **params: Any) -
     axes = row_axes(op, [aval.shape for aval in avals], params)
     division = divide(axes, [aval.sharding.spec for aval in avals])
     for name, aval, own in zip(op.inputs, avals, axes, strict=True):
-        _check(name, aval, spec_of(own, division))
+        _check(name, aval, spec_of(own, division), op.core_rank(params))
     sharding = NamedSharding(on_mesh[0].sharding.mesh, spec_of(result_axes(op, axes, params), division))
     update = on_mesh[0].update  # keeps along which manual axes of a shard_map the value varies
     return [update(shape=s.shape, dtype=jnp.dtype(s.dtype), weak_type=False, sharding=sharding) for s in outputs]
@@ -56,11 +56,12 @@ def split_groups(name: str, array: jax.Array, groups: int) -> jax.Array:
     return array.reshape(*array.shape[:-1], groups, array.shape[-1] // groups)
 
 
-def _check(name: str, aval: Any, wanted: PartitionSpec) -> None:
+def _check(name: str, aval: Any, wanted: PartitionSpec, core: int) -> None:
     """Undivided axes can be divided without communication; anything else is the user's decision, as in jax.numpy."""
     given = aval.sharding.spec
     if given.unreduced or any(one not in (None, other) for one, other in zip(given, wanted, strict=False)):
         raise ValueError(
-            f"{name} must be sharded as {wanted}, whole along its last axis and alike along the others, "
+            f"{name} must be sharded as {wanted}, whole along its last {'axis' if core == 1 else f'{core} axes'} and "
+            f"alike along the others, "
             f"got {aval.str_short(True)}; use jax.sharding.reshard"
         )

@@ -8,7 +8,9 @@ from m3ops.numerics.formats import MXFP8
 from m3ops_jax._primitive import call
 
 
-def mxfp8_quantize(x: jax.Array, *, scale_rule: str = "rceil", fp8_format: str = "e4m3fn") -> MXFP8:
+def mxfp8_quantize(
+    x: jax.Array, *, scale_rule: str = "rceil", fp8_format: str = "e4m3fn", scale_layout: str = "row_major"
+) -> MXFP8:
     """E4M3 values with one power-of-two scale for each 32 elements of the last axis (OCP MX v1.0).
 
     ``x ~ values * 2**(scales - 127)``. Values are rounded to nearest, ties to even; a block that holds a NaN or an
@@ -19,13 +21,18 @@ def mxfp8_quantize(x: jax.Array, *, scale_rule: str = "rceil", fp8_format: str =
         scale_rule: ``"rceil"`` takes the smallest scale under which no value saturates; ``"floor"`` is OCP's
             ``2**(floor(log2(amax)) - emax)``, under which the largest values may saturate.
         fp8_format: ``"e4m3fn"`` (largest value 448) or ``"e4m3fnuz"`` (240, for the matrix cores of gfx942).
+        scale_layout: ``"row_major"``; ``"swizzle_128x4"``, tiles of 128 rows x 4 blocks, which cuBLAS, PyTorch's
+            ``scaled_mm`` and FlashInfer read; or ``"shuffle_32x8"``, tiles of 32 rows x 8 blocks, which aiter and
+            hipBLASLt read. Tiled scales are those of whole matrices ``[..., M, I]``.
 
     Returns:
         ``MXFP8(values, scales)``: values ``[..., I]`` in ``float8_e4m3fn`` or ``float8_e4m3fnuz``, scales ``[..., I /
         32]`` in uint8; ``scales.view(jnp.float8_e8m0fnu)`` shows them as numbers.
+        Tiled scales have the shape ``[..., M, I / 32]`` padded to multiples of 128 and 4 (``"shuffle_32x8"``: 256 and
+        8); their bytes are in the order of the tiles, zero where they pad.
 
     Raises:
         TypeError: The dtype is not one of these, or a parameter is no string.
-        ValueError: I is no multiple of 32, or a parameter is not one of those named.
+        ValueError: I is no multiple of 32, a parameter is not one of those named, or a vector is to have tiled scales.
     """
-    return MXFP8(*call("mxfp8_quantize", x, scale_rule=scale_rule, fp8_format=fp8_format))
+    return MXFP8(*call("mxfp8_quantize", x, scale_rule=scale_rule, fp8_format=fp8_format, scale_layout=scale_layout))

@@ -18,6 +18,7 @@ def swiglu_oai_quantize(
     scale_rule: str = "rceil",
     fp8_format: str = "e4m3fn",
     round_activation: bool = False,
+    scale_layout: str = "row_major",
 ) -> MXFP8:
     """:func:`swiglu_oai` and :func:`mxfp8_quantize` in one pass over memory.
 
@@ -33,6 +34,7 @@ def swiglu_oai_quantize(
         fp8_format: ``"e4m3fn"`` or ``"e4m3fnuz"``, see :func:`mxfp8_quantize`.
         round_activation: False quantizes the fp32 activation. True rounds it to the dtype of ``gate_up`` first, and
             then the result equals ``mxfp8_quantize(swiglu_oai(gate_up))`` to the bit.
+        scale_layout: ``"row_major"``, ``"swizzle_128x4"`` or ``"shuffle_32x8"``, see :func:`mxfp8_quantize`.
 
     Returns:
         ``MXFP8(values, scales)``, shapes ``[..., I]`` and ``[..., I / 32]``.
@@ -52,5 +54,6 @@ def swiglu_oai_quantize(
             scale_rule=scale_rule,
             fp8_format=fp8_format,
             round_activation=round_activation,
+            scale_layout=scale_layout,
         )
     )

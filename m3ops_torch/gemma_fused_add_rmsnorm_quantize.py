@@ -18,6 +18,7 @@ def gemma_fused_add_rmsnorm_quantize(
     fp8_format: str = "e4m3fn",
     round_activation: bool = False,
     out_norm: bool = False,
+    scale_layout: str = "row_major",
 ) -> tuple[MXFP8, torch.Tensor] | tuple[MXFP8, torch.Tensor, torch.Tensor]:
     """:func:`gemma_fused_add_rmsnorm` and :func:`mxfp8_quantize` of its norm in one pass over memory.
 
@@ -31,6 +32,7 @@ def gemma_fused_add_rmsnorm_quantize(
         round_activation: False quantizes the fp32 norm. True rounds it to the dtype of x first, and then the
             result equals ``mxfp8_quantize`` of the norm to the bit.
         out_norm: Whether to return the norm too, rounded to the dtype of x.
+        scale_layout: ``"row_major"``, ``"swizzle_128x4"`` or ``"shuffle_32x8"``, see :func:`mxfp8_quantize`.
 
     Returns:
         ``(MXFP8(values, scales), new residual)``, with ``out_norm`` ``(MXFP8(values, scales), new residual, norm)``.
@@ -50,6 +52,7 @@ def gemma_fused_add_rmsnorm_quantize(
         fp8_format=fp8_format,
         round_activation=round_activation,
         out_norm=out_norm,
+        scale_layout=scale_layout,
     )
     quantized = MXFP8(values, scales)
     return (quantized, new_residual, norm[0]) if norm else (quantized, new_residual)

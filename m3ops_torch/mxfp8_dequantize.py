@@ -8,21 +8,26 @@ from m3ops_torch._library import call, dtype_name
 
 
 def mxfp8_dequantize(
-    values: torch.Tensor, scales: torch.Tensor, *, out_dtype: torch.dtype = torch.bfloat16
+    values: torch.Tensor,
+    scales: torch.Tensor,
+    *,
+    out_dtype: torch.dtype = torch.bfloat16,
+    scale_layout: str = "row_major",
 ) -> torch.Tensor:
     """``values * 2**(scales - 127)``, block by block; NaN where the scale byte is 255.
 
     Args:
         values: Shape ``[..., I]`` with I a multiple of 32; float8_e4m3fn or float8_e4m3fnuz.
-        scales: Shape ``[..., I / 32]``, uint8.
+        scales: Shape ``[..., I / 32]``, uint8; in a tiled layout padded, as :func:`mxfp8_quantize` gives them.
         out_dtype: bfloat16, float16 or float32.
+        scale_layout: ``"row_major"``, ``"swizzle_128x4"`` or ``"shuffle_32x8"``, that of the scales.
 
     Returns:
         Shape ``[..., I]``, rounded once from fp32.
 
     Raises:
         TypeError: A dtype is not one of these.
-        ValueError: The shapes do not fit each other.
+        ValueError: The shapes do not fit each other, or tiled scales are not contiguous.
     """
-    (out,) = call("mxfp8_dequantize", values, scales, out_dtype=dtype_name(out_dtype))
+    (out,) = call("mxfp8_dequantize", values, scales, out_dtype=dtype_name(out_dtype), scale_layout=scale_layout)
     return out

@@ -218,6 +218,38 @@ WRONG: list[tuple[str, Callable[[Any, Any], Any], type[Exception], str]] = [
         "fp8_format must be 'e4m3fn' or 'e4m3fnuz', got 'e5m2'",
     ),
     (
+        "an unknown scale layout",
+        lambda m, a: m.mxfp8_quantize(a(2, 64), scale_layout="blocked"),
+        ValueError,
+        "scale_layout must be 'row_major', 'swizzle_128x4' or 'shuffle_32x8', got 'blocked'",
+    ),
+    (
+        "a layout that is no string",
+        lambda m, a: m.swiglu_oai_quantize(a(2, 64), scale_layout=True),
+        TypeError,
+        "scale_layout must be a string, got bool",
+    ),
+    (
+        "tiled scales of a vector",
+        lambda m, a: m.gemma_rmsnorm_quantize(a(64), a(64), scale_layout="swizzle_128x4"),
+        ValueError,
+        "x must have at least two axes for scale_layout='swizzle_128x4', got shape (64,)",
+    ),
+    (
+        "tiled scales of groups",
+        lambda m, a: m.swiglu_oai_quantize(a(2, 128), groups=2, scale_layout="swizzle_128x4"),
+        ValueError,
+        "groups must be 1 for scale_layout='swizzle_128x4', got 2",
+    ),
+    (
+        "row-major scales said to be tiled",
+        lambda m, a: m.mxfp8_dequantize(
+            a(2, 64, dtype="float8_e4m3fn"), a(2, 2, dtype="uint8"), scale_layout="shuffle_32x8"
+        ),
+        ValueError,
+        "scales must have shape (256, 8) for values of shape (2, 64), got (2, 2)",
+    ),
+    (
         "a rule that is no string",
         lambda m, a: m.mxfp8_quantize(a(2, 64), scale_rule=1),
         TypeError,
@@ -262,6 +294,12 @@ def test_numpy_arrays_are_not_narrowed() -> None:
     """Jnp would turn this float64 array into float32 without a word."""
     with pytest.raises(TypeError, match="gate_up must have dtype bfloat16, float16 or float32, got float64"):
         m3ops_jax.swiglu_oai(np.zeros((2, 64)))
+
+
+def test_tiled_scales_that_are_not_contiguous() -> None:
+    scales = torch.zeros(128, 8, dtype=torch.uint8)[:, ::2]
+    with pytest.raises(ValueError, match=r"scales must be contiguous, with strides \(4, 1\), got \(8, 2\)"):
+        m3ops_torch.mxfp8_dequantize(torch.zeros(2, 64).to(torch.float8_e4m3fn), scales, scale_layout="swizzle_128x4")
 
 
 @pytest.mark.gpu

@@ -6,7 +6,15 @@ stream NumPy guarantees, so the digests in golden.json hold on every machine.
 
 from __future__ import annotations
 
-from m3ops.cases import mxfp8_dequantize, mxfp8_quantize, norms, norms_quantize, swiglu_oai, swiglu_oai_quantize
+from m3ops.cases import (
+    mxfp8_dequantize,
+    mxfp8_quantize,
+    norms,
+    norms_quantize,
+    scale_layouts,
+    swiglu_oai,
+    swiglu_oai_quantize,
+)
 from m3ops.cases.case import Case, digest
 
 CASES: tuple[Case, ...] = (
@@ -16,6 +24,7 @@ CASES: tuple[Case, ...] = (
     *mxfp8_dequantize.CASES,
     *norms.CASES,
     *norms_quantize.CASES,
+    *scale_layouts.CASES,
 )
 
 __all__ = ["CASES", "Case", "digest"]

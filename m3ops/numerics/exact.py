@@ -21,6 +21,7 @@ import numpy as np
 
 from m3ops.numerics import constants as c
 from m3ops.numerics.formats import BLOCK, FLOAT32, FORMATS, SCALE_BIAS, SCALE_NAN, Format
+from m3ops.numerics.scale_layouts import arrange
 
 Array = Any  # numpy.ndarray or jax.Array; the namespace is the array's own
 
@@ -193,10 +194,10 @@ def quantize_blocks(x: Array, rule: str, fmt: Format) -> tuple[Array, Array]:
     return codes.reshape(x.shape), scale[..., 0].astype(xp.uint8)
 
 
-def quantize(x: Array, rule: str, fmt: Format) -> tuple[Array, Array]:
-    """MXFP8 of fp32 numbers, the values in their own dtype."""
+def quantize(x: Array, rule: str, fmt: Format, layout: str) -> tuple[Array, Array]:
+    """MXFP8 of fp32 numbers, the values in their own dtype, the scales as they are stored."""
     codes, scales = quantize_blocks(x, rule, fmt)
-    return codes.view(np.dtype(fmt.name)), scales
+    return codes.view(np.dtype(fmt.name)), arrange(scales, layout)
 
 
 def dequantize_blocks(values: Array, scales: Array) -> Array:

@@ -1,5 +1,6 @@
 """Residual add, Gemma's RMSNorm and MXFP8 quantization in one pass."""
 
+from m3ops.numerics.scale_layouts import core_rank
 from m3ops.op import Op
 from m3ops.ops.gemma_fused_add_rmsnorm_quantize.plan import plan
 from m3ops.ops.gemma_fused_add_rmsnorm_quantize.spec import compute, infer
@@ -12,4 +13,5 @@ OP = Op(
     plan,
     shared=frozenset({"weight"}),
     differentiable=False,
+    core_rank=core_rank,
 )

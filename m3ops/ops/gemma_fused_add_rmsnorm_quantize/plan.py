@@ -12,6 +12,7 @@ from m3ops.ops.gemma_rmsnorm.plan import norm_constants
 from m3ops.ops.mxfp8_quantize.plan import FLOPS_PER_ELEMENT as QUANTIZE_FLOPS
 from m3ops.ops.mxfp8_quantize.plan import format_constants
 from m3ops.rows import row_layout
+from m3ops.scales import scale_layout
 from m3ops.target import Target
 from m3ops.tiling import row_block_tiling
 
@@ -20,22 +21,26 @@ def plan(
     inputs: tuple[ArraySpec, ...], outputs: tuple[ArraySpec, ...], params: Mapping[str, Any], target: Target
 ) -> LaunchPlan:
     x = inputs[0]
-    rows = row_layout(*inputs, *outputs)
-    names = ["x", "residual", "weight", "values", "scales", "new_residual", *(["norm"] if params["out_norm"] else [])]
+    values, scales, *others = outputs
+    layout = scale_layout(params, values, scales)
+    rows = row_layout(*inputs, values, *others, *layout.operands.values())
+    names = ["x", "residual", "weight", "values", "new_residual", *(["norm"] if params["out_norm"] else [])]
     without_norm = {} if params["out_norm"] else {"norm_ptr": None, "NORM_STRIDES": None}
-    tiling = row_block_tiling(rows.num_rows, x.shape[-1], target)
+    tiling = row_block_tiling(rows.num_rows, layout.padded(x).shape[-1], target)
     return LaunchPlan(
         kernel=_gemma_fused_add_rmsnorm_quantize_kernel,
-        grid=tiling.grid,
+        grid=tiling.grid + layout.padding,
         num_rows=rows.num_rows,
         constants={
             **without_norm,
             "SIZE": x.shape[-1],
-            **rows.constants(*names),
+            **rows.constants(*names, *layout.operands),
+            **layout.constants,
             **norm_constants(x.shape[-1], params),
             "ROUND_ACTIVATION": params["round_activation"],
             **format_constants(params, target),
             **tiling.constants,
+            **layout.masked(x, tiling.masked),
             "MIXED_FMA": x.dtype in target.mixed_fma,
         },
         num_warps=tiling.num_warps,

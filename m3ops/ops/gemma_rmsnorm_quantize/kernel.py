@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from m3ops import rows
+from m3ops import rows, scales
 from m3ops.numerics import tile
 
 
@@ -15,7 +15,7 @@ def _gemma_rmsnorm_quantize_kernel(
     weight_ptr,  # [num_rows or 1, SIZE]
     num_rows,
     values_ptr,  # uint8 [num_rows, SIZE]
-    scales_ptr,  # uint8 [num_rows, SIZE / 32]
+    scales_ptr,  # uint8 [num_rows, SIZE / 32], or in tiles
     norm_ptr,  # [num_rows, SIZE], or None
     SIZE: tl.constexpr,
     INNER_SIZES: tl.constexpr,
@@ -23,6 +23,7 @@ def _gemma_rmsnorm_quantize_kernel(
     WEIGHT_STRIDES: tl.constexpr,
     VALUES_STRIDES: tl.constexpr,
     SCALES_STRIDES: tl.constexpr,
+    SCALE_TILES: tl.constexpr,
     NORM_STRIDES: tl.constexpr,
     INV_SIZE: tl.constexpr,
     EPS: tl.constexpr,
@@ -37,6 +38,9 @@ def _gemma_rmsnorm_quantize_kernel(
     RELOAD: tl.constexpr,
     MIXED_FMA: tl.constexpr,
 ):
+    if SCALE_TILES is not None:  # noqa: SIM102
+        if scales.pads(scales_ptr, num_rows, SIZE, ROWS, COLS * TILES, SCALE_TILES):
+            return
     tiles, groups = (), ()
     for i in tl.static_range(TILES):
         window = rows.whole_rows(num_rows, ROWS, COLS, i)
@@ -56,7 +60,7 @@ def _gemma_rmsnorm_quantize_kernel(
             rows.store(norm_ptr, rounded, window, SIZE, ROWS, MASKED, INNER_SIZES, NORM_STRIDES)
         if ROUND_ACTIVATION:
             norm = tile.round_to(norm, x_ptr.dtype.element_ty, MIXED_FMA)
-        values, scales = tile.quantize_blocks(norm, ROWS, COLS, FP8, RULE, CAST)
+        values, exponents = tile.quantize_blocks(norm, ROWS, COLS, FP8, RULE, CAST)
         rows.store(values_ptr, values, window, SIZE, ROWS, MASKED, INNER_SIZES, VALUES_STRIDES)
         blocks = rows.whole_rows(num_rows, ROWS, COLS // 32, i)
-        rows.store(scales_ptr, scales, blocks, SIZE // 32, ROWS, MASKED, INNER_SIZES, SCALES_STRIDES)
+        scales.store(scales_ptr, exponents, blocks, SIZE // 32, ROWS, MASKED, INNER_SIZES, SCALES_STRIDES, SCALE_TILES)

@@ -5,20 +5,21 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from m3ops import rows
+from m3ops import rows, scales
 from m3ops.numerics import tile
 
 
 @triton.jit
 def _mxfp8_dequantize_kernel(
     values_ptr,  # uint8 [num_rows, SIZE]
-    scales_ptr,  # uint8 [num_rows, SIZE / 32]
+    scales_ptr,  # uint8 [num_rows, SIZE / 32], or in tiles
     num_rows,
     out_ptr,  # [num_rows, SIZE]
     SIZE: tl.constexpr,
     INNER_SIZES: tl.constexpr,
     VALUES_STRIDES: tl.constexpr,
     SCALES_STRIDES: tl.constexpr,
+    SCALE_TILES: tl.constexpr,
     OUT_STRIDES: tl.constexpr,
     FP8: tl.constexpr,
     ROWS: tl.constexpr,
@@ -29,7 +30,7 @@ def _mxfp8_dequantize_kernel(
     window = rows.window(num_rows, SIZE, ROWS, COLS)
     blocks = rows.window(num_rows, SIZE // 32, ROWS, COLS // 32)
     values = rows.load(values_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, VALUES_STRIDES)
-    scales = rows.load(scales_ptr, blocks, SIZE // 32, ROWS, MASKED, INNER_SIZES, SCALES_STRIDES)
-    out = tile.dequantize_blocks(values, scales, ROWS, COLS, FP8)
+    exponents = scales.load(scales_ptr, blocks, SIZE // 32, ROWS, MASKED, INNER_SIZES, SCALES_STRIDES, SCALE_TILES)
+    out = tile.dequantize_blocks(values, exponents, ROWS, COLS, FP8)
     out = tile.narrow(out, out_ptr.dtype.element_ty, MIXED_FMA)
     rows.store(out_ptr, out, window, SIZE, ROWS, MASKED, INNER_SIZES, OUT_STRIDES)

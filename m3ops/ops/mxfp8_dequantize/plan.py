@@ -9,6 +9,7 @@ from m3ops.numerics.formats import FP8_FORMATS
 from m3ops.op import ArraySpec, LaunchPlan
 from m3ops.ops.mxfp8_dequantize.kernel import _mxfp8_dequantize_kernel
 from m3ops.rows import row_layout
+from m3ops.scales import scale_layout
 from m3ops.target import Target
 from m3ops.tiling import column_tiling
 
@@ -17,7 +18,8 @@ def plan(
     inputs: tuple[ArraySpec, ...], outputs: tuple[ArraySpec, ...], params: Mapping[str, Any], target: Target
 ) -> LaunchPlan:
     (values, scales), (out,) = inputs, outputs
-    rows = row_layout(values, scales, out)
+    layout = scale_layout(params, values, scales)
+    rows = row_layout(values, out, *layout.operands.values())
     size = out.shape[-1]
     tiling = column_tiling(rows.num_rows, size, target)
     fp8 = next(name for name, fmt in FP8_FORMATS.items() if fmt.name == values.dtype)
@@ -27,7 +29,8 @@ def plan(
         num_rows=rows.num_rows,
         constants={
             "SIZE": size,
-            **rows.constants("values", "scales", "out"),
+            **rows.constants("values", "out", *layout.operands),
+            **layout.constants,
             "FP8": fp8,
             **tiling.constants,
             "MIXED_FMA": out.dtype in target.mixed_fma,

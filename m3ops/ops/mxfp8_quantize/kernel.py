@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from m3ops import rows
+from m3ops import rows, scales
 from m3ops.numerics import tile
 
 
@@ -14,12 +14,13 @@ def _mxfp8_quantize_kernel(
     x_ptr,  # [num_rows, SIZE]
     num_rows,
     values_ptr,  # uint8 [num_rows, SIZE]
-    scales_ptr,  # uint8 [num_rows, SIZE / 32]
+    scales_ptr,  # uint8 [num_rows, SIZE / 32], or in tiles
     SIZE: tl.constexpr,
     INNER_SIZES: tl.constexpr,
     X_STRIDES: tl.constexpr,
     VALUES_STRIDES: tl.constexpr,
     SCALES_STRIDES: tl.constexpr,
+    SCALE_TILES: tl.constexpr,
     FP8: tl.constexpr,
     RULE: tl.constexpr,
     CAST: tl.constexpr,
@@ -27,9 +28,13 @@ def _mxfp8_quantize_kernel(
     COLS: tl.constexpr,
     MASKED: tl.constexpr,
 ):
-    window = rows.window(num_rows, SIZE, ROWS, COLS)
+    if SCALE_TILES is not None:  # noqa: SIM102
+        if scales.pads(scales_ptr, num_rows, SIZE, ROWS, COLS, SCALE_TILES):
+            return
+    PADDED: tl.constexpr = scales.padded_size(SIZE, SCALE_TILES)
+    window = rows.window(num_rows, PADDED, ROWS, COLS)
     x = rows.load(x_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, X_STRIDES).to(tl.float32)
-    values, scales = tile.quantize_blocks(x, ROWS, COLS, FP8, RULE, CAST)
+    values, exponents = tile.quantize_blocks(x, ROWS, COLS, FP8, RULE, CAST)
     rows.store(values_ptr, values, window, SIZE, ROWS, MASKED, INNER_SIZES, VALUES_STRIDES)
-    blocks = rows.window(num_rows, SIZE // 32, ROWS, COLS // 32)
-    rows.store(scales_ptr, scales, blocks, SIZE // 32, ROWS, MASKED, INNER_SIZES, SCALES_STRIDES)
+    blocks = rows.window(num_rows, PADDED // 32, ROWS, COLS // 32)
+    scales.store(scales_ptr, exponents, blocks, SIZE // 32, ROWS, MASKED, INNER_SIZES, SCALES_STRIDES, SCALE_TILES)

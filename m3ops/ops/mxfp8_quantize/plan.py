@@ -9,6 +9,7 @@ from m3ops.numerics.formats import FP8_FORMATS
 from m3ops.op import ArraySpec, LaunchPlan
 from m3ops.ops.mxfp8_quantize.kernel import _mxfp8_quantize_kernel
 from m3ops.rows import row_layout
+from m3ops.scales import scale_layout
 from m3ops.target import Target
 from m3ops.tiling import column_tiling
 
@@ -31,18 +32,21 @@ def plan(
     inputs: tuple[ArraySpec, ...], outputs: tuple[ArraySpec, ...], params: Mapping[str, Any], target: Target
 ) -> LaunchPlan:
     (x,), (values, scales) = inputs, outputs
-    rows = row_layout(x, values, scales)
+    layout = scale_layout(params, values, scales)
+    rows = row_layout(x, values, *layout.operands.values())
     size = values.shape[-1]
-    tiling = column_tiling(rows.num_rows, size, target)
+    tiling = column_tiling(rows.num_rows, layout.padded(values).shape[-1], target)
     return LaunchPlan(
         kernel=_mxfp8_quantize_kernel,
-        grid=tiling.grid,
+        grid=tiling.grid + layout.padding,
         num_rows=rows.num_rows,
         constants={
             "SIZE": size,
-            **rows.constants("x", "values", "scales"),
+            **rows.constants("x", "values", *layout.operands),
+            **layout.constants,
             **format_constants(params, target),
             **tiling.constants,
+            **layout.masked(values, tiling.masked),
         },
         num_warps=tiling.num_warps,
         bytes_moved=x.nbytes + values.nbytes + scales.nbytes,
