@@ -88,6 +88,8 @@ class Op:
         differentiable: Whether there is a derivative at all; of rounding to MXFP8 there is none.
         core_rank: Given the parameters, how many trailing axes belong together; those before them are rows, which are
             independent of each other. Nearly always 1, the vector along the last axis.
+        in_place: Whether the kernel reads each element of an input before it writes a result to that place, so that a
+            result may take the memory of an input of its shape and dtype that is not shared.
     """
 
     name: str
@@ -98,6 +100,7 @@ class Op:
     shared: frozenset[str] = field(default_factory=frozenset)
     differentiable: bool = True
     core_rank: Callable[[Mapping[str, Any]], int] = lambda params: 1
+    in_place: bool = False
 
     @cached_property
     def params(self) -> dict[str, inspect.Parameter]:

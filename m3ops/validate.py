@@ -35,6 +35,25 @@ def contiguous(name: str, spec: ArraySpec) -> None:
         raise ValueError(f"{name} must be contiguous, with strides {wanted}, got {spec.strides}")
 
 
+def output(name: str, spec: ArraySpec, wanted: ArraySpec, *, contiguous_only: bool) -> None:
+    """Memory for a result: of its shape and dtype, its rows contiguous and none of them on another."""
+    if spec.dtype != wanted.dtype:
+        raise TypeError(f"{name} must have dtype {wanted.dtype}, got {spec.dtype}")
+    if spec.shape != wanted.shape:
+        raise ValueError(f"{name} must have shape {wanted.shape}, got {spec.shape}")
+    if contiguous_only:
+        contiguous(name, spec)
+    end = 1  # elements that the axes seen so far take
+    for stride, size in sorted(
+        (stride, size) for stride, size in zip(spec.strides, spec.shape, strict=True) if size > 1
+    ):
+        if stride < end:
+            raise ValueError(f"{name} must not overlap itself, got strides {spec.strides}")
+        end = stride * size
+    if spec.shape[-1] > 1 and spec.strides[-1] != 1:
+        raise ValueError(f"{name} must have contiguous rows, got strides {spec.strides}")
+
+
 def blocks(name: str, size: int) -> None:
     """A last axis that whole MXFP8 blocks fill."""
     if size % BLOCK:

@@ -38,7 +38,12 @@ def layout_of(tensor: torch.Tensor) -> Layout:
 
 def run(op: Op, *tensors: torch.Tensor, **params: Any) -> list[torch.Tensor]:
     """The GPU implementation of an op."""
-    return _launch_of(op, tensors, params)(tensors)
+    return list(_launch_of(op, tensors, params)(tensors))
+
+
+def run_out(op: Op, *tensors: torch.Tensor, out: list[torch.Tensor], **params: Any) -> None:
+    """The GPU implementation of an op that writes into ``out``."""
+    _launch_of(op, tensors, params, out)(tensors, out)
 
 
 def key_of(op_name: str, tensors: Sequence[Any], params: Mapping[str, Any]) -> tuple[Any, ...] | None:
@@ -67,16 +72,25 @@ kept: dict[tuple[Any, ...], _Launch] = {}
 """Launches of direct calls, by :func:`key_of`."""
 
 
-def keep(key: tuple[Any, ...], op: Op, tensors: Sequence[torch.Tensor], params: Mapping[str, Any]) -> None:
+def keep(
+    key: tuple[Any, ...],
+    op: Op,
+    tensors: Sequence[torch.Tensor],
+    params: Mapping[str, Any],
+    out: Sequence[torch.Tensor] = (),
+) -> None:
     """Keeps the launch of a call that was valid, for the next calls of its kind."""
     if len(kept) >= MOST_KEPT:
         kept.clear()
-    kept[key] = _launch_of(op, tensors, params)
+    kept[key] = _launch_of(op, tensors, params, out)
 
 
-def _launch_of(op: Op, tensors: Sequence[torch.Tensor], params: Mapping[str, Any]) -> _Launch:
-    pointers = tuple(map(_pointer_facts, tensors))
-    return _prepare(op, tuple(map(layout_of, tensors)), pointers, target_of(tensors[0].device), **params)
+def _launch_of(
+    op: Op, tensors: Sequence[torch.Tensor], params: Mapping[str, Any], out: Sequence[torch.Tensor] = ()
+) -> _Launch:
+    pointers = tuple(map(_pointer_facts, (*tensors, *out)))
+    layouts = tuple(map(layout_of, tensors)), tuple(map(layout_of, out))
+    return _prepare(op, *layouts, pointers, target_of(tensors[0].device), **params)
 
 
 def allocate(outputs: Sequence[ArraySpec], device: torch.device) -> list[torch.Tensor]:
@@ -99,10 +113,13 @@ class _Launch:
         self._constants = tuple(plan.constants.values()) if plan else ()
         self._start: Callable[..., None] | None = None
 
-    def __call__(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Allocates the results and launches on the current stream of the tensors' device."""
+    def __call__(
+        self, tensors: Sequence[torch.Tensor], results: Sequence[torch.Tensor] | None = None
+    ) -> Sequence[torch.Tensor]:
+        """Launches on the current stream of the tensors' device, into new results unless some are given."""
         device = tensors[0].device
-        results = allocate(self.outputs, device)
+        if results is None:
+            results = allocate(self.outputs, device)
         if self.plan is None:
             return results
         if device.index == torch.cuda.current_device():
@@ -120,16 +137,21 @@ class _Launch:
             kernel = plan.kernel[(plan.grid,)]
             compiled = kernel(*raw, **plan.constants, num_warps=plan.num_warps, num_stages=1)
             self._start = compiled[(plan.grid, 1, 1)]
-        else:  # asks tensors for nothing but their address; results are fresh allocations, aligned as the first ones
+        else:  # asks tensors for nothing but their address: each is aligned as the one of the first call was
             self._start(*tensors, plan.num_rows, *results, *self._constants)
 
 
 @functools.lru_cache(maxsize=MOST_KEPT, typed=True)
 def _prepare(
-    op: Op, layouts: tuple[Layout, ...], pointers: tuple[tuple[bool, ...], ...], target: Target, **params: Any
+    op: Op,
+    layouts: tuple[Layout, ...],
+    out: tuple[Layout, ...],
+    pointers: tuple[tuple[bool, ...], ...],
+    target: Target,
+    **params: Any,
 ) -> _Launch:
     inputs = tuple(layout.spec for layout in layouts)
-    outputs = op.infer(*inputs, **params)
+    outputs = tuple(layout.spec for layout in out) or op.infer(*inputs, **params)
     return _Launch(outputs, op.plan(inputs, outputs, params, target) if any(spec.size for spec in outputs) else None)
 
 

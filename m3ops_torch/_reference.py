@@ -17,6 +17,12 @@ def run(op: Op, *tensors: torch.Tensor, **params: Any) -> list[torch.Tensor]:
     return [_to_tensor(array) for array in op.reference(*map(_to_array, tensors), **params)]
 
 
+def run_out(op: Op, *tensors: torch.Tensor, out: list[torch.Tensor], **params: Any) -> None:
+    """Computes an op into ``out``."""
+    for place, result in zip(out, run(op, *tensors, **params), strict=True):
+        place.copy_(result)
+
+
 def _to_array(tensor: torch.Tensor) -> np.ndarray:
     return tensor.view(_RAW[tensor.itemsize]).numpy().view(np.dtype(str(tensor.dtype).removeprefix("torch.")))
 

@@ -8,7 +8,12 @@ from m3ops_torch._library import call
 
 
 def gemma_fused_add_rmsnorm(
-    x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, *, eps: float = 1e-6
+    x: torch.Tensor,
+    residual: torch.Tensor,
+    weight: torch.Tensor,
+    *,
+    eps: float = 1e-6,
+    out: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """``gemma_rmsnorm(x + residual, weight)`` and ``x + residual`` in one pass over memory.
 
@@ -19,6 +24,9 @@ def gemma_fused_add_rmsnorm(
         residual: The shape and dtype of x.
         weight: Shape ``[N]``, or with leading axes that broadcast against those of x; any of these dtypes.
         eps: Added to the mean square, at least 0.
+        out: Where to write the results: tensors of their shapes, dtypes and device, nested as they are, with contiguous
+            rows, apart from the inputs and each other. The default is new ones. One may take the memory of x, one of
+            residual.
 
     Returns:
         ``(normalized, new residual)``, both with the shape and dtype of x.
@@ -27,5 +35,5 @@ def gemma_fused_add_rmsnorm(
         TypeError: A dtype is not one of these, or eps is no Python number.
         ValueError: The shapes do not fit each other, or eps is out of range.
     """
-    out, new_residual = call("gemma_fused_add_rmsnorm", x, residual, weight, eps=eps)
-    return out, new_residual
+    norm, new_residual = call("gemma_fused_add_rmsnorm", x, residual, weight, eps=eps, out=out)
+    return norm, new_residual

@@ -7,7 +7,13 @@ import torch
 from m3ops_torch._library import call
 
 
-def gemma_rmsnorm(x: torch.Tensor, weight: torch.Tensor, *, eps: float = 1e-6) -> torch.Tensor:
+def gemma_rmsnorm(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    *,
+    eps: float = 1e-6,
+    out: torch.Tensor | None = None,
+) -> torch.Tensor:
     """``x / sqrt(mean(x**2) + eps) * (1 + weight)`` along the last axis.
 
     Computed in fp32 and rounded once; the sum of squares does not depend on the order of addition, so a row's bytes
@@ -17,6 +23,8 @@ def gemma_rmsnorm(x: torch.Tensor, weight: torch.Tensor, *, eps: float = 1e-6) -
         x: Shape ``[..., N]``; bfloat16, float16 or float32.
         weight: Shape ``[N]``, or with leading axes that broadcast against those of x; any of these dtypes.
         eps: Added to the mean square, at least 0.
+        out: Where to write the result: a tensor of its shape, dtype and device with contiguous rows, apart from the
+            inputs. The default is a new one. It may be x itself.
 
     Returns:
         The normalized array, with the shape and dtype of x.
@@ -25,5 +33,5 @@ def gemma_rmsnorm(x: torch.Tensor, weight: torch.Tensor, *, eps: float = 1e-6) -
         TypeError: A dtype is not one of these, or eps is no Python number.
         ValueError: The shapes do not fit each other, or eps is out of range.
     """
-    (out,) = call("gemma_rmsnorm", x, weight, eps=eps)
-    return out
+    (result,) = call("gemma_rmsnorm", x, weight, eps=eps, out=out)
+    return result

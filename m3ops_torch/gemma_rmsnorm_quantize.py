@@ -18,6 +18,7 @@ def gemma_rmsnorm_quantize(
     round_activation: bool = False,
     out_norm: bool = False,
     scale_layout: str = "row_major",
+    out: MXFP8 | tuple[MXFP8, torch.Tensor] | None = None,
 ) -> MXFP8 | tuple[MXFP8, torch.Tensor]:
     """:func:`gemma_rmsnorm` and :func:`mxfp8_quantize` in one pass over memory.
 
@@ -31,6 +32,9 @@ def gemma_rmsnorm_quantize(
             result equals ``mxfp8_quantize`` of the norm to the bit.
         out_norm: Whether to return the norm too, rounded to the dtype of x.
         scale_layout: ``"row_major"``, ``"swizzle_128x4"`` or ``"shuffle_32x8"``, see :func:`mxfp8_quantize`.
+        out: Where to write the results: tensors of their shapes, dtypes and device, nested as they are, with contiguous
+            rows, apart from the inputs and each other. The default is new ones. The norm may
+            take the memory of x.
 
     Returns:
         ``MXFP8(values, scales)``, shapes ``[..., N]`` and ``[..., N / 32]``; with ``out_norm``
@@ -50,6 +54,7 @@ def gemma_rmsnorm_quantize(
         round_activation=round_activation,
         out_norm=out_norm,
         scale_layout=scale_layout,
+        out=out,
     )
     quantized = MXFP8(values, scales)
     return (quantized, norm[0]) if norm else quantized

@@ -13,6 +13,7 @@ def mxfp8_dequantize(
     *,
     out_dtype: torch.dtype = torch.bfloat16,
     scale_layout: str = "row_major",
+    out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """``values * 2**(scales - 127)``, block by block; NaN where the scale byte is 255.
 
@@ -21,6 +22,8 @@ def mxfp8_dequantize(
         scales: Shape ``[..., I / 32]``, uint8; in a tiled layout padded, as :func:`mxfp8_quantize` gives them.
         out_dtype: bfloat16, float16 or float32.
         scale_layout: ``"row_major"``, ``"swizzle_128x4"`` or ``"shuffle_32x8"``, that of the scales.
+        out: Where to write the result: a tensor of its shape, dtype and device with contiguous rows, apart from the
+            inputs. The default is a new one.
 
     Returns:
         Shape ``[..., I]``, rounded once from fp32.
@@ -29,5 +32,7 @@ def mxfp8_dequantize(
         TypeError: A dtype is not one of these.
         ValueError: The shapes do not fit each other, or tiled scales are not contiguous.
     """
-    (out,) = call("mxfp8_dequantize", values, scales, out_dtype=dtype_name(out_dtype), scale_layout=scale_layout)
-    return out
+    (result,) = call(
+        "mxfp8_dequantize", values, scales, out_dtype=dtype_name(out_dtype), scale_layout=scale_layout, out=out
+    )
+    return result

@@ -15,6 +15,7 @@ def swiglu_oai(
     limit: float | None = 7.0,
     groups: int = 1,
     out_dtype: torch.dtype | None = None,
+    out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The gated activation of gpt-oss and MiniMax-M3: ``(gate * sigmoid(alpha * gate)) * (up + beta)``.
 
@@ -29,6 +30,8 @@ def swiglu_oai(
         groups: Number of pairs ``[gate | up]`` along the last axis, one after another, as the shards of a
             tensor-parallel projection make them; the result has the activations in the same order.
         out_dtype: bfloat16, float16 or float32; the dtype of ``gate_up`` unless given.
+        out: Where to write the result: a tensor of its shape, dtype and device with contiguous rows, apart from the
+            inputs. The default is a new one.
 
     Returns:
         The activation, shape ``[..., I]``.
@@ -37,7 +40,14 @@ def swiglu_oai(
         TypeError: A dtype is not one of these, or a parameter is no Python number.
         ValueError: The last axis does not divide into such pairs, or a parameter is out of range.
     """
-    (out,) = call(
-        "swiglu_oai", gate_up, alpha=alpha, beta=beta, limit=limit, groups=groups, out_dtype=dtype_name(out_dtype)
+    (result,) = call(
+        "swiglu_oai",
+        gate_up,
+        alpha=alpha,
+        beta=beta,
+        limit=limit,
+        groups=groups,
+        out_dtype=dtype_name(out_dtype),
+        out=out,
     )
-    return out
+    return result

@@ -19,6 +19,7 @@ def swiglu_oai_quantize(
     fp8_format: str = "e4m3fn",
     round_activation: bool = False,
     scale_layout: str = "row_major",
+    out: MXFP8 | None = None,
 ) -> MXFP8:
     """:func:`swiglu_oai` and :func:`mxfp8_quantize` in one pass over memory.
 
@@ -35,6 +36,8 @@ def swiglu_oai_quantize(
         round_activation: False quantizes the fp32 activation. True rounds it to the dtype of ``gate_up`` first, and
             then the result equals ``mxfp8_quantize(swiglu_oai(gate_up))`` to the bit.
         scale_layout: ``"row_major"``, ``"swizzle_128x4"`` or ``"shuffle_32x8"``, see :func:`mxfp8_quantize`.
+        out: Where to write the results: tensors of their shapes, dtypes and device, nested as they are, with contiguous
+            rows, apart from the inputs and each other. The default is new ones.
 
     Returns:
         ``MXFP8(values, scales)``, shapes ``[..., I]`` and ``[..., I / 32]``.
@@ -55,5 +58,6 @@ def swiglu_oai_quantize(
             fp8_format=fp8_format,
             round_activation=round_activation,
             scale_layout=scale_layout,
+            out=out,
         )
     )

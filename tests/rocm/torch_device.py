@@ -99,8 +99,10 @@ def device(arch: str, execute: Execute = Launch.run) -> Iterator[None]:
         execute: What to do with a launch: run it, or keep it to look at.
     """
     operators = {name: functools.partial(_launch.run, op) for name, op in OPS.items()}
+    out_operators = {name: functools.partial(_launch.run_out, op) for name, op in OPS.items()}
     with (
         mock.patch.object(_library, "_OPERATORS", operators),
+        mock.patch.object(_library, "_OUT_OPERATORS", out_operators),
         mock.patch.object(_launch, "target_of", return_value=Target.named(arch)),
         mock.patch.object(_launch, "allocate", _poisoned),
         mock.patch.object(torch.version, "hip", "7.0"),

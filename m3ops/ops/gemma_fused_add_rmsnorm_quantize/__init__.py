@@ -14,4 +14,5 @@ OP = Op(
     shared=frozenset({"weight"}),
     differentiable=False,
     core_rank=core_rank,
+    in_place=True,
 )

@@ -4,4 +4,4 @@ from m3ops.op import Op
 from m3ops.ops.gemma_rmsnorm.plan import plan
 from m3ops.ops.gemma_rmsnorm.spec import compute, infer
 
-OP = Op("gemma_rmsnorm", ("x", "weight"), infer, compute, plan, shared=frozenset({"weight"}))
+OP = Op("gemma_rmsnorm", ("x", "weight"), infer, compute, plan, shared=frozenset({"weight"}), in_place=True)

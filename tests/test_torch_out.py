@@ -1,0 +1,270 @@
+"""``out=`` of the PyTorch front end: the same bytes in the caller's tensors, in place where that is safe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from backends import no_gpu
+from compare import assert_same_bytes
+from rocm import torch_device
+from test_jax import every_op
+from test_torch import OPCHECKS, arrays, device, tensors
+
+import m3ops_torch
+from m3ops import MXFP8
+from m3ops.cases.case import normal
+from m3ops.cases.run import flat, to_numpy, to_tensor
+from m3ops.numerics.scale_layouts import TILES
+from m3ops.ops import OPS
+
+__all__ = ["device"]
+POISON = 0xA5
+
+
+def poisoned(like: torch.Tensor) -> torch.Tensor:
+    return torch.full_like(like.view(torch.uint8), POISON).view(like.dtype)
+
+
+def nested(structure: Any, leaf: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """The structure of a result with other tensors in it."""
+    if isinstance(structure, MXFP8):
+        return MXFP8(*(nested(part, leaf) for part in structure))
+    return tuple(nested(part, leaf) for part in structure) if isinstance(structure, tuple) else leaf(structure)
+
+
+def wide(like: torch.Tensor) -> torch.Tensor:
+    """Memory for a result whose rows lie in wider ones."""
+    rows = torch.full((*like.shape[:-1], like.shape[-1] + 32), 0, dtype=torch.uint8, device=like.device)
+    return torch.zeros(rows.shape, dtype=like.dtype, device=like.device)[..., 16 : 16 + like.shape[-1]]
+
+
+@pytest.mark.parametrize("make", [poisoned, wide], ids=["contiguous", "strided"])
+@every_op
+def test_the_same_bytes_in_given_tensors(name: str, make: Callable[..., torch.Tensor], device: str) -> None:
+    op, inputs = getattr(m3ops_torch, name), tensors(name, device)
+    wanted = op(*inputs)
+    out = nested(wanted, make)
+    for _ in range(3):  # on a GPU later calls take a shorter way
+        for tensor in flat(out):
+            tensor.copy_(torch.zeros_like(tensor))
+        result = op(*inputs, out=out)
+        assert all(a is b for a, b in zip(flat(result), flat(out), strict=True))
+        assert type(result) is type(wanted)
+        assert_same_bytes(arrays(result), arrays(wanted))
+
+
+@pytest.mark.parametrize("layout", TILES)
+def test_tiled_scales_in_given_tensors(layout: str, device: str) -> None:
+    (x,) = tensors("mxfp8_quantize", device)
+    wanted = m3ops_torch.mxfp8_quantize(x, scale_layout=layout)
+    out = nested(wanted, poisoned)
+    m3ops_torch.mxfp8_quantize(x, scale_layout=layout, out=out)
+    assert_same_bytes(arrays(out), arrays(wanted))
+    strided = MXFP8(out.values, wide(out.scales))
+    with pytest.raises(ValueError, match=r"out\[1\] must be contiguous"):
+        m3ops_torch.mxfp8_quantize(x, scale_layout=layout, out=strided)
+
+
+@pytest.mark.parametrize("arch", ["gfx942", "gfx950"])
+@every_op
+def test_the_machine_code_for_amd_writes_given_tensors(name: str, arch: str) -> None:
+    inputs = [t[:2, :3] if t.ndim == 3 else t for t in tensors(name, "cpu")]
+    op = getattr(m3ops_torch, name)
+    wanted = op(*inputs)
+    out = nested(wanted, wide)
+    with torch_device.device(arch):
+        op(*inputs, out=out)
+    assert_same_bytes(arrays(out), arrays(wanted))
+
+
+# --- In place --------------------------------------------------------------------------------------------------------
+
+
+def norm_arguments(num_rows: int, size: int, device: str) -> list[torch.Tensor]:
+    rows = normal((num_rows, size), "bfloat16"), normal((num_rows, size), "bfloat16", 2.0), normal((size,), "bfloat16")
+    return [to_tensor(array, device) for array in rows]
+
+
+SIZES = [(5, 96), (3, 6144), (2, 20000), pytest.param(4096, 6144, marks=pytest.mark.gpu)]
+
+
+@pytest.mark.parametrize(("num_rows", "size"), SIZES)
+def test_norms_in_place(num_rows: int, size: int, device: str) -> None:
+    if num_rows > 1000 and device == "cpu":
+        pytest.skip("the machine code for many rows is the GPU's")
+    x, residual, weight = norm_arguments(num_rows, size, device)
+    wanted = arrays(m3ops_torch.gemma_fused_add_rmsnorm(x, residual, weight))
+    norm = arrays(m3ops_torch.gemma_rmsnorm(x, weight))
+    a, b = x.clone(), residual.clone()
+    assert_same_bytes(arrays(m3ops_torch.gemma_fused_add_rmsnorm(a, b, weight, out=(a, b))), wanted)
+    a, b = x.clone(), residual.clone()
+    assert_same_bytes(arrays(m3ops_torch.gemma_fused_add_rmsnorm(a, b, weight, out=(b, a))), wanted)
+    a = x.clone()
+    assert_same_bytes(arrays(m3ops_torch.gemma_rmsnorm(a, weight, out=a)), norm)
+    if size % 32 == 0:
+        quantized, _, _ = m3ops_torch.gemma_fused_add_rmsnorm_quantize(x, residual, weight, out_norm=True)
+        a, b, out = x.clone(), residual.clone(), nested(quantized, poisoned)
+        m3ops_torch.gemma_fused_add_rmsnorm_quantize(a, b, weight, out_norm=True, out=(out, b, a))
+        assert_same_bytes(arrays((a, b, out)), [*wanted, *arrays(quantized)])
+
+
+@pytest.mark.parametrize("arch", ["gfx942", "gfx950"])
+@pytest.mark.parametrize("size", [96, 6144, 20000])
+def test_norms_in_place_on_amd(arch: str, size: int) -> None:
+    x, residual, weight = norm_arguments(3, size, "cpu")
+    wanted = arrays(m3ops_torch.gemma_fused_add_rmsnorm(x, residual, weight))
+    with torch_device.device(arch):
+        m3ops_torch.gemma_fused_add_rmsnorm(x, residual, weight, out=(x, residual))
+    assert_same_bytes(arrays((x, residual)), wanted)
+
+
+# --- torch.compile and the operator ----------------------------------------------------------------------------------
+
+
+@every_op
+def test_opcheck(name: str, device: str) -> None:
+    params = {k: "bfloat16" if k == "out_dtype" else p.default for k, p in OPS[name].params.items()}
+    inputs = tensors(name, device)
+    out = [torch.zeros_like(t) for t in flat(getattr(m3ops_torch, name)(*inputs))]
+    operator = getattr(torch.ops.m3ops, f"{name}_out").default
+    # The schema test compares before and after with an operator that 8-bit floats lack.
+    checks = [c for c in OPCHECKS if not (c == "test_schema" and any(t.itemsize == 1 for t in (*inputs, *out)))]
+    torch.library.opcheck(operator, tuple(inputs), {**params, "out": out}, test_utils=checks)
+
+
+@every_op
+def test_compile(name: str, device: str) -> None:
+    """The result is used in the graph, and so is what the memory held before."""
+    op, inputs = getattr(m3ops_torch, name), tensors(name, device)
+    wanted = op(*inputs)
+    out = nested(wanted, torch.zeros_like)
+
+    def step(*inputs: torch.Tensor, out: Any) -> Any:
+        before = [tensor.clone() for tensor in flat(out)]
+        result = op(*inputs, out=out)
+        return [tensor.clone() for tensor in flat(result)], before
+
+    compiled = torch.compile(step, fullgraph=True, backend="aot_eager")  # Inductor: test_compile_in_place
+    after, before = compiled(*inputs, out=out)
+    assert_same_bytes(arrays(tuple(after)), arrays(wanted))
+    assert_same_bytes(arrays(out), arrays(wanted))
+    assert all(not to_numpy(tensor).view(np.uint8).any() for tensor in before)
+
+
+def test_compile_in_place(device: str) -> None:
+    x, residual, weight = norm_arguments(5, 96, device)
+    wanted = arrays(m3ops_torch.gemma_fused_add_rmsnorm(x, residual, weight))
+
+    def step(x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor) -> None:
+        m3ops_torch.gemma_fused_add_rmsnorm(x, residual, weight, out=(x, residual))
+
+    torch.compile(step, fullgraph=True)(x, residual, weight)
+    assert_same_bytes(arrays((x, residual)), wanted)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(no_gpu() is not None, reason=str(no_gpu()))
+@every_op
+def test_graphs_replay_into_given_tensors(name: str) -> None:
+    op, inputs = getattr(m3ops_torch, name), tensors(name, "cuda")
+    out = nested(op(*inputs), torch.zeros_like)
+    op(*inputs, out=out)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        op(*inputs, out=out)
+    for tensor in inputs:
+        if tensor.ndim == 3:
+            tensor.copy_(tensor.flip(0))
+    wanted = arrays(op(*inputs))
+    graph.replay()
+    torch.cuda.synchronize()
+    assert_same_bytes(arrays(out), wanted)
+
+
+# --- Errors ----------------------------------------------------------------------------------------------------------
+
+X, WEIGHT = torch.zeros(4, 64, dtype=torch.bfloat16), torch.zeros(64, dtype=torch.bfloat16)
+VALUES, SCALES = torch.zeros(4, 64).to(torch.float8_e4m3fn), torch.zeros(4, 2, dtype=torch.uint8)
+BUFFER = torch.zeros(8, 64, dtype=torch.bfloat16)
+
+WRONG: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
+    ("a list of numbers", lambda: m3ops_torch.gemma_rmsnorm(X, WEIGHT, out=[1.0]), TypeError, "out must be an array"),
+    ("one of two", lambda: m3ops_torch.mxfp8_quantize(X, out=VALUES), ValueError, "out must hold 2 tensors"),
+    (
+        "another shape",
+        lambda: m3ops_torch.gemma_rmsnorm(X, WEIGHT, out=BUFFER),
+        ValueError,
+        "out must have shape (4, 64), got (8, 64)",
+    ),
+    (
+        "another dtype",
+        lambda: m3ops_torch.mxfp8_quantize(X, out=(VALUES, SCALES.to(torch.int8))),
+        TypeError,
+        "out[1] must have dtype uint8, got int8",
+    ),
+    (
+        "rows that are not contiguous",
+        lambda: m3ops_torch.gemma_rmsnorm(X, WEIGHT, out=torch.zeros(64, 4, dtype=torch.bfloat16).t()),
+        ValueError,
+        "out must have contiguous rows, got strides (1, 4)",
+    ),
+    (
+        "one row for all",
+        lambda: m3ops_torch.gemma_rmsnorm(X, WEIGHT, out=WEIGHT.expand(4, 64)),
+        ValueError,
+        "out must not overlap itself, got strides (0, 1)",
+    ),
+    (
+        "a part of x",
+        lambda: m3ops_torch.gemma_rmsnorm(BUFFER[:4], WEIGHT, out=BUFFER[1:5]),
+        ValueError,
+        "out must not overlap x, unless it is the same tensor",
+    ),
+    (
+        "the weight",
+        lambda: m3ops_torch.gemma_rmsnorm(BUFFER[:1], BUFFER[0:1], out=BUFFER[:1]),
+        ValueError,
+        "out must not overlap weight",
+    ),
+    (
+        "gate_up",
+        lambda: m3ops_torch.swiglu_oai(BUFFER, out=BUFFER[:, :32]),
+        ValueError,
+        "out must not overlap gate_up",
+    ),
+    (
+        "one memory for both results",
+        lambda: m3ops_torch.gemma_fused_add_rmsnorm(X, X, WEIGHT, out=(BUFFER[:4], BUFFER[3:7])),
+        ValueError,
+        "out[1] must not overlap out[0]",
+    ),
+    (
+        "a derivative",
+        lambda: m3ops_torch.gemma_rmsnorm(X, WEIGHT.clone().requires_grad_(), out=BUFFER[:4]),
+        ValueError,
+        "out has no derivative",
+    ),
+]
+
+
+@pytest.mark.parametrize(("what", "call", "kind", "message"), WRONG, ids=[row[0] for row in WRONG])
+def test_wrong_call(what: str, call: Callable[[], Any], kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind) as caught:
+        call()
+    assert message in str(caught.value)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(no_gpu() is not None, reason=str(no_gpu()))
+def test_wrong_calls_after_a_right_one() -> None:
+    """The way of later calls still looks where the memory is."""
+    x, weight = BUFFER.cuda(), WEIGHT.cuda()
+    m3ops_torch.gemma_rmsnorm(x[:4], weight, out=torch.empty_like(x[:4]))
+    with pytest.raises(ValueError, match="out must not overlap x"):
+        m3ops_torch.gemma_rmsnorm(x[:4], weight, out=x[1:5])
+    with pytest.raises(ValueError, match="out must be on the device of x, cuda:0, got cpu"):
+        m3ops_torch.gemma_rmsnorm(x[:4], weight, out=BUFFER[:4])
