@@ -1,0 +1,78 @@
+"""MiniMax-M3's RMSNorm and dense MLP as modules of flax's nnx; flax comes with the extra ``flax``."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+
+from m3ops_jax.gemma_fused_add_rmsnorm import gemma_fused_add_rmsnorm
+from m3ops_jax.gemma_rmsnorm import gemma_rmsnorm
+from m3ops_jax.mxfp8_dequantize import mxfp8_dequantize
+from m3ops_jax.swiglu_oai import swiglu_oai
+from m3ops_jax.swiglu_oai_quantize import swiglu_oai_quantize
+
+
+class GemmaRMSNorm(nnx.Module):
+    """:func:`gemma_rmsnorm`, or with a residual :func:`gemma_fused_add_rmsnorm`.
+
+    Attributes:
+        weight: Shape ``[N]``, at first zeros; the norm is multiplied by ``1 + weight``.
+        eps: Added to the mean square.
+    """
+
+    def __init__(self, size: int, *, eps: float = 1e-6, param_dtype: DTypeLike = jnp.float32) -> None:
+        self.weight = nnx.Param(jnp.zeros(size, param_dtype))
+        self.eps = eps
+
+    def __call__(self, x: jax.Array, residual: jax.Array | None = None) -> jax.Array | tuple[jax.Array, jax.Array]:
+        """The norm of x, or ``(norm of x + residual, x + residual)``.
+
+        Args:
+            x: Shape ``[..., N]``.
+            residual: The shape and dtype of x.
+        """
+        weight = self.weight[...]
+        if residual is None:
+            return gemma_rmsnorm(x, weight, eps=self.eps)
+        return gemma_fused_add_rmsnorm(x, residual, weight, eps=self.eps)
+
+
+class DenseMLP(nnx.Module):
+    """``swiglu_oai(x @ gate_up) @ down``, the activation rounded to MXFP8 or not.
+
+    Attributes:
+        gate_up: Shape ``[hidden, 2 * I]``, ``[gate | up]`` along the last axis.
+        down: Shape ``[I, hidden]``.
+        quantize: Whether the activation passes through MXFP8, of which there is no derivative.
+        groups: Number of pairs ``[gate | up]``: how many devices tensor parallelism divides I among, see
+            :func:`swiglu_oai`.
+    """
+
+    def __init__(
+        self,
+        hidden: int,
+        inner: int,
+        *,
+        quantize: bool = False,
+        groups: int = 1,
+        param_dtype: DTypeLike = jnp.bfloat16,
+        rngs: nnx.Rngs,
+    ) -> None:
+        init = nnx.initializers.lecun_normal()
+        self.gate_up = nnx.Param(init(rngs.params(), (hidden, 2 * inner), param_dtype))
+        self.down = nnx.Param(init(rngs.params(), (inner, hidden), param_dtype))
+        self.quantize = quantize
+        self.groups = groups
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Shape ``[..., hidden]`` to the same."""
+        gate_up = x @ self.gate_up[...]
+        if not self.quantize:
+            return swiglu_oai(gate_up, groups=self.groups) @ self.down[...]
+        quantized = swiglu_oai_quantize(gate_up, groups=self.groups)
+        # Devices divide the groups; as an axis of their own these are rows, which need no communication.
+        values, scales = (a.reshape(*a.shape[:-1], self.groups, -1) for a in quantized)
+        activation = mxfp8_dequantize(values, scales, out_dtype=gate_up.dtype)
+        return activation.reshape(*activation.shape[:-2], -1) @ self.down[...]
