@@ -1,4 +1,4 @@
-"""How an op of the core becomes a ``torch.ops.m3ops`` operator: schema, fake tensors, CPU and GPU implementations."""
+"""How an op of the core becomes a ``torch.ops.m3ops`` operator: schema, fake tensors, implementations, vmap."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any, NoReturn
 
 import torch
 
+from m3ops.numerics.formats import MXFP8
 from m3ops.op import Op
 from m3ops.ops import OPS
-from m3ops_torch import _launch, _out, _reference
+from m3ops_torch import _launch, _out, _reference, _vmap
 from m3ops_torch._launch import Layout, layout_of
 
 _LIBRARY = torch.library.Library("m3ops", "DEF")
@@ -113,6 +114,7 @@ def _define(op: Op) -> Callable[..., Any]:
     _LIBRARY.impl(op.name, partial(_launch.run, op), "CUDA")  # ROCm builds of PyTorch use this key too
     torch.library.register_autograd(f"m3ops::{op.name}", partial(_no_derivative, op), lib=_LIBRARY)
     operator: Callable[..., Any] = getattr(torch.ops.m3ops, op.name).default
+    torch.library.register_vmap(f"m3ops::{op.name}", partial(_vmap.batched, op, operator), lib=_LIBRARY)
     return operator
 
 
@@ -142,6 +144,9 @@ def _no_derivative(op: Op, *_: Any) -> NoReturn:
     """Without it a gradient would end here in silence."""
     raise op.derivative_error("Tensor.detach", "torch.autograd.Function")
 
+
+# Without a name torch.export can trace the tuple but not save it.
+torch.utils._pytree._register_namedtuple(MXFP8, serialized_type_name="m3ops.MXFP8")
 
 _OPERATORS = {name: _define(op) for name, op in OPS.items()}
 _OUT_OPERATORS = {name: _define_out(op) for name, op in OPS.items()}

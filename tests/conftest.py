@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import pytest
+import torch
 from backends import BACKENDS, Backend
 
 # For the tests of sharding. It has to be said before JAX starts its CPU backend; a program uses one device unless told.
@@ -17,3 +18,11 @@ def backend(request: pytest.FixtureRequest) -> Backend:
     if reason := chosen.missing():
         pytest.skip(reason)
     return chosen
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> str:
+    """Where PyTorch's tensors are."""
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA or HIP device")
+    return str(request.param)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,14 +19,15 @@ from m3ops.ops import OPS
 from m3ops_torch._reference import _to_array
 
 OPCHECKS = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
-@pytest.fixture(params=DEVICES)
-def device(request: pytest.FixtureRequest) -> str:
-    if request.param == "cuda" and not torch.cuda.is_available():
-        pytest.skip("no CUDA or HIP device")
-    return str(request.param)
+OPTIONS: dict[str, list[dict[str, Any]]] = {
+    "swiglu_oai": [{"limit": None, "out_dtype": "float32"}],
+    "swiglu_oai_quantize": [{"scale_rule": "floor", "round_activation": True}],
+    "mxfp8_quantize": [{"fp8_format": "e4m3fnuz"}],
+    "gemma_rmsnorm_quantize": [{"out_norm": True}],
+    "gemma_fused_add_rmsnorm_quantize": [{"out_norm": True, "fp8_format": "e4m3fnuz"}],
+}
 
 
 def tensors(name: str, device: str) -> list[torch.Tensor]:
@@ -39,34 +39,16 @@ def arrays(results: Any) -> list[np.ndarray]:
 
 
 @every_op
-def test_opcheck(name: str, device: str) -> None:
-    params = {k: "bfloat16" if k == "out_dtype" else p.default for k, p in OPS[name].params.items()}
+@pytest.mark.parametrize("shape", ["contiguous", "strided", "no rows"])
+def test_opcheck(name: str, shape: str, device: str) -> None:
     operator = getattr(torch.ops.m3ops, name).default
     # The schema test compares inputs before and after with an operator that 8-bit floats lack.
     checks = [c for c in OPCHECKS if not (c == "test_schema" and name == "mxfp8_dequantize")]
-    torch.library.opcheck(operator, tuple(tensors(name, device)), params, test_utils=checks)
-
-
-@every_op
-def test_compile_without_graph_break(name: str, device: str) -> None:
-    op = getattr(m3ops_torch, name)
-    compiled = torch.compile(op, fullgraph=True)
-    assert_same_bytes(arrays(compiled(*tensors(name, device))), arrays(op(*tensors(name, device))))
-
-
-def test_compile_does_not_recompile_for_other_row_counts(device: str) -> None:
-    graphs = []
-
-    def count(graph: torch.fx.GraphModule, _: Any) -> Callable[..., Any]:
-        graphs.append(graph)
-        return graph.forward
-
-    torch._dynamo.reset()
-    compiled = torch.compile(m3ops_torch.swiglu_oai_quantize, fullgraph=True, dynamic=True, backend=count)
-    for num_rows in (3, 4, 17, 64):
-        x = to_tensor(normal((num_rows, 128), "bfloat16"), device)
-        assert_same_bytes(arrays(compiled(x)), arrays(m3ops_torch.swiglu_oai_quantize(x)))
-    assert len(graphs) == 1
+    views = {"contiguous": slice(None), "strided": slice(None, None, 2), "no rows": slice(0)}
+    operands = tuple(t[views[shape]] if t.ndim == 3 else t for t in tensors(name, device))
+    for given in [{}, *OPTIONS.get(name, [])]:
+        params = {**{k: "bfloat16" if k == "out_dtype" else p.default for k, p in OPS[name].params.items()}, **given}
+        torch.library.opcheck(operator, operands, params, test_utils=checks)
 
 
 def test_views_reach_the_specification_without_a_copy() -> None:

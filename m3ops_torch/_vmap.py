@@ -1,0 +1,47 @@
+"""``torch.func.vmap``: the rows of all examples run in one launch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from m3ops.op import Op
+
+
+def batched(
+    op: Op,
+    operator: Callable[..., Sequence[torch.Tensor]],
+    info: Any,
+    dims: Sequence[int | None],
+    *tensors: torch.Tensor,
+    **params: Any,
+) -> tuple[Sequence[torch.Tensor], list[int]]:
+    """Calls an operator on operands with a batch axis each, or none where all examples share the operand.
+
+    Batch axes become leading axes. A shared weight stays as it is, for its leading axes broadcast; other shared
+    operands are repeated by a stride of zero. Nothing is copied.
+
+    Args:
+        op: What the operator computes.
+        operator: The operator.
+        info: ``batch_size`` is the size of the batch axes.
+        dims: For each operand its batch axis, or None.
+        tensors: The operands.
+        params: The parameters.
+
+    Returns:
+        The results and their batch axes, all 0.
+    """
+    rank = 1 + max(tensor.ndim - (dim is not None) for tensor, dim in zip(tensors, dims, strict=True))
+    operands = []
+    for name, tensor, dim in zip(op.inputs, tensors, dims, strict=True):
+        if dim is not None:
+            tensor = tensor.movedim(dim, 0)
+            tensor = tensor[(slice(None), *(None,) * (rank - tensor.ndim))]
+        elif name not in op.shared:
+            tensor = tensor.expand(info.batch_size, *tensor.shape)
+        operands.append(tensor)
+    results = operator(*operands, **params)
+    return results, [0] * len(results)

@@ -1,0 +1,157 @@
+"""torch.compile, torch.export and AOTInductor: whole graphs, any row count, the bytes of eager calls."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from compare import assert_same_bytes
+from test_jax import every_op
+from test_torch import arrays, tensors
+from torch.utils import _pytree as pytree
+
+import m3ops_torch
+from m3ops.ops import OPS
+
+ROWS = torch.export.Dim("rows", min=2, max=4096)
+
+
+def of_rows(operands: list[torch.Tensor], num_rows: int) -> list[torch.Tensor]:
+    """The operands with another leading size."""
+    return [t.view(t.shape)[torch.arange(num_rows) % len(t)] if t.ndim == 3 else t for t in operands]
+
+
+class Graphs:
+    """A backend that keeps and runs the graphs that Dynamo hands it."""
+
+    def __init__(self) -> None:
+        self.graphs: list[torch.fx.GraphModule] = []
+
+    def __call__(self, graph: torch.fx.GraphModule, _: Any) -> Callable[..., Any]:
+        self.graphs.append(graph)
+        return graph.forward
+
+
+@every_op
+def test_compile_without_graph_break(name: str, device: str) -> None:
+    op = getattr(m3ops_torch, name)
+    compiled = torch.compile(op, fullgraph=True)
+    assert_same_bytes(arrays(compiled(*tensors(name, device))), arrays(op(*tensors(name, device))))
+
+
+@every_op
+@pytest.mark.parametrize("dynamic", [True, None], ids=["dynamic", "automatic"])
+def test_no_recompilation_for_other_row_counts(name: str, dynamic: bool | None, device: str) -> None:
+    """Left to itself Dynamo takes the first row count for a constant, and the second call tells it better."""
+    torch._dynamo.reset()
+    op, backend = getattr(m3ops_torch, name), Graphs()
+    compiled = torch.compile(op, fullgraph=True, dynamic=dynamic, backend=backend)
+    for num_rows in (3, 4, 17, 64):
+        operands = of_rows(tensors(name, device), num_rows)
+        assert_same_bytes(arrays(compiled(*operands)), arrays(op(*operands)))
+    assert len(backend.graphs) == (1 if dynamic else 2)
+
+
+class Ops(torch.nn.Module):
+    """Every op."""
+
+    def forward(self, *operands: torch.Tensor) -> list[Any]:
+        results, used = [], 0
+        for name, op in OPS.items():
+            own = operands[used : used + len(op.inputs)]
+            used += len(own)
+            results.append(getattr(m3ops_torch, name)(*own))
+        return results
+
+
+def operands_of_all(num_rows: int, device: str) -> list[torch.Tensor]:
+    return of_rows([t for name in OPS for t in tensors(name, device)], num_rows)
+
+
+def test_among_kernels_of_inductor(device: str) -> None:
+    """Inductor makes a kernel of the negation, which rounds nothing."""
+
+    def negated(*operands: torch.Tensor) -> list[Any]:
+        return Ops()(-operands[0], *operands[1:])
+
+    torch._dynamo.reset()
+    compiled = torch.compile(negated, fullgraph=True, dynamic=True)
+    for num_rows in (5, 6, 33):
+        operands = operands_of_all(num_rows, device)
+        with torch._dynamo.config.patch(error_on_recompile=num_rows != 5):
+            got = compiled(*operands)
+        assert_same_bytes(arrays(got), arrays(negated(*operands)))
+
+
+LOADED_ELSEWHERE = """
+import sys, torch
+path, operands, results = sys.argv[1:]
+try:
+    torch._inductor.aoti_load_package(path)(*torch.load(operands))
+except RuntimeError as error:
+    assert "m3ops" in str(error), error
+else:
+    raise AssertionError("it ran without the operators")
+import m3ops_torch
+torch.save(torch.utils._pytree.tree_leaves(torch._inductor.aoti_load_package(path)(*torch.load(operands))), results)
+"""
+
+
+def test_a_package_of_aotinductor(device: str, tmp_path: Path) -> None:
+    """It calls the operators through the dispatcher: a process that loads it has to import m3ops_torch.
+
+    Most of this test's time the C++ compiler takes for PyTorch's headers.
+    """
+    operands = operands_of_all(4, device)
+    axes = (tuple({0: ROWS} if t.ndim == 3 else None for t in operands),)
+    exported = torch.export.export(Ops(), tuple(operands), dynamic_shapes=axes)
+    package = torch._inductor.aoti_compile_and_package(exported, package_path=str(tmp_path / "ops.pt2"))
+    loaded = torch._inductor.aoti_load_package(package)
+    for num_rows in (4, 9):
+        operands = operands_of_all(num_rows, device)
+        got, want = loaded(*operands), Ops()(*operands)
+        assert pytree.tree_structure(got) == pytree.tree_structure(want)
+        assert_same_bytes(arrays(got), arrays(want))
+    torch.save(operands, tmp_path / "operands")
+    paths = (package, tmp_path / "operands", tmp_path / "results")
+    subprocess.run([sys.executable, "-c", LOADED_ELSEWHERE, *map(str, paths)], check=True)
+    assert_same_bytes(arrays(torch.load(tmp_path / "results")), arrays(want))
+
+
+def test_a_wrong_call_is_an_error_of_the_trace() -> None:
+    compiled = torch.compile(lambda x: m3ops_torch.swiglu_oai(x, alpha=-1.0), fullgraph=True, backend="eager")
+    with pytest.raises(Exception, match=r"alpha must be a finite fp32 number and >= .*, got -1.0"):
+        compiled(torch.zeros(2, 64))
+
+
+def test_parameters_of_the_caller_are_constants_of_the_graph() -> None:
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda x, alpha: m3ops_torch.swiglu_oai(x, alpha=alpha), fullgraph=True, backend="eager")
+    x = torch.randn(3, 64)
+    for alpha in (1.5, 1.25, 2):
+        assert_same_bytes(arrays(compiled(x, alpha)), arrays(m3ops_torch.swiglu_oai(x, alpha=alpha)))
+
+
+@every_op
+@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+def test_export_save_and_load(name: str, dynamic: bool, device: str, tmp_path: Path) -> None:
+    op = getattr(m3ops_torch, name)
+
+    class Model(torch.nn.Module):
+        def forward(self, *operands: torch.Tensor) -> Any:
+            return op(*operands)
+
+    operands = tensors(name, device)
+    axes = (tuple({0: ROWS} if t.ndim == 3 else None for t in operands),) if dynamic else None
+    torch.export.save(torch.export.export(Model(), tuple(operands), dynamic_shapes=axes), tmp_path / "op.pt2")
+    loaded = torch.export.load(tmp_path / "op.pt2").module()
+    for num_rows in (4, 7) if dynamic else (4,):
+        operands = of_rows(tensors(name, device), num_rows)
+        got, want = loaded(*operands), op(*operands)
+        assert pytree.tree_structure(got) == pytree.tree_structure(want)  # MXFP8 is still MXFP8
+        assert_same_bytes(arrays(got), arrays(want))

@@ -1,0 +1,93 @@
+"""``torch.func.vmap``: batch axes become rows of one call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from compare import assert_same_bytes
+from test_jax import every_op
+from test_torch import arrays, tensors
+from torch.func import vmap
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import m3ops_torch
+
+
+class Calls(TorchDispatchMode):
+    """The m3ops operators that were called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.namespace == "m3ops":
+            self.names.append(func._opname)
+        return func(*args, **(kwargs or {}))
+
+
+def moved(results: Any, source: int, destination: int) -> Any:
+    return pytree.tree_map(lambda t: t.movedim(source, destination), results)
+
+
+@every_op
+@pytest.mark.parametrize(("axis", "out_axis"), [(0, 0), (1, 1), (-2, 0)])
+def test_one_call_for_all_examples(name: str, axis: int, out_axis: int, device: str) -> None:
+    op, operands = getattr(m3ops_torch, name), tensors(name, device)
+    in_dims = tuple(axis if t.ndim == 3 else None for t in operands)
+    with Calls() as calls:
+        got = vmap(op, in_dims, out_axis)(*operands)
+    assert calls.names == [name]
+    assert type(got) is type(op(*operands))
+    assert_same_bytes(arrays(moved(got, out_axis, axis)), arrays(op(*operands)))
+
+
+@every_op
+def test_nested(name: str, device: str) -> None:
+    op, operands = getattr(m3ops_torch, name), tensors(name, device)
+    outer = tuple(1 if t.ndim == 3 else None for t in operands)
+    inner = tuple(0 if t.ndim == 3 else None for t in operands)
+    with Calls() as calls:
+        got = vmap(vmap(op, inner), outer)(*operands)
+    assert calls.names == [name]
+    assert_same_bytes(arrays(moved(got, 0, 1)), arrays(op(*operands)))
+
+
+@pytest.mark.parametrize("in_dims", [(0, 0), (None, 0), (1, 0), (0, 1), (None, 1)])
+def test_over_the_weight(in_dims: tuple[int | None, int], device: str) -> None:
+    x = torch.randn(3, 3, 64, device=device) if in_dims[0] is not None else torch.randn(3, 64, device=device)
+    weight = torch.randn(3, 64, device=device) if in_dims[1] == 0 else torch.randn(64, 3, device=device)
+    got = vmap(m3ops_torch.gemma_rmsnorm, in_dims)(x, weight)
+    for i in range(3):
+        own_x = x if in_dims[0] is None else x.select(in_dims[0], i)
+        want = m3ops_torch.gemma_rmsnorm(own_x, weight.select(in_dims[1], i))
+        assert_same_bytes(arrays(got[i]), arrays(want))
+
+
+def test_over_x_but_not_the_residual(device: str) -> None:
+    x, residual, weight = (torch.randn(shape, device=device) for shape in [(3, 5, 64), (5, 64), (64,)])
+    got = vmap(m3ops_torch.gemma_fused_add_rmsnorm, (0, None, None))(x, residual, weight)
+    want = m3ops_torch.gemma_fused_add_rmsnorm(x, residual.expand(x.shape), weight)
+    assert_same_bytes(arrays(got), arrays(want))
+
+
+def test_nested_over_different_operands(device: str) -> None:
+    """A table of all pairs: each level maps what the other keeps."""
+    x, weight = torch.randn(2, 64, device=device), torch.randn(3, 64, device=device)
+    got = vmap(vmap(m3ops_torch.gemma_rmsnorm, (None, 0)), (0, None))(x, weight)
+    want = m3ops_torch.gemma_rmsnorm(x[:, None].expand(2, 3, 64), weight)
+    assert_same_bytes(arrays(got), arrays(want))
+
+
+def test_compiled(device: str) -> None:
+    x = torch.randn(3, 5, 64, device=device)
+    compiled = torch.compile(vmap(m3ops_torch.swiglu_oai_quantize, 1), fullgraph=True, backend="aot_eager")
+    assert_same_bytes(arrays(compiled(x)), arrays(moved(m3ops_torch.swiglu_oai_quantize(x), 0, 1)))
+
+
+def test_wrong_call_speaks_of_one_example(device: str) -> None:
+    with pytest.raises(ValueError, match=r"the last axis of x must be a multiple of 32 .*, got 40"):
+        vmap(m3ops_torch.mxfp8_quantize, 1)(torch.randn(40, 3, device=device))
