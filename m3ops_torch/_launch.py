@@ -61,7 +61,9 @@ def key_of(op_name: str, tensors: Sequence[Any], params: Mapping[str, Any]) -> t
         return None
     key: list[Any] = [op_name]
     for t in tensors:
-        if type(t) is not torch.Tensor or not t.is_cuda or t.requires_grad:
+        if (type(t) is not torch.Tensor and type(t) is not torch.nn.Parameter) or not t.is_cuda:
+            return None
+        if t.requires_grad and torch.is_grad_enabled():
             return None
         key += (t.shape, t.stride(), t.dtype, t.device, _pointer_facts(t))
     values = params.values()

@@ -1,0 +1,1 @@
+"""The ops under the names, signatures and result types of other libraries."""

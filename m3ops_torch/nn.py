@@ -1,0 +1,62 @@
+"""The ops as modules."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+import m3ops_torch
+
+__all__ = ["GemmaRMSNorm", "SwigluOAI"]
+
+
+class GemmaRMSNorm(nn.Module):
+    """Gemma's RMSNorm, with residual add if a residual is given. The weight is stored as an offset from 1.
+
+    Args:
+        hidden_size: Size N of the last axis.
+        eps: Added to the mean square.
+        device: Where the weight is.
+        dtype: Dtype of the weight: bfloat16, float16 or float32.
+
+    Attributes:
+        weight: Shape ``[N]``, zeros at first.
+        variance_epsilon: eps, under the name that vLLM and Transformers use.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        eps: float = 1e-6,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(hidden_size, device=device, dtype=dtype))
+        self.variance_epsilon = eps
+
+    def forward(
+        self, x: torch.Tensor, residual: torch.Tensor | None = None
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        """:func:`m3ops_torch.gemma_rmsnorm`, or with a residual :func:`m3ops_torch.gemma_fused_add_rmsnorm`."""
+        if residual is None:
+            return m3ops_torch.gemma_rmsnorm(x, self.weight, eps=self.variance_epsilon)
+        return m3ops_torch.gemma_fused_add_rmsnorm(x, residual, self.weight, eps=self.variance_epsilon)
+
+    def extra_repr(self) -> str:
+        return f"{self.weight.shape[0]}, eps={self.variance_epsilon}"
+
+
+class SwigluOAI(nn.Module):
+    """:func:`m3ops_torch.swiglu_oai` with fixed parameters: ``[..., 2 * I] -> [..., I]``."""
+
+    def __init__(self, alpha: float = 1.702, beta: float = 1.0, limit: float | None = 7.0) -> None:
+        super().__init__()
+        self.alpha, self.beta, self.limit = alpha, beta, limit
+
+    def forward(self, gate_up: torch.Tensor) -> torch.Tensor:
+        return m3ops_torch.swiglu_oai(gate_up, alpha=self.alpha, beta=self.beta, limit=self.limit)
+
+    def extra_repr(self) -> str:
+        return f"alpha={self.alpha}, beta={self.beta}, limit={self.limit}"

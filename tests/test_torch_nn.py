@@ -1,0 +1,58 @@
+"""Modules of ``m3ops_torch.nn``."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from compare import assert_same_bytes
+from test_torch import arrays
+
+import m3ops_torch
+from m3ops_torch import _launch
+from m3ops_torch.nn import GemmaRMSNorm, SwigluOAI
+
+
+def test_norm(device: str) -> None:
+    norm = GemmaRMSNorm(64, 1e-5, device=device, dtype=torch.bfloat16)
+    assert repr(norm) == "GemmaRMSNorm(64, eps=1e-05)"
+    assert (norm.weight.dtype, norm.weight.device.type) == (torch.bfloat16, device)
+    norm.load_state_dict({"weight": torch.randn(64)})
+    x, residual = torch.randn(2, 3, 64, device=device), torch.randn(2, 3, 64, device=device)
+    weight = norm.weight.detach()
+    with torch.no_grad():
+        assert_same_bytes(arrays(norm(x)), arrays(m3ops_torch.gemma_rmsnorm(x, weight, eps=1e-5)))
+        want = m3ops_torch.gemma_fused_add_rmsnorm(x, residual, weight, eps=1e-5)
+        assert_same_bytes(arrays(norm(x, residual)), arrays(want))
+
+
+def test_a_new_norm_leaves_the_scale_alone() -> None:
+    x = torch.randn(2, 64)
+    want = m3ops_torch.gemma_rmsnorm(x, torch.zeros(64))
+    assert_same_bytes(arrays(GemmaRMSNorm(64).requires_grad_(False)(x)), arrays(want))
+
+
+def test_activation(device: str) -> None:
+    module = SwigluOAI(alpha=1.5, beta=0, limit=None)
+    assert repr(module) == "SwigluOAI(alpha=1.5, beta=0, limit=None)"
+    assert not list(module.parameters())
+    x = torch.randn(3, 128, device=device, dtype=torch.bfloat16)
+    assert_same_bytes(arrays(module(x)), arrays(m3ops_torch.swiglu_oai(x, alpha=1.5, beta=0, limit=None)))
+    assert_same_bytes(arrays(SwigluOAI()(x)), arrays(m3ops_torch.swiglu_oai(x)))
+
+
+def test_compiled(device: str) -> None:
+    norm, x = GemmaRMSNorm(64, device=device).requires_grad_(False), torch.randn(3, 64, device=device)
+    compiled = torch.compile(torch.nn.Sequential(norm, SwigluOAI()), fullgraph=True, backend="aot_eager")
+    assert_same_bytes(arrays(compiled(x)), arrays(m3ops_torch.swiglu_oai(norm(x))))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA or HIP device")
+def test_a_parameter_takes_the_shorter_way_where_no_derivative_is_recorded() -> None:
+    norm, x = GemmaRMSNorm(64, device="cuda"), torch.randn(3, 64, device="cuda")
+    params = {"eps": norm.variance_epsilon}
+    assert _launch.key_of("gemma_rmsnorm", [x, norm.weight], params) is None
+    with torch.no_grad():
+        want = arrays(norm(x))
+        assert _launch.kept.get(_launch.key_of("gemma_rmsnorm", [x, norm.weight], params))
+        assert_same_bytes(arrays(norm(x)), want)
