@@ -105,6 +105,41 @@ def load(
 
 
 @triton.jit
+def load_halves(
+    ptr,
+    window,
+    SIZE: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
+    MASKED: tl.constexpr,
+    INNER_SIZES: tl.constexpr,
+    STRIDES: tl.constexpr,
+    INTERLEAVED: tl.constexpr,
+    RUN: tl.constexpr,
+):
+    """Two fp32 tiles [ROWS, COLS] of an operand [num_rows, 2 * SIZE] that holds two, side by side or alternating.
+
+    Alternating ones are read as runs of RUN columns, the even runs in one load and the odd ones in another, and taken
+    apart in registers. With RUN the elements that a thread stores at once, each element is read by the thread that
+    stores what becomes of it, 16 bytes at a time.
+    """
+    COL_STRIDE: tl.constexpr = STRIDES[len(STRIDES) - 1]
+    if INTERLEAVED:
+        first_row, num_rows, cols = window
+        runs = first_row, num_rows, cols + cols // RUN * RUN
+        x = load(ptr, runs, 2 * SIZE, ROWS, MASKED, INNER_SIZES, STRIDES)
+        y = load(ptr + RUN * COL_STRIDE, runs, 2 * SIZE - RUN, ROWS, MASKED, INNER_SIZES, STRIDES)
+        x_first, x_second = tl.split(tl.reshape(x, (ROWS, COLS // RUN, RUN // 2, 2)))
+        y_first, y_second = tl.split(tl.reshape(y, (ROWS, COLS // RUN, RUN // 2, 2)))
+        first = tl.reshape(tl.permute(tl.join(x_first, y_first), (0, 1, 3, 2)), (ROWS, COLS))
+        second = tl.reshape(tl.permute(tl.join(x_second, y_second), (0, 1, 3, 2)), (ROWS, COLS))
+    else:
+        first = load(ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, STRIDES)
+        second = load(ptr + SIZE * COL_STRIDE, window, SIZE, ROWS, MASKED, INNER_SIZES, STRIDES)
+    return first.to(tl.float32), second.to(tl.float32)
+
+
+@triton.jit
 def load_sum(
     x_ptr,
     residual_ptr,

@@ -87,6 +87,7 @@ def _inputs(op: str, num_rows: int, size: int) -> tuple[ArraySpec, ...]:
 
 MOE_PREFILL = ("MoE prefill", EXPERT_ROWS, MOE_SIZE)
 DENSE_PREFILL = ("dense prefill", TOKENS, DENSE_SIZE)
+INTERLEAVED_PREFILL = ("MoE prefill, interleaved", EXPERT_ROWS, MOE_SIZE)
 SHARED_PREFILL = ("shared expert prefill", TOKENS, MOE_SIZE)
 SLICE_PREFILL = ("MoE prefill, TP 8", EXPERT_ROWS, TENSOR_PARALLEL_SIZE)
 HIDDEN_PREFILL = ("hidden prefill", TOKENS, HIDDEN)
@@ -94,8 +95,8 @@ QK_PREFILL = ("QK norm prefill", HEAD_ROWS, HEAD_DIM)
 
 
 def _workloads() -> Iterator[Workload]:
-    def at(op: str, name: str, num_rows: int, size: int, *, small: bool = False) -> Workload:
-        return Workload(op, name, num_rows, size, _inputs(op, num_rows, size), small=small)
+    def at(op: str, name: str, num_rows: int, size: int, *, small: bool = False, **given: Any) -> Workload:
+        return Workload(op, name, num_rows, size, _inputs(op, num_rows, size), given, small)
 
     for op in ("swiglu_oai_quantize", "swiglu_oai", "mxfp8_quantize"):
         for prefill in (MOE_PREFILL, DENSE_PREFILL, SHARED_PREFILL, SLICE_PREFILL):
@@ -103,6 +104,9 @@ def _workloads() -> Iterator[Workload]:
         for num_rows in (1, 4, 32):
             yield at(op, f"decode, M = {num_rows}", num_rows, MOE_SIZE, small=True)
             yield at(op, f"decode, M = {num_rows}, TP 8", num_rows, TENSOR_PARALLEL_SIZE, small=True)
+    for op in ("swiglu_oai_quantize", "swiglu_oai"):
+        yield at(op, *INTERLEAVED_PREFILL, layout="interleaved")
+        yield at(op, "decode, M = 32, interleaved", 32, MOE_SIZE, small=True, layout="interleaved")
     for prefill in (MOE_PREFILL, SHARED_PREFILL):
         yield at("mxfp8_dequantize", *prefill)
     for op in ("gemma_rmsnorm", "gemma_fused_add_rmsnorm"):

@@ -14,6 +14,7 @@ def swiglu_oai(
     alpha: float = 1.702,
     beta: float = 1.0,
     limit: float | None = 7.0,
+    layout: str = "split",
     groups: int = 1,
     out_dtype: DTypeLike | None = None,
 ) -> jax.Array:
@@ -27,6 +28,7 @@ def swiglu_oai(
         alpha: Slope of the sigmoid, a Python number above 0.
         beta: Offset of ``up``.
         limit: Clamp bound above 0, or None for no clamp.
+        layout: ``"split"`` for ``[gate | up]``, ``"interleaved"`` where they alternate, ``[g0, u0, g1, u1, ...]``.
         groups: Number of pairs ``[gate | up]`` along the last axis, one after another, as the shards of a
             tensor-parallel projection make them; the result has the activations in the same order.
         out_dtype: bfloat16, float16 or float32; the dtype of ``gate_up`` unless given.
@@ -39,6 +41,13 @@ def swiglu_oai(
         ValueError: The last axis does not divide into such pairs, or a parameter is out of range.
     """
     (out,) = call(
-        "swiglu_oai", gate_up, alpha=alpha, beta=beta, limit=limit, groups=groups, out_dtype=dtype_name(out_dtype)
+        "swiglu_oai",
+        gate_up,
+        alpha=alpha,
+        beta=beta,
+        limit=limit,
+        layout=layout,
+        groups=groups,
+        out_dtype=dtype_name(out_dtype),
     )
     return out

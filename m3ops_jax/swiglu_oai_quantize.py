@@ -14,6 +14,7 @@ def swiglu_oai_quantize(
     alpha: float = 1.702,
     beta: float = 1.0,
     limit: float | None = 7.0,
+    layout: str = "split",
     groups: int = 1,
     scale_rule: str = "rceil",
     fp8_format: str = "e4m3fn",
@@ -28,6 +29,7 @@ def swiglu_oai_quantize(
         alpha: Slope of the sigmoid, a Python number above 0.
         beta: Offset of ``up``.
         limit: Clamp bound above 0, or None for no clamp.
+        layout: ``"split"`` for ``[gate | up]``, ``"interleaved"`` where they alternate, ``[g0, u0, g1, u1, ...]``.
         groups: Number of pairs ``[gate | up]`` along the last axis, one after another, as the shards of a
             tensor-parallel projection make them; the result has the activations in the same order.
         scale_rule: ``"rceil"`` or ``"floor"``, see :func:`mxfp8_quantize`.
@@ -50,6 +52,7 @@ def swiglu_oai_quantize(
             alpha=alpha,
             beta=beta,
             limit=limit,
+            layout=layout,
             groups=groups,
             scale_rule=scale_rule,
             fp8_format=fp8_format,

@@ -113,7 +113,7 @@ class CpuTorch(TorchSide):
 
     def contenders(self, workload: Workload) -> dict[str, Any]:
         formula = functools.partial(torch.compile, backend="eager", fullgraph=True)(self._formulas[workload.op])
-        return {**super().contenders(workload), "torch.compile": [formula]}
+        return {**super().contenders(workload), "torch.compile": [functools.partial(formula, **workload.given)]}
 
     def copy_gbps(self) -> float:
         return 1000.0

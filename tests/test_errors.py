@@ -206,6 +206,18 @@ WRONG: list[tuple[str, Callable[[Any, Any], Any], type[Exception], str]] = [
     ),
     ("eps NaN", lambda m, a: m.gemma_fused_add_rmsnorm(a(2, 64), a(2, 64), a(64), eps=math.nan), ValueError, "got nan"),
     (
+        "an unknown layout",
+        lambda m, a: m.swiglu_oai(a(2, 64), layout="concatenated"),
+        ValueError,
+        "layout must be 'split' or 'interleaved', got 'concatenated'",
+    ),
+    (
+        "a layout that is no string",
+        lambda m, a: m.swiglu_oai_quantize(a(2, 64), layout=None),
+        TypeError,
+        "layout must be a string, got NoneType",
+    ),
+    (
         "an unknown scale rule",
         lambda m, a: m.mxfp8_quantize(a(2, 64), scale_rule="ceil"),
         ValueError,

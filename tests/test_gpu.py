@@ -54,10 +54,20 @@ TILES = [(r, c, w) for r, c, w in itertools.product([1, 2, 8], [32, 128, 1024], 
 
 @pytest.mark.parametrize("flags", [{}, {"enable_fp_fusion": False}], ids=["fused", "unfused"])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-@pytest.mark.parametrize("name", ["swiglu_oai", "swiglu_oai_quantize", "mxfp8_quantize"])
-def test_any_tile_gives_the_same_bytes(name: str, dtype: str, flags: dict[str, bool]) -> None:
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("swiglu_oai", {}),
+        ("swiglu_oai", {"layout": "interleaved"}),
+        ("swiglu_oai_quantize", {}),
+        ("swiglu_oai_quantize", {"layout": "interleaved"}),
+        ("mxfp8_quantize", {}),
+    ],
+    ids=str,
+)
+def test_any_tile_gives_the_same_bytes(name: str, given: dict[str, str], dtype: str, flags: dict[str, bool]) -> None:
     x = np.concatenate([normal((9, 1344), dtype, 3.0), bit_patterns((4, 1344), dtype)])
-    plan, expected = planned(name, [x])
+    plan, expected = planned(name, [x], **given)
     size = expected[0].shape[-1]
     for rows, cols, warps in TILES:
         t = tiling(13, size, rows, cols, warps)

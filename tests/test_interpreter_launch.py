@@ -249,7 +249,7 @@ def operands(name: str, dtype: str) -> tuple[np.ndarray, ...]:
 
 QUANTIZED_NORM = [{}, {"round_activation": True, "out_norm": True, "fp8_format": "e4m3fnuz"}]
 PARAMS: dict[str, list[dict[str, Any]]] = {
-    "swiglu_oai": [{}, {"limit": None, "alpha": 0.5, "out_dtype": "float32"}],
+    "swiglu_oai": [{}, {"limit": None, "alpha": 0.5, "out_dtype": "float32"}, {"layout": "interleaved"}],
     "swiglu_oai_quantize": [{}, {"round_activation": True, "scale_rule": "floor", "fp8_format": "e4m3fnuz"}],
     "mxfp8_quantize": [{}, {"scale_rule": "floor"}, {"fp8_format": "e4m3fnuz"}],
     "mxfp8_dequantize": [{}, {"out_dtype": "float16"}, {"out_dtype": "float32"}],

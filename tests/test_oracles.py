@@ -218,7 +218,8 @@ def within(got: Array, want: Array, relative: Array, absolute: Array | float, *i
 
 def swiglu(gate: Array, up: Array, *, alpha: float = 1.702, limit: float | None = None) -> Array:
     gate_up = np.concatenate([gate, up], axis=-1)
-    (out,) = OPS["swiglu_oai"].reference(gate_up, alpha=alpha, beta=1.0, limit=limit, out_dtype="float32")
+    params = OPS["swiglu_oai"].filled({"alpha": alpha, "limit": limit, "out_dtype": "float32"})
+    (out,) = OPS["swiglu_oai"].reference(gate_up, **params)
     return np.asarray(out)
 
 
@@ -296,6 +297,21 @@ def test_swiglu_in_float64(limit: float | None) -> None:
     g, u = np.minimum(gate, bound), np.clip(up, -bound, bound).astype(np.float64) + 1
     want, absolute = gate_factor(g, 1.702) * u, tail(g, 1.702) * np.abs(u) + 2.0**-149
     assert within(got, want, gate_bound(g, 1.702) + 2, absolute, gate, up) >= SMALLEST_WORST
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+@pytest.mark.parametrize("name", ["swiglu_oai", "swiglu_oai_quantize"])
+def test_interleaved_is_split_of_the_columns_sorted(name: str, dtype: str) -> None:
+    """Random bits, as bytes. A formula for the order: column 2i + j of one layout is column i + I * j of the other."""
+    size = 96
+    random = np.random.default_rng(9).bytes(40 * 2 * size * np.dtype(dtype).itemsize)
+    split = np.frombuffer(random, dtype).reshape(40, 2 * size)
+    i, j = np.divmod(np.arange(2 * size), 2)
+    op = OPS[name]
+    want = op.reference(split, **op.filled({"layout": "split", "limit": None}))
+    got = op.reference(split[:, i + size * j], **op.filled({"layout": "interleaved", "limit": None}))
+    for a, b in zip(got, want, strict=True):
+        same(raw(a), raw(b))
 
 
 def test_swiglu_of_special_gates() -> None:

@@ -6,6 +6,8 @@ and store, whether their values fit the registers, and how much they compute whi
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from rocm import jax_device
 from rocm.launch import Launch
@@ -14,10 +16,12 @@ from rocm.production import ARCHS, FRONT_ENDS, PREFILLS, Code, code, table
 from m3ops.cases.case import normal
 from m3ops.ops import OPS
 
-# (op, row) -> VALU instructions for an element, measured and a tenth.
+# (op, row, parameters) -> VALU instructions for an element, measured and a tenth.
 VALU_LIMITS = {
     ("swiglu_oai", 3072): {"gfx942": 41, "gfx950": 31},
     ("swiglu_oai_quantize", 3072): {"gfx942": 41, "gfx950": 32},
+    ("swiglu_oai", 3072, "interleaved"): {"gfx942": 41, "gfx950": 31},
+    ("swiglu_oai_quantize", 3072, "interleaved"): {"gfx942": 41, "gfx950": 32},
     ("mxfp8_quantize", 3072): {"gfx942": 11.5, "gfx950": 7.5},
     ("mxfp8_dequantize", 3072): {"gfx942": 17, "gfx950": 10.5},
     ("gemma_rmsnorm", 6144): {"gfx942": 27, "gfx950": 19.5},
@@ -33,11 +37,15 @@ NARROW_LOADS = {
     ("gemma_rmsnorm", 128): {2: 1},
     ("gemma_fused_add_rmsnorm", 128): {2: 1},
 }
-NARROW_STORES = {("swiglu_oai_quantize", 3072): {1: 1}, ("mxfp8_quantize", 3072): {1: 1}}
+NARROW_STORES = {
+    ("swiglu_oai_quantize", 3072): {1: 1},
+    ("swiglu_oai_quantize", 3072, "interleaved"): {1: 1},
+    ("mxfp8_quantize", 3072): {1: 1},
+}
 FP8_CONVERSION = {"gfx942": "v_cvt_pk_fp8_f32", "gfx950": "v_cvt_scalef32_pk_fp8_f32"}
 
 
-EVERY_KERNEL = [(*key, front_end, arch) for key in PREFILLS for front_end in FRONT_ENDS for arch in ARCHS]
+EVERY_KERNEL = [(key, front_end, arch) for key in PREFILLS for front_end in FRONT_ENDS for arch in ARCHS]
 
 
 @pytest.fixture(params=EVERY_KERNEL, ids=lambda param: "-".join(map(str, param)))
@@ -46,8 +54,8 @@ def compiled(request: pytest.FixtureRequest) -> Code:
     return code(*request.param)
 
 
-def key(kernel: Code) -> tuple[str, int]:
-    return kernel.workload.op, kernel.workload.size
+def key(kernel: Code) -> tuple[Any, ...]:
+    return kernel.workload.op, kernel.workload.size, *kernel.workload.given.values()
 
 
 def test_values_stay_in_registers(compiled: Code) -> None:

@@ -1,8 +1,8 @@
 """The ops as a user of PyTorch or JAX would write them, for ``torch.compile`` and ``jax.jit`` to fuse.
 
-They compute what the specification does for finite inputs at the ops' default parameters, up to the rounding of fp32
-(no NaN rules, no promise about bytes). The scale of a block comes from the bits of its amax, which is both right and
-cheaper than ``ceil(log2(...))``. The framework's module is handed in, so that this file imports none.
+They compute what the specification does for finite inputs at the parameters of the workloads, up to the rounding of
+fp32 (no NaN rules, no promise about bytes). The scale of a block comes from the bits of its amax, which is both right
+and cheaper than ``ceil(log2(...))``. The framework's module is handed in, so that this file imports none.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ CARRY = (1 << FRACTION) - 1 - int((E4M3FN.max / 2.0**E4M3FN.max_exponent - 1) * 
 def torch_formulas(torch: Any) -> dict[str, Formula]:
     """Formulas over tensors, by op."""
 
-    def activation(gate_up: Any) -> Any:
-        gate, up = gate_up.float().chunk(2, -1)
+    def activation(gate_up: Any, layout: str) -> Any:
+        x = gate_up.float()
+        gate, up = x.chunk(2, -1) if layout == "split" else x.unflatten(-1, (-1, 2)).unbind(-1)
         gate, up = gate.clamp(max=LIMIT), up.clamp(-LIMIT, LIMIT)
         return gate * torch.sigmoid(ALPHA * gate) * (up + BETA)
 
@@ -55,8 +56,8 @@ def torch_formulas(torch: Any) -> dict[str, Formula]:
         return (*quantize(norm(total, weight)), total.to(torch.bfloat16))
 
     return {
-        "swiglu_oai": lambda gate_up: activation(gate_up).to(torch.bfloat16),
-        "swiglu_oai_quantize": lambda gate_up: quantize(activation(gate_up)),
+        "swiglu_oai": lambda gate_up, layout="split": activation(gate_up, layout).to(torch.bfloat16),
+        "swiglu_oai_quantize": lambda gate_up, layout="split": quantize(activation(gate_up, layout)),
         "mxfp8_quantize": lambda x: quantize(x.float()),
         "mxfp8_dequantize": mxfp8_dequantize,
         "gemma_rmsnorm": lambda x, weight: norm(x.float(), weight).to(torch.bfloat16),
@@ -70,8 +71,9 @@ def jax_formulas(jax: Any) -> dict[str, Formula]:
     """Formulas over JAX arrays, by op."""
     jnp = jax.numpy
 
-    def activation(gate_up: Any) -> Any:
-        gate, up = jnp.split(gate_up.astype(jnp.float32), 2, axis=-1)
+    def activation(gate_up: Any, layout: str) -> Any:
+        x = gate_up.astype(jnp.float32)
+        gate, up = jnp.split(x, 2, axis=-1) if layout == "split" else (x[..., 0::2], x[..., 1::2])
         gate, up = jnp.minimum(gate, LIMIT), jnp.clip(up, -LIMIT, LIMIT)
         return gate * jax.nn.sigmoid(ALPHA * gate) * (up + BETA)
 
@@ -100,8 +102,8 @@ def jax_formulas(jax: Any) -> dict[str, Formula]:
         return (*quantize(norm(total, weight)), total.astype(jnp.bfloat16))
 
     return {
-        "swiglu_oai": lambda gate_up: activation(gate_up).astype(jnp.bfloat16),
-        "swiglu_oai_quantize": lambda gate_up: quantize(activation(gate_up)),
+        "swiglu_oai": lambda gate_up, layout="split": activation(gate_up, layout).astype(jnp.bfloat16),
+        "swiglu_oai_quantize": lambda gate_up, layout="split": quantize(activation(gate_up, layout)),
         "mxfp8_quantize": lambda x: quantize(x.astype(jnp.float32)),
         "mxfp8_dequantize": mxfp8_dequantize,
         "gemma_rmsnorm": lambda x, weight: norm(x.astype(jnp.float32), weight).astype(jnp.bfloat16),

@@ -87,8 +87,9 @@ class JaxSide:
         return [np.asarray(pick(a, rows)).view(np.dtype(a.dtype)) for a in arrays]
 
     def contenders(self, workload: Workload) -> dict[str, list[Contender]]:
-        op = workload.op
-        return {"m3ops_jax": [self._jax.jit(getattr(self._ops, op))], "jax.jit": [self._jax.jit(self._formulas[op])]}
+        ours, formula = getattr(self._ops, workload.op), self._formulas[workload.op]
+        made = {"m3ops_jax": ours, "jax.jit": formula}
+        return {name: [self._jax.jit(partial(call, **workload.given))] for name, call in made.items()}
 
     def time(self, contender: Contender, sets: Sequence[Inputs], small: bool) -> tuple[str, float]:
         if small:

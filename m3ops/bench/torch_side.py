@@ -86,17 +86,21 @@ class TorchSide:
         return tensor.view({1: self._torch.uint8, 2: self._torch.int16, 4: self._torch.int32}[tensor.itemsize])
 
     def contenders(self, workload: Workload) -> dict[str, list[Contender]]:
-        op = workload.op
-        made = {
-            "m3ops_torch": [getattr(self._ops, op)],
-            "torch.compile": [self._torch.compile(self._formulas[op], fullgraph=True, dynamic=False)],
+        op, given = workload.op, workload.given
+        made: dict[str, list[Contender]] = {
+            "m3ops_torch": [functools.partial(getattr(self._ops, op), **given)],
+            "torch.compile": [functools.partial(self._compiled(self._formulas[op]), **given)],
             "copy": [self._copy(workload.bytes_moved // 2)],
         }
         if op in (chains := self._chains()):
-            made["chain"] = [chains[op]]
+            made["chain"] = [functools.partial(chains[op], **given)]
         if op in ("gemma_rmsnorm", "gemma_fused_add_rmsnorm"):
             made["fp32-sum"] = self._fp32_norms(workload)
         return made
+
+    def _compiled(self, formula: Contender) -> Contender:
+        compiled: Contender = self._torch.compile(formula, fullgraph=True, dynamic=False)
+        return compiled
 
     def _chains(self) -> dict[str, Contender]:
         ops = self._ops
@@ -112,7 +116,7 @@ class TorchSide:
         return {
             "gemma_rmsnorm_quantize": lambda x, weight: ops.mxfp8_quantize(ops.gemma_rmsnorm(x, weight)),
             "gemma_fused_add_rmsnorm_quantize": add_norm_then_quantize,
-            "swiglu_oai_quantize": lambda gate_up: ops.mxfp8_quantize(ops.swiglu_oai(gate_up)),
+            "swiglu_oai_quantize": lambda gate_up, **given: ops.mxfp8_quantize(ops.swiglu_oai(gate_up, **given)),
             "gemma_fused_add_rmsnorm": add_then_norm,
         }
 

@@ -67,6 +67,26 @@ def activations() -> Iterator[tuple[str, Callable[[], np.ndarray], dict[str, Any
     for name, make in views("bfloat16", 128).items():
         yield name, make, {}
         yield f"{name}, 2 groups", make, {"groups": 2}
+    for name, make, params in _interleaved():
+        yield f"interleaved, {name}", make, {**params, "layout": "interleaved"}
+
+
+def _interleaved() -> Iterator[tuple[str, Callable[[], np.ndarray], dict[str, Any]]]:
+    for dtype in ACTIVATION_DTYPES:
+        yield f"normal {dtype}", partial(normal, (5, 192), dtype, 2.0), UNUSUAL
+        yield f"random bits {dtype}", partial(bit_patterns, (32, 128), dtype), {"limit": None}
+    specials = partial(with_specials, normal((12, 256), "bfloat16"), (*SPECIALS, *SPECIALS))
+    yield "NaN and infinities", specials, {}
+    yield "no rows", partial(normal, (0, 128), "bfloat16"), {}
+    yield "one row", partial(normal, (1, 128), "bfloat16"), {}
+    yield "no leading axis", partial(normal, (128,), "bfloat16"), {}
+    yield "an empty last axis", partial(normal, (3, 0), "bfloat16"), {}
+    yield "rows and columns that divide nothing", partial(normal, (37, 448), "bfloat16"), {}
+    yield "M3 MoE, I = 3072", partial(normal, (3, 6144), "bfloat16", 3.0), {}
+    yield "tensor parallel slice, I = 384", partial(normal, (40, 768), "bfloat16", 3.0), {}
+    yield "2 groups", partial(normal, (5, 256), "bfloat16", 2.0), {"groups": 2}
+    for name in ("columns sliced out of wider rows", "transposed leading axes", "every other column"):
+        yield name, views("bfloat16", 128)[name], {}
 
 
 def _cases() -> Iterator[Case]:
@@ -76,8 +96,14 @@ def _cases() -> Iterator[Case]:
         for out_dtype in ACTIVATION_DTYPES:
             params = {"out_dtype": out_dtype, "limit": None}
             yield Case("swiglu_oai", f"{dtype} to {out_dtype}", one(bit_patterns, (8, 128), dtype), params)
+            alternating = {"out_dtype": out_dtype, "layout": "interleaved"}
+            wide = one(normal, (4, 192), dtype, 3.0)
+            yield Case("swiglu_oai", f"interleaved, {dtype} to {out_dtype}", wide, alternating)
     yield Case("swiglu_oai", "I = 1", one(normal, (5, 2), "bfloat16"))
     yield Case("swiglu_oai", "I = 5 in 5 groups", one(normal, (3, 10), "float32"), {"groups": 5})
+    for size in (1, 3):
+        made = one(normal, (5, 2 * size), "bfloat16")
+        yield Case("swiglu_oai", f"interleaved, I = {size}", made, {"layout": "interleaved"})
     yield Case("swiglu_oai", "I = 1000, no multiple of 32", one(normal, (3, 2000), "float16"))
 
 

@@ -6,6 +6,7 @@ import functools
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from amdgcn import KernelFacts, facts
@@ -23,10 +24,11 @@ CLOCK_GHZ, BANDWIDTH_TB = {"gfx942": 2.1, "gfx950": 2.4}, {"gfx942": 5.3, "gfx95
 ARCHS = tuple(CLOCK_GHZ)
 FRONT_ENDS = {"jax": jax_device.run, "torch": torch_device.run}
 PREFILLS = {
-    (w.op, w.size): w.with_rows(ROWS)
+    (w.op, w.size, *w.given.values()): w.with_rows(ROWS)
     for w in WORKLOADS
-    if w.name in ("MoE prefill", "hidden prefill", "QK norm prefill")
+    if w.name in ("MoE prefill", "MoE prefill, interleaved", "hidden prefill", "QK norm prefill")
 }
+"""By op, row and the parameters that are not at their defaults."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +67,12 @@ class Code:
 
 
 @functools.cache
-def code(op: str, size: int, front_end: str, arch: str) -> Code:
+def code(key: tuple[Any, ...], front_end: str, arch: str) -> Code:
     """Compiles an op for a GPU as a front end does. Nothing runs: the arrays are only allocated."""
-    workload = PREFILLS[op, size]
+    workload = PREFILLS[key]
     arrays = [np.empty(spec.shape, np.dtype(spec.dtype)) for spec in workload.inputs]
     launches: list[Launch] = []
-    FRONT_ENDS[front_end](arch, op, arrays, workload.params, launches.append)
+    FRONT_ENDS[front_end](arch, workload.op, arrays, workload.params, launches.append)
     (launch,) = launches
     return Code(workload, front_end, launch)
 
@@ -81,12 +83,13 @@ def table(front_end: str = "torch") -> Iterator[str]:
         "| op | row | GPU | VALU / element | at peak bandwidth | VGPRs | waves / SIMD | LDS | loads | stores | spills |"
     )
     yield "|---|--:|---|--:|--:|--:|--:|--:|---|---|--:|"
-    for op, size in PREFILLS:
+    for key in PREFILLS:
+        op, row = key[0], ", ".join(map(str, key[1:]))
         for arch in ARCHS:
-            kernel = code(op, size, front_end, arch)
+            kernel = code(key, front_end, arch)
             f = kernel.facts
             yield (
-                f"| `{op}` | {size} | {arch} | {kernel.valu:.1f} | {kernel.valu_budget:.1f} | "
+                f"| `{op}` | {row} | {arch} | {kernel.valu:.1f} | {kernel.valu_budget:.1f} | "
                 f"{f.vector_registers} | {f.waves_per_simd} | {f.lds_bytes} | {_widths(f.loads)} | {_widths(f.stores)} "
                 f"| {f.spills} |"
             )

@@ -22,15 +22,17 @@ def _swiglu_oai_kernel(
     BOUND: tl.constexpr,
     BETA: tl.constexpr,
     LIMIT: tl.constexpr,
+    INTERLEAVED: tl.constexpr,
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
     MASKED: tl.constexpr,
     MIXED_FMA: tl.constexpr,
 ):
     window = rows.window(num_rows, SIZE, ROWS, COLS)
-    up_ptr = gate_up_ptr + SIZE * GATE_UP_STRIDES[len(GATE_UP_STRIDES) - 1]
-    gate = rows.load(gate_up_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, GATE_UP_STRIDES).to(tl.float32)
-    up = rows.load(up_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, GATE_UP_STRIDES).to(tl.float32)
+    RUN: tl.constexpr = 128 // out_ptr.dtype.element_ty.primitive_bitwidth  # what a thread stores at once
+    gate, up = rows.load_halves(
+        gate_up_ptr, window, SIZE, ROWS, COLS, MASKED, INNER_SIZES, GATE_UP_STRIDES, INTERLEAVED, RUN
+    )
     out = tile.swiglu_oai(gate, up, SLOPE, BOUND, BETA, LIMIT)
     out = tile.narrow(out, out_ptr.dtype.element_ty, MIXED_FMA)
     rows.store(out_ptr, out, window, SIZE, ROWS, MASKED, INNER_SIZES, OUT_STRIDES)

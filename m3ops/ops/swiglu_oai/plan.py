@@ -16,7 +16,7 @@ FLOPS_PER_ELEMENT = 30
 
 
 def activation_constants(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Constexpr arguments of ``tile.swiglu_oai``."""
+    """Constexpr arguments of ``rows.load_halves`` and ``tile.swiglu_oai``."""
     slope, bound = sigmoid_constants(params["alpha"])
     limit = params["limit"]
     return {
@@ -24,6 +24,7 @@ def activation_constants(params: Mapping[str, Any]) -> dict[str, Any]:
         "BOUND": bound,
         "BETA": float32(params["beta"]),
         "LIMIT": None if limit is None else float32(limit),
+        "INTERLEAVED": params["layout"] == "interleaved",
     }
 
 

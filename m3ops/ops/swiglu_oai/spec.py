@@ -2,9 +2,10 @@
 
     out = (gate * sigmoid(alpha * gate)) * (up + beta),  gate = min(gate, limit),  up = clamp(up, -limit, limit)
 
-with ``gate_up = [gate | up]`` along the last axis, or with ``groups = T`` that T times, one pair after another: what
-the shards of a tensor-parallel projection make together. Source: vLLM's ``swiglu_oai_split`` for MiniMax-M3; the
-formula goes back to gpt-oss. Computed in fp32, rounded once to ``out_dtype``. ``[..., 2 * I] -> [..., I]``.
+with ``gate_up = [gate | up]`` along the last axis (layout ``"split"``), or alternating, ``[gate_0, up_0, gate_1, up_1,
+...]`` (``"interleaved"``), or with ``groups = T`` that T times, one pair after another: what the shards of a
+tensor-parallel projection make together. Source: vLLM's ``swiglu_oai_split`` for MiniMax-M3; the formula goes back to
+gpt-oss, where gates and ups alternate. Computed in fp32, rounded once to ``out_dtype``. ``[..., 2 * I] -> [..., I]``.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from m3ops import validate
 from m3ops.numerics import exact
 from m3ops.op import Array, Arrays, ArraySpec
 
+LAYOUTS = ("split", "interleaved")
+
 
 def check_gate_up(
-    gate_up: ArraySpec, *, alpha: float, beta: float, limit: float | None, groups: int
+    gate_up: ArraySpec, *, alpha: float, beta: float, limit: float | None, layout: str, groups: int
 ) -> tuple[int, ...]:
     """Validates what every SwiGLU-OAI op takes and returns the shape of the activation."""
     validate.array("gate_up", gate_up)
@@ -23,6 +26,7 @@ def check_gate_up(
     validate.number("beta", beta)
     if limit is not None:
         validate.number("limit", limit, above=0.0)
+    validate.choice("layout", layout, LAYOUTS)
     validate.count("groups", groups)
     if gate_up.shape[-1] % (2 * groups):
         wanted = "an even last axis, [gate | up]" if groups == 1 else f"a last axis of {groups} groups [gate | up]"
@@ -36,24 +40,35 @@ def infer(
     alpha: float = 1.702,
     beta: float = 1.0,
     limit: float | None = 7.0,
+    layout: str = "split",
     groups: int = 1,
     out_dtype: str | None = None,
 ) -> tuple[ArraySpec]:
-    shape = check_gate_up(gate_up, alpha=alpha, beta=beta, limit=limit, groups=groups)
+    shape = check_gate_up(gate_up, alpha=alpha, beta=beta, limit=limit, layout=layout, groups=groups)
     if out_dtype is not None:
         validate.output_dtype("out_dtype", out_dtype)
     return (ArraySpec(shape, out_dtype or gate_up.dtype),)
 
 
-def activation(gate_up: Array, alpha: float, beta: float, limit: float | None, groups: int) -> Array:
+def activation(gate_up: Array, *, alpha: float, beta: float, limit: float | None, layout: str, groups: int) -> Array:
     """The fp32 activation."""
     leading, size = gate_up.shape[:-1], gate_up.shape[-1] // (2 * groups)
     pairs = exact.load(gate_up).reshape(*leading, groups, 2 * size)
-    act = exact.swiglu_oai(pairs[..., :size], pairs[..., size:], alpha, beta, limit)
+    split = pairs[..., :size], pairs[..., size:]
+    gate, up = split if layout == "split" else (pairs[..., 0::2], pairs[..., 1::2])
+    act = exact.swiglu_oai(gate, up, alpha, beta, limit)
     return act.reshape(*leading, groups * size)
 
 
 def compute(
-    gate_up: Array, *, alpha: float, beta: float, limit: float | None, groups: int, out_dtype: str | None
+    gate_up: Array,
+    *,
+    alpha: float,
+    beta: float,
+    limit: float | None,
+    layout: str,
+    groups: int,
+    out_dtype: str | None,
 ) -> Arrays:
-    return (exact.store(activation(gate_up, alpha, beta, limit, groups), out_dtype or gate_up.dtype.name),)
+    act = activation(gate_up, alpha=alpha, beta=beta, limit=limit, layout=layout, groups=groups)
+    return (exact.store(act, out_dtype or gate_up.dtype.name),)

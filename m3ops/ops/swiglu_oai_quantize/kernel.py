@@ -25,6 +25,7 @@ def _swiglu_oai_quantize_kernel(
     BOUND: tl.constexpr,
     BETA: tl.constexpr,
     LIMIT: tl.constexpr,
+    INTERLEAVED: tl.constexpr,
     ROUND_ACTIVATION: tl.constexpr,
     FP8: tl.constexpr,
     RULE: tl.constexpr,
@@ -39,9 +40,10 @@ def _swiglu_oai_quantize_kernel(
             return
     PADDED: tl.constexpr = scales.padded_size(SIZE, SCALE_TILES)
     window = rows.window(num_rows, PADDED, ROWS, COLS)
-    up_ptr = gate_up_ptr + SIZE * GATE_UP_STRIDES[len(GATE_UP_STRIDES) - 1]
-    gate = rows.load(gate_up_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, GATE_UP_STRIDES).to(tl.float32)
-    up = rows.load(up_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, GATE_UP_STRIDES).to(tl.float32)
+    RUN: tl.constexpr = 128 // values_ptr.dtype.element_ty.primitive_bitwidth  # what a thread stores at once
+    gate, up = rows.load_halves(
+        gate_up_ptr, window, SIZE, ROWS, COLS, MASKED, INNER_SIZES, GATE_UP_STRIDES, INTERLEAVED, RUN
+    )
     act = tile.swiglu_oai(gate, up, SLOPE, BOUND, BETA, LIMIT)
     if ROUND_ACTIVATION:
         act = tile.round_to(act, gate_up_ptr.dtype.element_ty, MIXED_FMA)

@@ -23,13 +23,14 @@ def infer(
     alpha: float = 1.702,
     beta: float = 1.0,
     limit: float | None = 7.0,
+    layout: str = "split",
     groups: int = 1,
     scale_rule: str = "rceil",
     fp8_format: str = "e4m3fn",
     round_activation: bool = False,
     scale_layout: str = "row_major",
 ) -> tuple[ArraySpec, ArraySpec]:
-    shape = check_gate_up(gate_up, alpha=alpha, beta=beta, limit=limit, groups=groups)
+    shape = check_gate_up(gate_up, alpha=alpha, beta=beta, limit=limit, layout=layout, groups=groups)
     half = "half the last axis of gate_up" if groups == 1 else "half a group of gate_up"
     validate.blocks(half, shape[-1] // groups)
     check_format(scale_rule, fp8_format)
@@ -46,13 +47,14 @@ def compute(
     alpha: float,
     beta: float,
     limit: float | None,
+    layout: str,
     groups: int,
     scale_rule: str,
     fp8_format: str,
     round_activation: bool,
     scale_layout: str,
 ) -> Arrays:
-    act = activation(gate_up, alpha, beta, limit, groups)
+    act = activation(gate_up, alpha=alpha, beta=beta, limit=limit, layout=layout, groups=groups)
     if round_activation:
         act = exact.round_to(act, gate_up.dtype.name)
     return exact.quantize(act, scale_rule, FP8_FORMATS[fp8_format], scale_layout)

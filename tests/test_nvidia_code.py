@@ -1,0 +1,52 @@
+"""What the machine code for the H100 costs at MiniMax-M3's sizes: 16-byte accesses to memory and no spills."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import triton
+from rocm.production import PREFILLS
+from triton.backends import nvidia
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from m3ops.ops import OPS
+from m3ops.target import Target
+from m3ops.workloads import Workload
+
+SM_90 = Target.named("sm_90")
+CUOBJDUMP = Path(nvidia.__file__).parent / "bin" / "cuobjdump"
+SWIGLU = [key for key in PREFILLS if key[0].startswith("swiglu")]
+TYPES = {"bfloat16": "*bf16", "float8_e4m3fn": "*u8", "uint8": "*u8"}
+
+
+def compiled(workload: Workload) -> Any:
+    """An op's kernel for arrays aligned to 16 bytes, as the front ends' allocations are."""
+    plan = OPS[workload.op].plan(workload.inputs, workload.outputs, workload.params, SM_90)
+    types = [TYPES[spec.dtype] for spec in (*workload.inputs, *workload.outputs)]
+    types.insert(len(workload.inputs), "i32")
+    names = plan.kernel.arg_names
+    signature = {name: types[i] if name not in plan.constants else "constexpr" for i, name in enumerate(names)}
+    aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if name not in plan.constants}
+    constants = {(names.index(name),): value for name, value in plan.constants.items()}
+    options = {"num_warps": plan.num_warps, "num_stages": 1}
+    return triton.compile(ASTSource(plan.kernel, signature, constants, aligned), GPUTarget("cuda", 90, 32), options)
+
+
+@pytest.mark.parametrize("key", SWIGLU, ids=str)
+def test_memory_is_accessed_16_bytes_at_a_time(key: tuple[Any, ...], tmp_path: Path) -> None:
+    kernel = compiled(PREFILLS[key])
+    accesses = Counter(re.findall(r"(ld|st)\.global\.([\w.:]+)", kernel.asm["ptx"]))
+    wide = {access for access in accesses if access[1] == "v4.b32"}
+    scales = {("st", "b8")} if "quantize" in key[0] else set()  # one byte for 32 elements
+    assert set(accesses) - wide == scales
+    assert {direction for direction, _ in wide} == {"ld", "st"}
+    (tmp_path / "cubin").write_bytes(kernel.asm["cubin"])
+    command = [CUOBJDUMP, "--dump-resource-usage", tmp_path / "cubin"]
+    usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert re.search(r"REG:\d+ STACK:0 .*LOCAL:0 ", usage), usage
