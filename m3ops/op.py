@@ -113,9 +113,9 @@ class Op:
         return {name: p.default for name, p in self.params.items()} | dict(given)
 
     def canonical(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Validated parameters as plain Python values: numbers as float or int, the rest unchanged."""
+        """Validated parameters as plain Python values: numbers as float (-0.0 as 0.0) or int, the rest unchanged."""
         kinds = {name: p.annotation.split(" | ")[0] for name, p in self.params.items()}
-        plain: dict[str, Callable[[Any], Any]] = {"float": float, "int": int}
+        plain: dict[str, Callable[[Any], Any]] = {"float": lambda number: float(number) + 0.0, "int": int}
         return {k: v if v is None else plain.get(kinds[k], lambda same: same)(v) for k, v in params.items()}
 
     def derivative_error(self, without: str, custom: str) -> Exception:

@@ -25,6 +25,13 @@ def clamp_edges() -> np.ndarray:
     return np.stack([gate, up]).reshape(2, 32, 32).swapaxes(0, 1).reshape(32, 64)
 
 
+def ups_of_negative_zero() -> np.ndarray:
+    """-0.0 + 0.0 is +0.0: the results have the signs of the gates."""
+    x = normal((3, 128), "float32")
+    x[:, 64:] = -0.0
+    return x
+
+
 def activations() -> Iterator[tuple[str, Callable[[], np.ndarray], dict[str, Any]]]:
     """(name, array, params) for ops that take ``gate_up``; halves are multiples of 32."""
     for dtype in ACTIVATION_DTYPES:
@@ -50,6 +57,7 @@ def activations() -> Iterator[tuple[str, Callable[[], np.ndarray], dict[str, Any
     yield "the largest alpha", clamp_edges, {"alpha": 2.0**64, "limit": None}
     yield "zeros", partial(np.zeros, (3, 128), np.float32), {}
     yield "negative zeros", lambda: -np.zeros((3, 128), np.float32), {}
+    yield "ups of -0.0, beta 0", ups_of_negative_zero, {"beta": 0.0}
     yield "no rows", partial(normal, (0, 128), "bfloat16"), {}
     yield "one row", partial(normal, (1, 128), "bfloat16"), {}
     yield "no leading axis", partial(normal, (128,), "bfloat16"), {}

@@ -80,6 +80,12 @@ def at_least(x: Array, bound: float) -> Array:
     return x.__array_namespace__().where(x < bound, bound, x)
 
 
+def plus(x: Array, number: float) -> Array:
+    """``x + number``, a sum of zero being +0.0. (XLA would drop ``+ 0.0``, which turns -0.0 into +0.0.)"""
+    total = x + number
+    return x.__array_namespace__().where(total == 0, 0.0, total)
+
+
 def max_magnitude(x: Array) -> Array:
     """``max(abs(x))`` along the last axis, which is kept; NaN if there is one: as bits, NaN is the largest of all."""
     xp = x.__array_namespace__()
@@ -168,7 +174,7 @@ def swiglu_oai(gate: Array, up: Array, alpha: float, beta: float, limit: float |
         bound = c.float32(limit)
         gate = at_most(gate, bound)
         up = at_most(at_least(up, -bound), bound)
-    return round32(swish(gate, alpha) * round32(up + c.float32(beta)))
+    return round32(swish(gate, alpha) * round32(plus(up, c.float32(beta))))
 
 
 def scale_exponents(amax: Array, rule: str, fmt: Format) -> Array:
