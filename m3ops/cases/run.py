@@ -16,12 +16,20 @@ def run_jax(platform: str, op: str, arrays: Arrays, params: Mapping[str, Any]) -
     """An op of m3ops_jax, jitted, on the first device of a platform (``"cpu"``, ``"cuda"``, ``"rocm"``)."""
     import jax
 
-    import m3ops_jax
-
-    call = jax.jit(functools.partial(getattr(m3ops_jax, op), **params))
+    call = _jitted(op, tuple(params.items()))
     with jax.default_device(jax.local_devices(backend=platform)[0]):
         results = call(*map(np.ascontiguousarray, arrays))
     return [np.asarray(out) for out in jax.tree.leaves(results)]
+
+
+@functools.lru_cache(maxsize=16)
+def _jitted(op: str, params: tuple[tuple[str, Any], ...]) -> Any:
+    """One function for all arrays, so that those of one kind are compiled once."""
+    import jax
+
+    import m3ops_jax
+
+    return jax.jit(functools.partial(getattr(m3ops_jax, op), **dict(params)))
 
 
 def run_torch(device: str, op: str, arrays: Arrays, params: Mapping[str, Any]) -> Arrays:

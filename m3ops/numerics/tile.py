@@ -92,13 +92,20 @@ def narrow(x, DTYPE: tl.constexpr, MIXED_FMA: tl.constexpr):
 
 
 @triton.jit
+def narrow_beside_fp8(x, DTYPE: tl.constexpr, MIXED_FMA: tl.constexpr):
+    """:func:`narrow` in kernels with fp8 conversions, which run in a mode of AMD devices (FP16_OVFL).
+
+    In it fp16 saturates; infinities stay.
+    """
+    if tl.float16 == DTYPE:
+        x = tl.where(tl.abs(x) < 65520.0, x, x * float("inf"))
+    return narrow(x, DTYPE, MIXED_FMA)
+
+
+@triton.jit
 def round_to(x, DTYPE: tl.constexpr, MIXED_FMA: tl.constexpr):
     """fp32 rounded to an activation dtype and read back."""
-    rounded = narrow(x, DTYPE, MIXED_FMA).to(tl.float32)
-    if tl.float16 == DTYPE:
-        # Kernels with fp8 conversions run in a mode of AMD devices (FP16_OVFL) in which fp16 saturates.
-        rounded = tl.where(tl.abs(x) < 65520.0, rounded, x * float("inf"))
-    return rounded
+    return narrow_beside_fp8(x, DTYPE, MIXED_FMA).to(tl.float32)
 
 
 @triton.constexpr_function

@@ -54,7 +54,7 @@ def _gemma_fused_add_rmsnorm_quantize_kernel(
             x_ptr, residual_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, X_STRIDES, RESIDUAL_STRIDES, "evict_last"
         )
         if EARLY:
-            new_residual = tile.narrow(x, new_residual_ptr.dtype.element_ty, MIXED_FMA)
+            new_residual = tile.narrow_beside_fp8(x, new_residual_ptr.dtype.element_ty, MIXED_FMA)
             rows.store(new_residual_ptr, new_residual, window, SIZE, ROWS, MASKED, INNER_SIZES, NEW_RESIDUAL_STRIDES)
         tiles += (x,)
         groups += (tile.square_groups(x, ROWS, COLS),)
@@ -67,12 +67,12 @@ def _gemma_fused_add_rmsnorm_quantize_kernel(
                 x_ptr, residual_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, X_STRIDES, RESIDUAL_STRIDES, "evict_first"
             )
         if not EARLY:
-            new_residual = tile.narrow(x, new_residual_ptr.dtype.element_ty, MIXED_FMA)
+            new_residual = tile.narrow_beside_fp8(x, new_residual_ptr.dtype.element_ty, MIXED_FMA)
             rows.store(new_residual_ptr, new_residual, window, SIZE, ROWS, MASKED, INNER_SIZES, NEW_RESIDUAL_STRIDES)
         weight = rows.load(weight_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, WEIGHT_STRIDES).to(tl.float32)
         norm = (x * rstd) * (weight + 1.0)
         if norm_ptr is not None:
-            rounded = tile.narrow(norm, norm_ptr.dtype.element_ty, MIXED_FMA)
+            rounded = tile.narrow_beside_fp8(norm, norm_ptr.dtype.element_ty, MIXED_FMA)
             rows.store(norm_ptr, rounded, window, SIZE, ROWS, MASKED, INNER_SIZES, NORM_STRIDES)
         if ROUND_ACTIVATION:
             norm = tile.round_to(norm, x_ptr.dtype.element_ty, MIXED_FMA)

@@ -56,7 +56,7 @@ def _gemma_rmsnorm_quantize_kernel(
         weight = rows.load(weight_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, WEIGHT_STRIDES).to(tl.float32)
         norm = (x * rstd) * (weight + 1.0)
         if norm_ptr is not None:
-            rounded = tile.narrow(norm, norm_ptr.dtype.element_ty, MIXED_FMA)
+            rounded = tile.narrow_beside_fp8(norm, norm_ptr.dtype.element_ty, MIXED_FMA)
             rows.store(norm_ptr, rounded, window, SIZE, ROWS, MASKED, INNER_SIZES, NORM_STRIDES)
         if ROUND_ACTIVATION:
             norm = tile.round_to(norm, x_ptr.dtype.element_ty, MIXED_FMA)
