@@ -2,10 +2,9 @@
 
     python tests/mutate.py --sample 150      # a sample, the same one every time; all of them without --sample
 
-Each mutant is tried in a copy of the tree, in processes forked from one that has imported the frameworks: the contract
-tests on the specification and in the interpreter, called without pytest, then those of :data:`TESTS`, file by file. Those
-about the mutated op come first; the first failure ends a mutant. What takes longer than ``--timeout`` seconds, an endless
-loop as a rule, counts as noticed.
+Each mutant is tried in a copy of the tree, in processes forked from one that has imported the frameworks. The stages of
+:data:`STAGES` follow one another: each runs for the mutants that the ones before did not notice, and the first failure
+ends a mutant. What takes more than ``--limit`` seconds of processor time, an endless loop as a rule, counts as noticed.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ import argparse
 import contextlib
 import importlib
 import os
+import resource
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -32,19 +31,11 @@ ROOT = Path(__file__).parent.parent
 COPIED = ("m3ops", "m3ops_jax", "m3ops_torch", "tests", "pyproject.toml")
 PRELOADED = ("jax", "torch", "triton.runtime.interpreter", "triton.compiler", "gfloat", "ml_dtypes")
 
-TESTS = (
-    ("tests/test_rows.py",),
-    ("tests/test_interpreter_launch.py",),
-    ("tests/test_scale_rules.py", "tests/test_oracles.py"),
-    ("tests/test_rocm_contract.py", "-k", "test_same_bytes_on_other_targets and torch"),
-)
-"""Arguments of the runs of pytest that follow the contract tests. The last executes AMD machine code."""
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--sample", type=int, help="how many mutants to try (all)")
-    parser.add_argument("--timeout", type=float, default=400.0, help="seconds for one mutant (%(default)s)")
+    parser.add_argument("--limit", type=int, default=300, help="seconds for one mutant in one stage (%(default)s)")
     parser.add_argument("--only", default="", help="part of the names of the mutants to try")
     args = parser.parse_args()
     for name in PRELOADED:
@@ -52,10 +43,23 @@ def main() -> None:
     chosen = [mutant for mutant in mutants_of(ROOT) if args.only in mutant.name]
     chosen.sort(key=lambda mutant: zlib.crc32(mutant.name.encode()))
     with tempfile.TemporaryDirectory() as directory:
-        tree = _copied_to(Path(directory))
-        if not _survives(tree, None, 10 * args.timeout):
-            sys.exit("the tests fail without any change")
-        _report(tree, chosen[: args.sample], args.timeout)
+        _run_stages(_copied_to(Path(directory)), chosen[: args.sample], args.limit)
+
+
+def _run_stages(tree: Path, mutants: list[Mutant], limit: int) -> None:
+    alive = mutants
+    for stage, run in STAGES.items():
+        if not _passes(tree, partial(run, ""), limit):
+            sys.exit(f"{stage}: fails without any change")
+        alive = [mutant for mutant in alive if _survives(tree, mutant, run, limit)]
+        print(f"{stage}: {len(mutants) - len(alive)} of {len(mutants)} noticed so far", flush=True)
+    tried = Counter(mutant.path for mutant in mutants)
+    survived = Counter(mutant.path for mutant in alive)
+    for path in sorted(tried):
+        print(f"{tried[path] - survived[path]:4} of {tried[path]:4}  {path}")
+    print(*(f"survived: {mutant.name}" for mutant in alive), sep="\n")
+    noticed = len(mutants) - len(alive)
+    print(f"{noticed} of {len(mutants)} noticed, {100 * noticed / max(len(mutants), 1):.1f} %")
 
 
 def _copied_to(tree: Path) -> Path:
@@ -70,51 +74,26 @@ def _copied_to(tree: Path) -> Path:
     return tree
 
 
-def _report(tree: Path, mutants: list[Mutant], timeout: float) -> None:
-    tried: Counter[str] = Counter()
-    survived: Counter[str] = Counter()
-    for number, mutant in enumerate(mutants, 1):
-        start = time.monotonic()
-        noticed = not _survives(tree, mutant, timeout)
-        tried[mutant.path] += 1
-        survived[mutant.path] += not noticed
-        verdict = "noticed " if noticed else "SURVIVED"
-        print(f"{number:4} {verdict} {time.monotonic() - start:5.0f} s  {mutant.name}", flush=True)
-    for path in sorted(tried):
-        print(f"{tried[path] - survived[path]:4} of {tried[path]:4}  {path}")
-    noticed = tried.total() - survived.total()
-    print(f"{noticed} of {tried.total()} noticed, {100 * noticed / max(tried.total(), 1):.1f} %")
-
-
-def _survives(tree: Path, mutant: Mutant | None, timeout: float) -> bool:
-    """Whether all tests pass in a tree with one change, or with none."""
-    if mutant is None:
-        return _passes(tree, "", timeout)
+def _survives(tree: Path, mutant: Mutant, run: Callable[[str], int], limit: int) -> bool:
+    """Whether a stage passes in a tree with one change."""
     path = tree / mutant.path
     original = path.read_bytes()
     path.write_bytes(mutant.apply(original))
+    start = time.monotonic()
     try:
-        return _passes(tree, path.parent.name if mutant.path.startswith("m3ops/ops/") else "", timeout)
+        passes = _passes(tree, partial(run, path.parent.name if mutant.path.startswith("m3ops/ops/") else ""), limit)
     finally:
         path.write_bytes(original)
+    print(f"  {'alive  ' if passes else 'noticed'} {time.monotonic() - start:4.0f} s  {mutant.name}", flush=True)
+    return passes
 
 
-def _passes(tree: Path, op: str, timeout: float) -> bool:
-    runs: list[Callable[[], int]] = [partial(_contract, op), *(partial(_pytest, list(args)) for args in TESTS)]
-    return all(_in_child(tree, run, timeout) for run in runs)
-
-
-def _in_child(tree: Path, run: Callable[[], int], timeout: float) -> bool:
+def _passes(tree: Path, run: Callable[[], int], limit: int) -> bool:
     """Whether a function, run in a fork with the tree's modules, gives 0 within a time."""
     if (child := os.fork()) == 0:
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
         os._exit(_quietly(tree, run))
-    previous = signal.signal(signal.SIGALRM, lambda *_: os.kill(child, signal.SIGKILL))
-    signal.setitimer(signal.ITIMER_REAL, timeout)
-    try:
-        return os.waitpid(child, 0)[1] == 0
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, previous)
+    return os.waitpid(child, 0)[1] == 0
 
 
 def _quietly(tree: Path, run: Callable[[], int]) -> int:
@@ -139,9 +118,18 @@ def _contract(op: str) -> int:
     return 0
 
 
-def _pytest(args: list[str]) -> int:
-    status = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *args]))
-    return 0 if status == pytest.ExitCode.NO_TESTS_COLLECTED else status
+def _pytest(*args: str) -> Callable[[str], int]:
+    return lambda op: int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *args]))
+
+
+STAGES: dict[str, Callable[[str], int]] = {
+    "contract tests on the specification and in the interpreter": _contract,
+    "tests/test_rows.py": _pytest("tests/test_rows.py"),
+    "tests/test_interpreter_launch.py": _pytest("tests/test_interpreter_launch.py"),
+    "tests/test_scale_rules.py, test_oracles.py": _pytest("tests/test_scale_rules.py", "tests/test_oracles.py"),
+    "AMD machine code": _pytest("tests/test_rocm_contract.py", "-k", "test_same_bytes_on_other_targets and torch"),
+}
+"""What runs, from the fastest to the slowest; each takes the name of the mutated op, if it is of one."""
 
 
 if __name__ == "__main__":

@@ -1,0 +1,168 @@
+"""Generated calls: any op with random shapes, strides, dtypes and parameters, and random arrays with special numbers.
+
+Call ``number`` of an op is the same on every machine: everything is drawn from the raw stream of PCG64, which NumPy
+never changes (NEP 19). All that decides how a kernel is compiled belongs to a call; its arrays are drawn several times.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import ml_dtypes  # noqa: F401  (gives NumPy the names of the small dtypes)
+import numpy as np
+
+from m3ops.cases import CASES
+from m3ops.numerics.formats import ACTIVATION_DTYPES, BLOCK, FORMATS, FP8_FORMATS, SCALE_RULES
+from m3ops.numerics.scale_layouts import ROW_MAJOR, SCALE_LAYOUTS
+from m3ops.ops import OPS
+
+Shape = tuple[int, ...]
+
+
+class Draw:
+    """Random choices from a name."""
+
+    def __init__(self, name: str) -> None:
+        self._stream = np.random.PCG64(zlib.crc32(name.encode()))
+
+    def bits(self, shape: Shape) -> np.ndarray:
+        return np.asarray(self._stream.random_raw(int(np.prod(shape))), np.uint64).reshape(shape)
+
+    def below(self, end: int) -> int:
+        return int(self.bits(())) % end
+
+    def one_of(self, choices: Sequence[Any]) -> Any:
+        return choices[self.below(len(choices))]
+
+    def chance(self, one_in: int) -> bool:
+        return self.below(one_in) == 0
+
+    def between(self, low: float, high: float) -> float:
+        return low + (high - low) * self.below(2**24) / 2**24
+
+
+def _params(draw: Draw, op: str) -> dict[str, Any]:
+    """Every parameter, usual or unusual; those unknown here stay at their defaults, but for flags."""
+    ways: dict[str, Any] = {
+        "alpha": lambda: draw.one_of([1.702, 1.0, 2.0 ** draw.between(-10, 6)]),
+        "beta": lambda: draw.one_of([1.0, 0.0, draw.between(-3, 3)]),
+        "limit": lambda: draw.one_of([7.0, None, 2.0 ** draw.between(-6, 10)]),
+        "eps": lambda: draw.one_of([1e-6, 0.0, 2.0 ** draw.between(-40, 2)]),
+        "scale_rule": lambda: draw.one_of(SCALE_RULES),
+        "fp8_format": lambda: draw.one_of(tuple(FP8_FORMATS)),
+        "out_dtype": lambda: draw.one_of(ACTIVATION_DTYPES),
+        "scale_layout": lambda: draw.one_of(SCALE_LAYOUTS) if "scales" not in OPS[op].inputs else ROW_MAJOR,
+        "groups": lambda: draw.one_of([1, 1, 2, 3]),
+    }
+    flags = {name for name, p in OPS[op].params.items() if p.annotation == "bool"}
+    return {
+        name: ways[name]() if name in ways else draw.chance(2) for name in OPS[op].params if name in {*ways, *flags}
+    }
+
+
+def _shapes(draw: Draw, op: str, groups: int) -> dict[str, Shape]:
+    """Shapes of the inputs, up to 17 rows; where an op has inputs unknown here, those of one of its named cases."""
+    rows = draw.one_of([(), (1,), (2,), (7,), (17,), (3, 5), (1, 4), (2, 1, 3), (2, 3, 2)])
+    whole_blocks = "quantize" in op
+    size = BLOCK * (1 + draw.below(12)) if whole_blocks or draw.chance(2) else 1 + draw.below(400)
+    shared = draw.one_of([(size,), (*rows[-1:], size), (*(1 for _ in rows), size)])
+    known = {
+        "gate_up": (*rows, 2 * groups * size),
+        "x": (*rows, size),
+        "residual": (*rows, size),
+        "weight": shared,
+        "values": (*rows, size),
+        "scales": (*rows, size // BLOCK),
+    }
+    if set(OPS[op].inputs) <= set(known):
+        return {name: known[name] for name in OPS[op].inputs}
+    arrays = draw.one_of([case for case in CASES if case.op == op]).make()
+    return {name: array.shape for name, array in zip(OPS[op].inputs, arrays, strict=True)}
+
+
+def _numbers(draw: Draw, shape: Shape, dtype: str) -> np.ndarray:
+    """Numbers of one of several kinds a row, with special ones among them."""
+    fmt = FORMATS[dtype]
+    bits = draw.bits(shape)
+    kind = (draw.bits((*shape[:-1], 1)) % np.uint64(8)).astype(int)
+    uniform = (bits >> np.uint64(11)).astype(np.float64) * 2.0**-52 - 1
+    scale = np.exp2((draw.bits((*shape[:-1], 1)) % np.uint64(24)).astype(np.float64) - 12)
+    with np.errstate(over="ignore"):
+        x = np.where(kind < 5, uniform * scale, np.rint(uniform * 64) / 8).astype(dtype)
+    unsigned = np.dtype(f"u{x.itemsize}")
+    raw = bits.astype(unsigned)
+    subnormal = raw & unsigned.type(1 << (fmt.bits - 1) | (1 << (fmt.mantissa_bits + 1)) - 1)
+    codes = np.where(kind == 6, raw, np.where(kind == 7, subnormal, x.view(unsigned)))
+    specials = np.array([fmt.inf_code, fmt.nan_code, fmt.max_code, 0, 1, 1 << fmt.mantissa_bits], unsigned)
+    special = specials[(bits % np.uint64(6)).astype(int)] | (raw & unsigned.type(1 << (fmt.bits - 1)))
+    sprinkled = (kind % 2 == 1) & (draw.bits(shape) % np.uint64(64) == 0)
+    return np.where(sprinkled, special, codes).astype(unsigned).view(dtype)
+
+
+def _array(draw: Draw, shape: Shape, dtype: str) -> np.ndarray:
+    if dtype in ACTIVATION_DTYPES:
+        return _numbers(draw, shape, dtype)
+    unsigned = np.dtype(f"u{np.dtype(dtype).itemsize}")
+    return draw.bits(shape).astype(unsigned).view(dtype)
+
+
+LAYOUTS = ("contiguous", "contiguous", "columns of wider rows", "every other column", "every other row", "swapped axes")
+
+
+def _laid_out(array: np.ndarray, layout: str) -> np.ndarray:
+    """The same numbers behind other strides."""
+    *rows, size = array.shape
+    view = array
+    if layout == "columns of wider rows":
+        view = np.zeros((*rows, size + 24), array.dtype)[..., 5 : 5 + size]
+    elif layout == "every other column":
+        view = np.zeros((*rows, 2 * size), array.dtype)[..., 1::2]
+    elif layout == "every other row" and rows:
+        view = np.zeros((2 * rows[0], *rows[1:], size), array.dtype)[::2]
+    elif layout == "swapped axes" and len(rows) > 1:
+        view = np.zeros((rows[1], rows[0], *rows[2:], size), array.dtype).swapaxes(0, 1)
+    view[...] = array
+    return view
+
+
+@dataclass(frozen=True)
+class Call:
+    """One generated call of an op."""
+
+    op: str
+    number: int
+
+    @property
+    def id(self) -> str:
+        return f"{self.op}: {self.number}"
+
+    @cached_property
+    def _drawn(self) -> tuple[dict[str, Any], dict[str, tuple[Shape, str, str]]]:
+        draw = Draw(self.id)
+        params = _params(draw, self.op)
+        shapes = _shapes(draw, self.op, params.get("groups", 1))
+        dtype = draw.one_of(ACTIVATION_DTYPES)
+        dtypes = dict.fromkeys(shapes, dtype) | {
+            "weight": draw.one_of(ACTIVATION_DTYPES),
+            "values": FP8_FORMATS[draw.one_of(tuple(FP8_FORMATS))].name,
+            "scales": "uint8",
+        }
+        return params, {name: (shape, dtypes[name], draw.one_of(LAYOUTS)) for name, shape in shapes.items()}
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        """All keyword arguments."""
+        return OPS[self.op].filled(self._drawn[0])
+
+    def arrays(self, time: int) -> tuple[np.ndarray, ...]:
+        """The input arrays, other ones each ``time``."""
+        draw = Draw(f"{self.id}, {time}")
+        return tuple(_laid_out(_array(draw, shape, dtype), layout) for shape, dtype, layout in self._drawn[1].values())
+
+    def expected(self, time: int) -> tuple[np.ndarray, ...]:
+        """The specification's results."""
+        return OPS[self.op].reference(*self.arrays(time), **self.params)
