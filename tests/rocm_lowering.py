@@ -109,6 +109,13 @@ def require_plugin() -> None:
     install_stub()
 
 
+def require_embedded_code() -> None:
+    """Skips a test of machine code in the program where the plugin only takes the path of a file."""
+    require_plugin()
+    if not _triton_compat._runtime_takes_images(_triton_compat.load().triton_lib):
+        pytest.skip("ROCm plugins before 0.11.1 read kernels from files and cannot export them")
+
+
 @functools.cache
 def install_stub() -> None:
     """Makes JAX able to lower Triton kernels for ROCm in this process; does nothing where it already is.
@@ -242,7 +249,7 @@ def kernel_calls(program: jax.stages.Lowered | jax.export.Exported, platform: st
     """Extracts every Triton kernel call of a lowered or exported program, in program order."""
     with mlir.make_ir_context():
         text = program.mlir_module() if isinstance(program, jax.export.Exported) else program.as_text()
-        return [kernel_call(op, platform) for op in _kernel_calls(ir.Module.parse(text).operation)]
+        return [kernel_call(op, platform) for op in custom_calls(ir.Module.parse(text).operation)]
 
 
 def kernel_call(operation: Any, platform: str = "rocm") -> KernelCall:
@@ -261,14 +268,14 @@ def kernel_call(operation: Any, platform: str = "rocm") -> KernelCall:
     return _read(zlib.decompress(attributes["mhlo.backend_config"]["opaque"].value_bytes), platform)
 
 
-def _kernel_calls(operation: Any) -> Iterator[Any]:
+def custom_calls(operation: Any) -> Iterator[Any]:
     """Yields each custom call of a kernel inside an operation."""
     if operation.name == "stablehlo.custom_call" and operation.attributes["call_target_name"].value == CUSTOM_CALL:
         yield operation
     for region in operation.regions:
         for block in region.blocks:
             for inner in block.operations:
-                yield from _kernel_calls(inner.operation)
+                yield from custom_calls(inner.operation)
 
 
 _SCALARS: dict[int, tuple[str, Callable[[Any], bool | int | float]]] = {

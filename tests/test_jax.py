@@ -90,6 +90,18 @@ def test_nested_vmap(name: str) -> None:
     same(jax.jit(jax.vmap(jax.vmap(op, in_axes), in_axes))(*arrays), op(*arrays))
 
 
+@every_op
+def test_nested_vmap_along_any_axes_is_one_call(name: str) -> None:
+    op, arrays = getattr(m3ops_jax, name), ARGUMENTS[name]
+    rows = [a.ndim == 3 for a in arrays]
+    turned = [np.moveaxis(a, 0, -1) if of_rows else a for a, of_rows in zip(arrays, rows, strict=True)]  # [6, N, 4]
+    inner = jax.vmap(op, tuple(0 if of_rows else None for of_rows in rows), -1)
+    batched = jax.vmap(inner, tuple(-1 if of_rows else None for of_rows in rows), 1)
+    same(batched(*turned), jax.tree.map(lambda r: jnp.moveaxis(r, -1, 0), op(*arrays)))  # [N, 4, 6]
+    calls = [e for e in equations(jax.make_jaxpr(batched)(*turned).jaxpr) if e.primitive.name == name]
+    assert len(calls) == 1
+
+
 @pytest.mark.parametrize("in_axes", [(0, 0), (None, 0), (1, 0), (0, 1)])
 def test_vmap_over_the_weight(in_axes: tuple[int | None, int]) -> None:
     x = normal((3, 3, 64), "bfloat16") if in_axes[0] is not None else normal((3, 64), "bfloat16")
