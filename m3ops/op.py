@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -46,7 +46,7 @@ def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class LaunchPlan:
-    """One kernel launch: ``kernel[grid](*inputs, num_rows, *outputs, **constants)``.
+    """One kernel launch, ``kernel[grid](*inputs, num_rows, *outputs, **constants)``, and what is launched after it.
 
     Attributes:
         kernel: A ``@triton.jit`` function whose parameters are inputs, ``num_rows``, outputs, then constexprs.
@@ -56,6 +56,8 @@ class LaunchPlan:
         num_warps: Warps a program.
         bytes_moved: Each input byte read once and each output byte written once.
         flops: Arithmetic operations, for profilers.
+        then: A launch that makes the op's last output out of a temporary array, its only input.
+        temporary: That array, which this launch has as its last output in place of the op's.
     """
 
     kernel: Any
@@ -65,10 +67,41 @@ class LaunchPlan:
     num_warps: int
     bytes_moved: int
     flops: int = 0
+    then: LaunchPlan | None = None
+    temporary: ArraySpec | None = None
+
+    def launches(self, inputs: Sequence[Any], outputs: Sequence[Any], allocate: Callable[[ArraySpec], Any]) -> Launches:
+        """``(plan, inputs, outputs)`` of each launch, given the op's arrays and what makes temporary ones."""
+        if self.then is None or self.temporary is None:
+            yield self, inputs, outputs
+            return
+        temporary = allocate(self.temporary)
+        yield self, inputs, (*outputs[:-1], temporary)
+        yield from self.then.launches((temporary,), outputs[-1:], allocate)
+
+
+Launches = Iterator[tuple[LaunchPlan, Sequence[Any], Sequence[Any]]]
 
 
 Array = Any
 Arrays = tuple[Any, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Backward:
+    """The derivative of an op.
+
+    Attributes:
+        op: Takes the inputs of the op and a gradient for each of its outputs.
+        gradients: For each input of the op, which output of ``op`` is its gradient.
+    """
+
+    op: Op
+    gradients: tuple[int, ...]
+
+    def params(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """The parameters of ``op``, given those of the op that it is the derivative of."""
+        return {name: params[name] for name in self.op.params}
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +123,8 @@ class Op:
             independent of each other. Nearly always 1, the vector along the last axis.
         in_place: Whether the kernel reads each element of an input before it writes a result to that place, so that a
             result may take the memory of an input of its shape and dtype that is not shared.
+        row_sums: Outputs, by number, that are sums over rows; each has the shape of this shared input.
+        backward: How it is differentiated; None for an op without a derivative, or without one so far.
     """
 
     name: str
@@ -101,6 +136,8 @@ class Op:
     differentiable: bool = True
     core_rank: Callable[[Mapping[str, Any]], int] = lambda params: 1
     in_place: bool = False
+    row_sums: Mapping[int, str] = field(default_factory=dict)
+    backward: Backward | None = None
 
     @cached_property
     def params(self) -> dict[str, inspect.Parameter]:
@@ -121,7 +158,9 @@ class Op:
     def derivative_error(self, without: str, custom: str) -> Exception:
         """What a front end raises when asked for a derivative, with its ways to do without one or to define one."""
         if self.differentiable:
-            return NotImplementedError(f"the derivative of {self.name} is not implemented; define one with {custom}")
+            return NotImplementedError(
+                f"{self.name.removesuffix('_backward')} has no second derivative; define one with {custom}"
+            )
         return TypeError(
             f"{self.name} has no derivative: rounding to MXFP8 is a step function. Keep the derivative out with "
             f"{without}, or define one around the call with {custom}"

@@ -85,6 +85,15 @@ def whole_rows(num_rows, ROWS: tl.constexpr, COLS: tl.constexpr, TILE: tl.conste
 
 
 @triton.jit
+def moved(ptr, row, INNER_SIZES: tl.constexpr, STRIDES: tl.constexpr):
+    """The pointer to the start of a row."""
+    for axis in tl.static_range(len(STRIDES) - 2, 0, -1):
+        ptr += (row % INNER_SIZES[axis - 1]).to(tl.int64) * STRIDES[axis]
+        row = row // INNER_SIZES[axis - 1]
+    return ptr + row.to(tl.int64) * STRIDES[0]
+
+
+@triton.jit
 def load(
     ptr,
     window,

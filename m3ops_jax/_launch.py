@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from m3ops.op import ArraySpec, Op
+from m3ops.op import ArraySpec, LaunchPlan, Op
 from m3ops.target import Target
 from m3ops_jax import _triton_compat
 
@@ -19,6 +20,16 @@ def launch(op: Op, platform: str, *arrays: jax.Array, targets: tuple[str, ...], 
     if not any(spec.size for spec in outputs):
         return [jnp.zeros(spec.shape, jnp.dtype(spec.dtype)) for spec in outputs]
     plan = op.plan(inputs, outputs, params, _target(platform, targets))
+    results: list[jax.Array] = []
+    for launch, _, made in plan.launches(arrays, outputs, lambda spec: spec):
+        given, results = results[-1:] or list(arrays), results[:-1]  # a further launch is given a temporary array
+        results += _call(op, launch, given, made, targets)
+    return results
+
+
+def _call(
+    op: Op, plan: LaunchPlan, arrays: Sequence[jax.Array], outputs: Sequence[ArraySpec], targets: tuple[str, ...]
+) -> list[jax.Array]:
     results = _triton_compat.triton_call(
         *map(_to_raw, arrays),
         plan.num_rows,

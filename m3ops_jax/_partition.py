@@ -16,10 +16,11 @@ from typing import Any
 import jax
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.interpreters import mlir
-from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from m3ops.op import Op
-from m3ops_jax._row_axes import divide, result_axes, row_axes, spec_of
+from m3ops_jax._row_axes import Axes, Division, divide, result_axes, row_axes, spec_of, summed_over
+from m3ops_jax._types import array_spec
 
 Compute = Callable[..., Sequence[jax.Array]]
 Params = Mapping[str, Any]
@@ -62,19 +63,35 @@ def _divided_by_types(
 ) -> Sequence[jax.Array]:
     """For explicit meshes. Unlike custom_partitioning, this is found in the persistent cache and can be exported."""
     axes, mesh = row_axes(op, [a.shape for a in arrays], params), _mesh(arrays)
+    results = result_axes(op, axes, params, _count(op, arrays, params))
     division = divide(axes, [jax.typeof(a).sharding.spec for a in arrays])
     specs = tuple(spec_of(a, division) for a in axes)
     on_shards = jax.shard_map(
-        lambda *shards: tuple(compute(*shards)),
+        functools.partial(_on_shards, op, compute, results, division),
         mesh=mesh,
         in_specs=specs,
-        out_specs=spec_of(result_axes(op, axes, params), division),
+        out_specs=tuple(spec_of(a, division) for a in results),
         axis_names=set(explicit),
         check_vma=False,
     )
     divided = [jax.sharding.reshard(a, NamedSharding(mesh, spec)) for a, spec in zip(arrays, specs, strict=True)]
-    results: Sequence[jax.Array] = on_shards(*divided)
-    return results
+    return on_shards(*divided)
+
+
+def _on_shards(
+    op: Op, compute: Compute, axes: Sequence[Axes], division: Division, *shards: jax.Array
+) -> tuple[jax.Array, ...]:
+    """What one device computes, with sums over rows completed by all-reduce."""
+    results = list(compute(*shards))
+    for number in op.row_sums:
+        if names := summed_over(axes[number], division):
+            results[number] = jax.lax.psum(results[number], names)
+    return tuple(results)
+
+
+def _count(op: Op, arrays: Sequence[Any], params: Params) -> int:
+    given = {name: value for name, value in params.items() if name != "targets"}
+    return len(op.infer(*map(array_spec, arrays), **given))
 
 
 def _divided_by_xla(op: Op, params: Params, compute: Compute, arrays: Sequence[jax.Array]) -> Sequence[jax.Array]:
@@ -82,19 +99,27 @@ def _divided_by_xla(op: Op, params: Params, compute: Compute, arrays: Sequence[j
 
     def partition(mesh: Mesh, arguments: Sequence[Any], results: Sequence[Any]) -> tuple[Any, ...]:
         inputs = row_axes(op, [a.shape for a in arguments], params)
-        every = [*inputs, *[result_axes(op, inputs, params)] * len(results)]
+        outputs = result_axes(op, inputs, params, len(results))
+        every = [*inputs, *outputs]
         division = divide(every, [a.sharding.spec for a in (*arguments, *results)])
         shardings = [NamedSharding(mesh, spec_of(axes, division)) for axes in every]
-        return mesh, on_shards, tuple(shardings[len(inputs) :]), tuple(shardings[: len(inputs)])
+        body = functools.partial(on_shards, outputs, division)
+        return mesh, body, tuple(shardings[len(inputs) :]), tuple(shardings[: len(inputs)])
 
-    def on_shards(*shards: jax.Array) -> tuple[jax.Array, ...]:
+    def on_shards(axes: Sequence[Axes], division: Division, *shards: jax.Array) -> tuple[jax.Array, ...]:
         # Called back with the user's mesh still set: its explicit axes would mark the shards as divided once more.
         mesh = jax.sharding.get_abstract_mesh()
         manual = mesh.update_axis_types(dict.fromkeys(mesh.axis_names, AxisType.Manual))
         with jax.sharding.use_abstract_mesh(manual):
-            return tuple(compute(*shards))
+            return _on_shards(op, compute, axes, division, *shards)
 
-    call = custom_partitioning(lambda *arrays: tuple(compute(*arrays)))
+    def whole(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+        # Traced for the results' shapes. Types that say how rows are divided would keep sums over rows from being that.
+        if (mesh := _mesh(arrays)).explicit_axes:
+            arrays = tuple(jax.sharding.reshard(array, NamedSharding(mesh, PartitionSpec())) for array in arrays)
+        return tuple(compute(*arrays))
+
+    call = custom_partitioning(whole)
     call.def_partition(partition, sharding_rule=functools.partial(_sharding_rule, op, params))
     results: Sequence[jax.Array] = call(*arrays)
     return results
@@ -115,7 +140,7 @@ def _sharding_rule(
 
     left, right = (
         ", ".join(" ".join(map(factor, axes)) for axes in arrays)
-        for arrays in (inputs, [result_axes(op, inputs, params)] * len(results))
+        for arrays in (inputs, result_axes(op, inputs, params, len(results)))
     )
     return f"{left} -> {right}", {"need_replication_factors": tuple(whole)}
 

@@ -15,27 +15,62 @@ from jax.interpreters import ad, batching, mlir, xla
 
 from m3ops.numerics import exact
 from m3ops.op import ArraySpec, Op
-from m3ops.ops import OPS
+from m3ops.ops import EVERY_OP
 from m3ops_jax import _launch, _partition
-from m3ops_jax._types import array_spec, result_types, split_groups
+from m3ops_jax._types import array_spec, like_type, result_types, split_groups
 from m3ops_jax.compile_for import current_targets
+
+Params = tuple[tuple[str, Any], ...]
 
 exact.BARRIERS[jnp] = jax.lax.optimization_barrier
 
 
 def call(op_name: str, *arrays: Any, **params: Any) -> tuple[jax.Array, ...]:
     """Validates the arguments of an op and binds its primitive."""
-    op = OPS[op_name]
+    op = EVERY_OP[op_name]
     specs = [_spec(name, array) for name, array in zip(op.inputs, arrays, strict=True)]
     op.infer(*specs, **params)
     operands = _vary_alike(list(map(jnp.asarray, arrays)))
-    primitive = _primitive(op_name, _partition.xla_divides(operands))
     plain = op.canonical(params)
+    bind = _differentiable if op.backward else _bind
     if (groups := plain.get("groups", 1)) == 1:
-        return tuple(primitive.bind(*operands, targets=current_targets(), **plain))
+        return bind(op, _static(plain), *operands)
     rows = [split_groups(name, a, groups) for name, a in zip(op.inputs, operands, strict=True)]
-    results = primitive.bind(*rows, targets=current_targets(), **plain | {"groups": 1})
+    results = bind(op, _static(plain | {"groups": 1}), *rows)
     return tuple(r.reshape(*r.shape[:-2], groups * r.shape[-1]) for r in results)
+
+
+def _static(params: dict[str, Any]) -> Params:
+    return (("targets", current_targets()), *params.items())
+
+
+def _bind(op: Op, params: Params, *operands: jax.Array) -> tuple[jax.Array, ...]:
+    primitive = _primitive(op.name, _partition.xla_divides(operands))
+    return tuple(primitive.bind(*operands, **dict(params)))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _differentiable(op: Op, params: Params, *operands: jax.Array) -> tuple[jax.Array, ...]:
+    return _bind(op, params, *operands)
+
+
+def _forward(op: Op, params: Params, *operands: jax.Array) -> tuple[Any, Any]:
+    return _bind(op, params, *operands), operands
+
+
+def _backward(
+    op: Op, params: Params, operands: Sequence[jax.Array], grads: Sequence[jax.Array]
+) -> tuple[jax.Array, ...]:
+    backward, given = op.backward, dict(params)
+    assert backward is not None
+    static = {"targets": given["targets"], **backward.params(given)}
+    gradients = _bind(backward.op, tuple(static.items()), *operands, *grads)
+    return tuple(
+        like_type(gradients[number], operand) for number, operand in zip(backward.gradients, operands, strict=True)
+    )
+
+
+_differentiable.defvjp(_forward, _backward)
 
 
 def dtype_name(dtype: Any) -> str | None:
@@ -64,7 +99,7 @@ def _vary_alike(arrays: list[jax.Array]) -> list[jax.Array]:
 
 @functools.cache
 def _primitive(op_name: str, needs_devices: bool) -> Primitive:
-    op = OPS[op_name]
+    op = EVERY_OP[op_name]
     primitive = Primitive(op_name)
     primitive.multiple_results = True
     primitive.def_impl(functools.partial(xla.apply_primitive, primitive))
@@ -86,16 +121,20 @@ def _primitive(op_name: str, needs_devices: bool) -> Primitive:
 def _batch(op: Op, primitive: Primitive, args: Sequence[Any], dims: Sequence[Any], **params: Any) -> tuple[Any, Any]:
     """Batch axes become leading axes of one call: the rows of all examples run in one launch."""
     size = next(a.shape[d] for a, d in zip(args, dims, strict=True) if d is not None)
-    rank = 1 + max(a.ndim - (d is not None) for a, d in zip(args, dims, strict=True))
+    ranks = {name: a.ndim - (d is not None) for name, a, d in zip(op.inputs, args, dims, strict=True)}
+    rank = 1 + max(ranks.values())
+    summed = set(op.row_sums.values())  # over the rows of one example: so each has an input of its own
     batched = []
     for name, arg, dim in zip(op.inputs, args, dims, strict=True):
+        if dim is None and (name not in op.shared or name in summed):
+            arg, dim = jnp.broadcast_to(arg, (size, *arg.shape)), 0
         if dim is not None:
             arg = jnp.moveaxis(arg, dim, 0)
             arg = jnp.expand_dims(arg, range(1, 1 + rank - arg.ndim))
-        elif name not in op.shared:
-            arg = jnp.broadcast_to(arg, (size, *arg.shape))
         batched.append(arg)
-    outputs = primitive.bind(*batched, **params)
+    outputs = list(primitive.bind(*batched, **params))
+    for number, name in op.row_sums.items():
+        outputs[number] = jnp.squeeze(outputs[number], range(1, rank - ranks[name]))
     return outputs, (0,) * len(outputs)
 
 

@@ -32,10 +32,17 @@ def _row_axes(shape: Shape, rows: Shape, core: int) -> Axes:
     return (*(first + i if size == rows[first + i] else None for i, size in enumerate(leading)), *whole)
 
 
-def result_axes(op: Op, inputs: Sequence[Axes], params: Mapping[str, Any]) -> Axes:
-    """The row axes of an output, which are all of them."""
+def result_axes(op: Op, inputs: Sequence[Axes], params: Mapping[str, Any], count: int) -> list[Axes]:
+    """The row axes of each output: all of them, or those of the input that a sum over rows belongs to."""
     core = op.core_rank(params)
-    return (*range(max(map(len, inputs)) - core), *(None,) * core)
+    rows = (*range(max(map(len, inputs)) - core), *(None,) * core)
+    return [inputs[op.inputs.index(op.row_sums[i])] if i in op.row_sums else rows for i in range(count)]
+
+
+def summed_over(axes: Axes, division: Division) -> tuple[str, ...]:
+    """The mesh axes whose devices each hold a part of a sum over rows with these row axes."""
+    names = [names for axis, names in division.items() if axis not in axes]
+    return tuple(name for group in names for name in ((group,) if isinstance(group, str) else group))
 
 
 def divide(arrays: Sequence[Axes], specs: Sequence[Sequence[Any]]) -> Division:

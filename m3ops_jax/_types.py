@@ -31,12 +31,26 @@ def result_types(op: Op, *avals: Any, targets: tuple[str, ...], **params: Any) -
     if not on_mesh:
         return [ShapedArray(s.shape, jnp.dtype(s.dtype)) for s in outputs]
     axes = row_axes(op, [aval.shape for aval in avals], params)
+    results = result_axes(op, axes, params, len(outputs))
     division = divide(axes, [aval.sharding.spec for aval in avals])
     for name, aval, own in zip(op.inputs, avals, axes, strict=True):
         _check(name, aval, spec_of(own, division), op.core_rank(params))
-    sharding = NamedSharding(on_mesh[0].sharding.mesh, spec_of(result_axes(op, axes, params), division))
-    update = on_mesh[0].update  # keeps along which manual axes of a shard_map the value varies
-    return [update(shape=s.shape, dtype=jnp.dtype(s.dtype), weak_type=False, sharding=sharding) for s in outputs]
+    mesh, update = on_mesh[0].sharding.mesh, on_mesh[0].update  # keeps what it varies along in a shard_map
+    return [
+        update(
+            shape=s.shape,
+            dtype=jnp.dtype(s.dtype),
+            weak_type=False,
+            sharding=NamedSharding(mesh, spec_of(own, division)),
+        )
+        for s, own in zip(outputs, results, strict=True)
+    ]
+
+
+def like_type(gradient: Any, operand: Any) -> Any:
+    """A gradient, divided as its operand is where types tell: a weight's need not be as the rows are."""
+    wanted = jax.typeof(operand).sharding
+    return gradient if jax.typeof(gradient).sharding == wanted else jax.sharding.reshard(gradient, wanted)
 
 
 def split_groups(name: str, array: jax.Array, groups: int) -> jax.Array:

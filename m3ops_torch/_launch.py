@@ -112,8 +112,7 @@ class _Launch:
     def __init__(self, outputs: tuple[ArraySpec, ...], plan: LaunchPlan | None) -> None:
         self.outputs = outputs
         self.plan = plan
-        self._constants = tuple(plan.constants.values()) if plan else ()
-        self._start: Callable[..., None] | None = None
+        self._starts: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
 
     def __call__(
         self, tensors: Sequence[torch.Tensor], results: Sequence[torch.Tensor] | None = None
@@ -132,15 +131,17 @@ class _Launch:
         return results
 
     def _launch(self, tensors: Sequence[torch.Tensor], results: Sequence[torch.Tensor]) -> None:
-        plan = self.plan
-        assert plan is not None
-        if self._start is None:
-            raw = (*map(_to_raw, tensors), plan.num_rows, *map(_to_raw, results))
+        assert self.plan is not None
+        launches = self.plan.launches(tensors, results, lambda spec: allocate((spec,), tensors[0].device)[0])
+        if self._starts:  # these ask tensors for nothing but their address: each is aligned as that of the first call
+            for (start, constants), (plan, inputs, outputs) in zip(self._starts, launches, strict=True):
+                start(*inputs, plan.num_rows, *outputs, *constants)
+            return
+        for plan, inputs, outputs in launches:
+            raw = (*map(_to_raw, inputs), plan.num_rows, *map(_to_raw, outputs))
             kernel = plan.kernel[(plan.grid,)]
             compiled = kernel(*raw, **plan.constants, num_warps=plan.num_warps, num_stages=1)
-            self._start = compiled[(plan.grid, 1, 1)]
-        else:  # asks tensors for nothing but their address: each is aligned as the one of the first call was
-            self._start(*tensors, plan.num_rows, *results, *self._constants)
+            self._starts.append((compiled[(plan.grid, 1, 1)], tuple(plan.constants.values())))
 
 
 @functools.lru_cache(maxsize=MOST_KEPT, typed=True)

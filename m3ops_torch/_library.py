@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NoReturn
 
 import torch
 
 from m3ops.numerics.formats import MXFP8
-from m3ops.op import Op
-from m3ops.ops import OPS
+from m3ops.op import Backward, Op
+from m3ops.ops import EVERY_OP, OPS
 from m3ops_torch import _launch, _out, _reference, _vmap
 from m3ops_torch._launch import Layout, layout_of
 
@@ -34,7 +34,7 @@ def call(op_name: str, *tensors: Any, out: Any = None, **params: Any) -> tuple[t
     """
     if out is not None:
         return _call_out(OPS[op_name], tensors, _out.flattened(out), params)
-    op, operator = OPS[op_name], _OPERATORS[op_name]
+    op, operator = EVERY_OP[op_name], _OPERATORS[op_name]
     if torch.compiler.is_compiling():  # the fake implementation validates while a graph is traced
         return tuple(operator(*tensors, **params))
     hashable = _hashable(params)
@@ -112,7 +112,12 @@ def _define(op: Op) -> Callable[..., Any]:
     torch.library.register_fake(f"m3ops::{op.name}", partial(_fake, op), lib=_LIBRARY)
     _LIBRARY.impl(op.name, partial(_reference.run, op), "CPU")
     _LIBRARY.impl(op.name, partial(_launch.run, op), "CUDA")  # ROCm builds of PyTorch use this key too
-    torch.library.register_autograd(f"m3ops::{op.name}", partial(_no_derivative, op), lib=_LIBRARY)
+    if op.backward:
+        torch.library.register_autograd(
+            f"m3ops::{op.name}", partial(_differentiate, op.backward), setup_context=_save, lib=_LIBRARY
+        )
+    else:
+        torch.library.register_autograd(f"m3ops::{op.name}", partial(_no_derivative, op), lib=_LIBRARY)
     operator: Callable[..., Any] = getattr(torch.ops.m3ops, op.name).default
     torch.library.register_vmap(f"m3ops::{op.name}", partial(_vmap.batched, op, operator), lib=_LIBRARY)
     return operator
@@ -140,6 +145,18 @@ def _fake(op: Op, *tensors: torch.Tensor, **params: Any) -> list[torch.Tensor]:
     return _launch.allocate(outputs, tensors[0].device)
 
 
+def _save(ctx: Any, inputs: tuple[torch.Tensor, ...], keyword_only_inputs: dict[str, Any], output: Any) -> None:
+    ctx.save_for_backward(*inputs)
+    ctx.params = keyword_only_inputs
+
+
+def _differentiate(backward: Backward, ctx: Any, grads: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """The gradients of an op's inputs, given those of its results."""
+    operator = _OPERATORS[backward.op.name]
+    gradients = operator(*ctx.saved_tensors, *grads, **backward.params(ctx.params))
+    return tuple(gradients[number] for number in backward.gradients)
+
+
 def _no_derivative(op: Op, *_: Any) -> NoReturn:
     """Without it a gradient would end here in silence."""
     raise op.derivative_error("Tensor.detach", "torch.autograd.Function")
@@ -148,5 +165,5 @@ def _no_derivative(op: Op, *_: Any) -> NoReturn:
 # Without a name torch.export can trace the tuple but not save it.
 torch.utils._pytree._register_namedtuple(MXFP8, serialized_type_name="m3ops.MXFP8")
 
-_OPERATORS = {name: _define(op) for name, op in OPS.items()}
+_OPERATORS = {name: _define(op) for name, op in EVERY_OP.items()}
 _OUT_OPERATORS = {name: _define_out(op) for name, op in OPS.items()}

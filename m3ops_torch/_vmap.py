@@ -20,8 +20,8 @@ def batched(
 ) -> tuple[Sequence[torch.Tensor], list[int]]:
     """Calls an operator on operands with a batch axis each, or none where all examples share the operand.
 
-    Batch axes become leading axes. A shared weight stays as it is, for its leading axes broadcast; other shared
-    operands are repeated by a stride of zero. Nothing is copied.
+    Batch axes become leading axes. A shared weight stays as it is, for its leading axes broadcast, unless each example
+    has a sum over rows of its own for it; other shared operands are repeated by a stride of zero. Nothing is copied.
 
     Args:
         op: What the operator computes.
@@ -34,14 +34,18 @@ def batched(
     Returns:
         The results and their batch axes, all 0.
     """
-    rank = 1 + max(tensor.ndim - (dim is not None) for tensor, dim in zip(tensors, dims, strict=True))
+    ranks = {n: tensor.ndim - (dim is not None) for n, tensor, dim in zip(op.inputs, tensors, dims, strict=True)}
+    rank = 1 + max(ranks.values())
+    summed = set(op.row_sums.values())
     operands = []
     for name, tensor, dim in zip(op.inputs, tensors, dims, strict=True):
+        if dim is None and (name not in op.shared or name in summed):
+            tensor, dim = tensor.expand(info.batch_size, *tensor.shape), 0
         if dim is not None:
             tensor = tensor.movedim(dim, 0)
             tensor = tensor[(slice(None), *(None,) * (rank - tensor.ndim))]
-        elif name not in op.shared:
-            tensor = tensor.expand(info.batch_size, *tensor.shape)
         operands.append(tensor)
-    results = operator(*operands, **params)
+    results = list(operator(*operands, **params))
+    for number, name in op.row_sums.items():
+        results[number] = results[number].squeeze(tuple(range(1, rank - ranks[name])))
     return results, [0] * len(results)

@@ -13,7 +13,7 @@ import torch
 
 from m3ops.cases.run import Arrays, run_jax, run_torch
 from m3ops.op import ArraySpec
-from m3ops.ops import OPS
+from m3ops.ops import EVERY_OP
 from m3ops.target import Target
 
 Run = Callable[[str, Arrays, Mapping[str, Any]], Arrays]
@@ -38,14 +38,20 @@ def array_spec(array: np.ndarray) -> ArraySpec:
     return ArraySpec(array.shape, array.dtype.name, tuple(stride // array.itemsize for stride in array.strides))
 
 
+def poisoned(spec: ArraySpec) -> np.ndarray:
+    """An array that a kernel has not written."""
+    return np.full(spec.shape, 0xA5, np.dtype(spec.dtype))
+
+
 def _interpreted(target: Target) -> Run:
     def run(op_name: str, arrays: Arrays, params: Mapping[str, Any]) -> Arrays:
-        op = OPS[op_name]
+        op = EVERY_OP[op_name]
         inputs = tuple(map(array_spec, arrays))
         outputs = op.infer(*inputs, **params)
-        results = [np.full(spec.shape, 0xA5, np.dtype(spec.dtype)) for spec in outputs]
+        results = [*map(poisoned, outputs)]
         if any(spec.size for spec in outputs):
-            interpreter.launch(op.plan(inputs, outputs, params, target), arrays, results)
+            for launch in op.plan(inputs, outputs, params, target).launches(arrays, results, poisoned):
+                interpreter.launch(*launch)
         return results
 
     return run

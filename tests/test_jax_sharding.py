@@ -23,8 +23,8 @@ from test_jax import ARGUMENTS, every_op
 
 import m3ops_jax
 from m3ops.cases.case import normal
-from m3ops.ops import OPS
-from m3ops_jax._row_axes import divide, result_axes, row_axes, spec_of
+from m3ops.ops import EVERY_OP, OPS
+from m3ops_jax._row_axes import divide, result_axes, row_axes, spec_of, summed_over
 
 DEVICES = jax.devices() if len(jax.devices()) > 1 else jax.devices("cpu")
 COLLECTIVE = re.compile(r" (all-gather|all-reduce|all-to-all|collective-\w+|reduce-scatter)(?:-start)?\(")
@@ -284,13 +284,19 @@ def test_row_axes() -> None:
     matrices = dataclasses.replace(op, core_rank=lambda params: 2)
     axes = row_axes(matrices, [(4, 2, 64), (64,)], {})
     assert axes == [(0, None, None), (None,)]
-    assert result_axes(matrices, axes, {}) == (0, None, None)
+    assert result_axes(matrices, axes, {}, 1) == [(0, None, None)]
+    backward = EVERY_OP["gemma_rmsnorm_backward"]
+    axes = row_axes(backward, [(4, 2, 64), (2, 64), (4, 2, 64)], {})
+    results = result_axes(backward, axes, {}, 2)
+    assert results == [(0, 1, None), (1, None)]
+    assert summed_over(results[0], {0: "a", 1: ("b", "c")}) == ()
+    assert summed_over(results[1], {0: ("a", "d"), 1: ("b", "c")}) == ("a", "d")
 
 
 def test_the_first_array_that_divides_a_row_axis_decides() -> None:
     op = OPS["gemma_fused_add_rmsnorm"]
     axes = row_axes(op, [(4, 2, 64), (4, 2, 64), (64,)], {})
-    rows = functools.partial(divide, [*axes, result_axes(op, axes, {})])
+    rows = functools.partial(divide, [*axes, *result_axes(op, axes, {}, 1)])
     assert rows([P(None, "b"), P("a", "c"), P("d"), P()]) == {0: "a", 1: "b"}
     assert rows([P("a"), P(None, "a"), P(), P(None, "b")]) == {0: "a", 1: "b"}  # a mesh axis divides one row axis
     assert spec_of(axes[0], {0: ("a", "b")}) == P(("a", "b"), None, None)

@@ -7,6 +7,7 @@ stream NumPy guarantees, so the digests in golden.json hold on every machine.
 from __future__ import annotations
 
 from m3ops.cases import (
+    backward,
     mxfp8_dequantize,
     mxfp8_quantize,
     norms,
@@ -25,6 +26,7 @@ CASES: tuple[Case, ...] = (
     *norms.CASES,
     *norms_quantize.CASES,
     *scale_layouts.CASES,
+    *backward.CASES,
 )
 
 __all__ = ["CASES", "Case", "digest"]

@@ -13,7 +13,7 @@ import ml_dtypes  # noqa: F401  (gives NumPy the names of the small dtypes)
 import numpy as np
 
 from m3ops.numerics.formats import FORMATS
-from m3ops.ops import OPS
+from m3ops.ops import EVERY_OP
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,11 +39,11 @@ class Case:
     @property
     def params(self) -> dict[str, Any]:
         """All keyword arguments."""
-        return OPS[self.op].filled(self.given)
+        return EVERY_OP[self.op].filled(self.given)
 
     def expected(self) -> tuple[np.ndarray, ...]:
         """The specification's results."""
-        return OPS[self.op].reference(*self.make(), **self.params)
+        return EVERY_OP[self.op].reference(*self.make(), **self.params)
 
 
 def canonical_bytes(array: np.ndarray) -> np.ndarray:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from m3ops.ops import OPS
 
 Arrays = Sequence[np.ndarray]
 _UNSIGNED = {1: "uint8", 2: "uint16", 4: "uint32"}
@@ -27,20 +29,32 @@ def _jitted(op: str, params: tuple[tuple[str, Any], ...]) -> Any:
     """One function for all arrays, so that those of one kind are compiled once."""
     import jax
 
-    import m3ops_jax
-
-    return jax.jit(functools.partial(getattr(m3ops_jax, op), **dict(params)))
+    return jax.jit(functools.partial(jax_function(op), **dict(params)))
 
 
 def run_torch(device: str, op: str, arrays: Arrays, params: Mapping[str, Any]) -> Arrays:
     """An op of m3ops_torch on tensors with the strides of the arrays."""
     import torch
 
-    import m3ops_torch
-
     dtypes = {k: getattr(torch, v) for k, v in params.items() if k == "out_dtype" and v}
-    results = getattr(m3ops_torch, op)(*(to_tensor(a, device) for a in arrays), **{**params, **dtypes})
+    results = torch_function(op)(*(to_tensor(a, device) for a in arrays), **{**params, **dtypes})
     return [to_numpy(out) for out in flat(results)]
+
+
+def jax_function(op: str) -> Callable[..., Any]:
+    """An op of m3ops_jax. One that only derivatives call has no name there."""
+    import m3ops_jax
+    from m3ops_jax._primitive import call
+
+    return getattr(m3ops_jax, op) if op in OPS else functools.partial(call, op)
+
+
+def torch_function(op: str) -> Callable[..., Any]:
+    """An op of m3ops_torch, likewise."""
+    import m3ops_torch
+    from m3ops_torch._library import call
+
+    return getattr(m3ops_torch, op) if op in OPS else functools.partial(call, op)
 
 
 def flat(results: Any) -> tuple[Any, ...]:
@@ -58,7 +72,8 @@ def to_tensor(array: np.ndarray, device: str = "cpu") -> Any:
     tensor = torch.empty_strided(array.shape, strides, dtype=getattr(torch, array.dtype.name), device=device)
     raw = torch.from_numpy(np.array(array, order="C").view(_UNSIGNED[array.itemsize])).view(tensor.dtype).to(device)
     for row in np.ndindex(*(min(n, 1) if s == 0 else n for n, s in zip(array.shape[:-1], strides, strict=False))):
-        tensor[row] = raw[row]  # a repeated row is written once
+        own = (*row, slice(1 if strides[-1] == 0 else None))
+        tensor[own] = raw[own]  # a repeated row or element is written once
     return tensor
 
 

@@ -32,11 +32,11 @@ RECIPROCAL_SEED = 0x7EF31100
 MAX_SIGMOID_EXPONENT = 125.0
 """|alpha * gate * log2(e)| is clamped here: 2**n, 1 + 2**n and its reciprocal then stay normal numbers."""
 
-SQUARES_GROUP = 8
-"""Neighbouring squares added as a fixed tree before the order-independent sum: what one 16-byte load of bf16 holds."""
+SUM_GROUP = 8
+"""Neighbouring products added as a fixed tree before the order-independent sum: what one 16-byte load of bf16 holds."""
 
 SUM_COARSE = 192.0
-"""1.5 * 2**7: adding it to 0 <= y < 1 rounds y to multiples of 2**-16."""
+"""1.5 * 2**7: adding it to -1 < y < 1 rounds y to multiples of 2**-16."""
 
 SUM_FINE = 0.00146484375
 """1.5 * 2**-10: adding it to |r| <= 2**-17 rounds r to multiples of 2**-33."""
@@ -46,6 +46,14 @@ SUM_FINE_GRID = 2.0**-33
 
 MAX_NORM_SIZE = 131072
 """The int32 sums of the row sum hold 2**14 groups of 8."""
+
+PARTIAL_ROWS = 16
+"""Rows that a partial sum over rows takes. More would leave a GPU idle where there are few rows; fewer would write more
+partial sums: 16 of them in fp32 are a twelfth of what the gradient of a bfloat16 norm moves.
+"""
+
+FAN_IN = 32
+"""Partial sums added to one."""
 
 FLOAT32_MAX = 3.4028234663852886e38
 
@@ -69,3 +77,17 @@ def sigmoid_constants(alpha: float) -> tuple[float, float]:
     """
     slope = float32(-alpha * LOG2_E)
     return slope, float32(min(MAX_SIGMOID_EXPONENT / -slope, FLOAT32_MAX))
+
+
+def lanes(size: int) -> int:
+    """Partial sums that neighbouring rows of ``size`` elements are dealt to in turn.
+
+    A program works on so many rows at once: 1024 elements, or one row where that is longer.
+    """
+    return max(1024 // max(1 << (size - 1).bit_length(), 32), 1)
+
+
+def partials(num_rows: int, size: int) -> int:
+    """Partial sums of ``num_rows`` rows of ``size`` elements, a multiple of :func:`lanes`."""
+    block = lanes(size) * PARTIAL_ROWS
+    return max(-(-num_rows // block), 1) * lanes(size)

@@ -144,12 +144,16 @@ def store(x: Array, dtype: str) -> Array:
     return encode(x, FORMATS[dtype]).view(np.dtype(dtype))
 
 
-def swish(gate: Array, alpha: float) -> Array:
-    """``gate * sigmoid(alpha * gate)`` by explicit fp32 fma: the gate factor of SwiGLU-OAI.
+def sigmoid(gate: Array, alpha: float) -> tuple[Array, Array, Array, Array]:
+    """``sigmoid(alpha * gate)`` by explicit fp32 fma.
 
     ``sigmoid(z) = 1 / (1 + 2**(n + f))`` with ``n + f = -z * log2(e)``, n an integer and |f| <= 1/2; 2**f by a
     polynomial, 2**n by adding n to the exponent, the reciprocal by an integer seed, one cubic and one quadratic
     Newton step.
+
+    Returns:
+        ``(gate, y, exp2, sigmoid)``: the gate clamped from below by -bound and from both sides by bound (see
+        :func:`constants.sigmoid_constants`), ``exp(-alpha * y)``, and the sigmoid.
     """
     slope, bound = c.sigmoid_constants(alpha)
     gate = at_least(gate, -bound)
@@ -164,7 +168,12 @@ def swish(gate: Array, alpha: float) -> Array:
     r = from_bits32(c.RECIPROCAL_SEED - bits32(d))
     h = fma(-d, r, 1.0)
     r = fma(r, fma(h, h, h), r)
-    r = fma(r, fma(-d, r, 1.0), r)
+    return gate, y, exp2, fma(r, fma(-d, r, 1.0), r)
+
+
+def swish(gate: Array, alpha: float) -> Array:
+    """``gate * sigmoid(alpha * gate)``: the gate factor of SwiGLU-OAI."""
+    gate, _, _, r = sigmoid(gate, alpha)
     return round32(gate * r)
 
 
@@ -175,6 +184,28 @@ def swiglu_oai(gate: Array, up: Array, alpha: float, beta: float, limit: float |
         gate = at_most(gate, bound)
         up = at_most(at_least(up, -bound), bound)
     return round32(swish(gate, alpha) * round32(plus(up, c.float32(beta))))
+
+
+def swiglu_oai_backward(
+    gate: Array, up: Array, grad: Array, alpha: float, beta: float, limit: float | None
+) -> tuple[Array, Array]:
+    """The fp32 gradients of gate and up of :func:`swiglu_oai`, 0 where a clamp cut something off.
+
+    With s = sigmoid(alpha * gate) the slope of the gate factor is ``s * (1 + alpha * gate * (1 - s))``, where ``1 - s``
+    is ``exp(-alpha * gate) * s``, which does not cancel.
+    """
+    xp = gate.__array_namespace__()
+    cut_gate, cut_up = xp.asarray(False), xp.asarray(False)
+    if limit is not None:
+        bound = c.float32(limit)
+        cut_gate, cut_up = gate > bound, xp.abs(up) > bound
+        gate = at_most(gate, bound)
+        up = at_most(at_least(up, -bound), bound)
+    gate, y, exp2, s = map(settled, sigmoid(gate, alpha))
+    slope = round32(s * fma(round32(y * round32(exp2 * s)), c.float32(alpha), 1.0))
+    grad_gate = round32(grad * round32(slope * round32(plus(up, c.float32(beta)))))
+    grad_up = round32(grad * round32(gate * s))
+    return xp.where(cut_gate, 0.0, grad_gate), xp.where(cut_up, 0.0, grad_up)
 
 
 def scale_exponents(amax: Array, rule: str, fmt: Format) -> Array:
@@ -218,39 +249,99 @@ def sum_squares(x: Array) -> Array:
     """Row sums of squares in fp32 that no order of addition can change; shape ``[..., N] -> [..., 1]``.
 
     Neighbouring squares are added in groups of 8 as a fixed tree. The group sums are scaled by a power of two to
-    below 1, split onto the grids 2**-16 and 2**-33, and added as integers.
+    below 1, split onto the grids 2**-16 and 2**-33, and added as integers. A group of 2**126 or more is an overflow.
     """
     xp = x.__array_namespace__()
-    pad = [(0, 0)] * (x.ndim - 1) + [(0, -x.shape[-1] % c.SQUARES_GROUP)]
-    groups = -(-x.shape[-1] // c.SQUARES_GROUP)
-    pairs = xp.pad(x, pad).reshape(*x.shape[:-1], groups, c.SQUARES_GROUP // 2, 2)
-    first, second = pairs[..., 0], pairs[..., 1]
-    total = fma(second, second, round32(first * first))
+    groups = _product_groups(x, x)
+    total, largest, fits = _sum_exactly(groups)
+    return xp.where(fits, total, xp.where(xp.isnan(largest), xp.nan, xp.inf))
+
+
+def sum_products(x: Array, y: Array) -> Array:
+    """The same for products, which may be negative; NaN where a group of products reaches 2**126 or is NaN."""
+    xp = x.__array_namespace__()
+    total, _, fits = _sum_exactly(_product_groups(x, y))
+    return xp.where(fits, total, xp.nan)
+
+
+def _product_groups(x: Array, y: Array) -> Array:
+    xp = x.__array_namespace__()
+    pad = [(0, 0)] * (x.ndim - 1) + [(0, -x.shape[-1] % c.SUM_GROUP)]
+    shape = (*x.shape[:-1], -(-x.shape[-1] // c.SUM_GROUP), c.SUM_GROUP // 2, 2)
+    x, y = (xp.pad(a, pad).reshape(shape) for a in (x, y))
+    total = fma(x[..., 1], y[..., 1], round32(x[..., 0] * y[..., 0]))
     while total.shape[-1] > 1:
         total = round32(total[..., 0::2] + total[..., 1::2])
-    return _sum_exactly(total[..., 0])
+    return total[..., 0]
 
 
-def _sum_exactly(groups: Array) -> Array:
+def _sum_exactly(groups: Array) -> tuple[Array, Array, Array]:
+    """Sum along the last axis, the largest magnitude, and whether that is below 2**126."""
     xp = groups.__array_namespace__()
     largest = max_magnitude(groups)
     exponent = bits32(largest) >> 23
     scaled = groups * power_of_two(xp.clip(253 - exponent, 1, 253) - 127)  # exact, and below 1
     coarse = xp.rint(scaled / c.SUM_COARSE_GRID)
     fine = xp.rint((scaled - coarse * c.SUM_COARSE_GRID) / c.SUM_FINE_GRID)
-    coarse, fine = (xp.sum(grid, axis=-1, keepdims=True) for grid in (coarse, fine))  # integers: exact in any order
+    coarse, fine = (  # integers: exact in any order, and zero has no sign
+        xp.sum(grid.astype(xp.int64), axis=-1, keepdims=True).astype(xp.float64) for grid in (coarse, fine)
+    )
     total = fma(round32(fine), c.SUM_FINE_GRID, round32(coarse) * c.SUM_COARSE_GRID)
-    total = round32(total * power_of_two(exponent - 126))
-    too_large = xp.where(xp.isnan(largest), xp.nan, xp.inf)  # a group of 2**126 or more counts as overflow
-    return xp.where(exponent < 253, total, too_large)
+    return round32(total * power_of_two(exponent - 126)), largest, exponent < 253
+
+
+def reciprocal_rms(x: Array, eps: float) -> Array:
+    """``1 / sqrt(mean(x**2) + eps)`` along the last axis, which is kept."""
+    variance = fma(sum_squares(x), c.float32(1.0 / x.shape[-1]), c.float32(eps))
+    return round32(1.0 / round32(x.__array_namespace__().sqrt(variance)))
 
 
 def rmsnorm(x: Array, weight: Array, eps: float) -> Array:
     """Gemma's RMSNorm in fp32: ``x / sqrt(mean(x**2) + eps) * (1 + weight)``."""
+    return round32(round32(x * reciprocal_rms(x, eps)) * round32(weight + 1.0))
+
+
+def rmsnorm_backward(x: Array, weight: Array, grad: Array, eps: float) -> tuple[Array, Array, Array]:
+    """The gradient of x of :func:`rmsnorm` is ``rstd * inner``.
+
+    Returns:
+        ``(rstd, inner, normalized)``, fp32, with ``normalized = x * rstd``, ``h = grad * (1 + weight)`` and
+        ``inner = h - normalized * mean(h * normalized)``.
+    """
+    rstd = reciprocal_rms(x, eps)
+    normalized = settled(round32(x * rstd))
+    h = settled(round32(grad * round32(weight + 1.0)))
+    mean = round32(sum_products(h, normalized) * c.float32(1.0 / x.shape[-1]))
+    return rstd, fma(-normalized, mean, h), normalized
+
+
+def sum_rows(x: Array, y: Array) -> Array:
+    """Sums of ``x * y`` over rows, shape ``[..., R, N] -> [..., N]``, in fp32 and in one order.
+
+    Row r belongs to the partial sum of its ``lane`` r % L in its block of ``L * c.PARTIAL_ROWS`` rows, L being
+    :func:`constants.lanes`. A partial sum is a chain of fma in the order of its rows, from +0. Partial sums, by block
+    and lane, are added in chains of ``c.FAN_IN`` from +0, and so are the results, until one is left.
+    """
     xp = x.__array_namespace__()
-    variance = fma(sum_squares(x), c.float32(1.0 / x.shape[-1]), c.float32(eps))
-    rstd = round32(1.0 / round32(xp.sqrt(variance)))
-    return round32(round32(x * rstd) * round32(weight + 1.0))
+    num_rows, size = x.shape[-2:]
+    leading, lanes = x.shape[:-2], c.lanes(size)
+    blocks = c.partials(num_rows, size) // lanes
+    pad = [(0, 0)] * len(leading) + [(0, blocks * lanes * c.PARTIAL_ROWS - num_rows), (0, 0)]
+    x, y = (xp.pad(a, pad).reshape(*leading, blocks, c.PARTIAL_ROWS, lanes, size) for a in (x, y))
+    total = settled(xp.zeros((*leading, blocks, lanes, size), xp.float64))  # else XLA would drop the addition of +0
+    for row in range(min(c.PARTIAL_ROWS, -(-num_rows // lanes))):
+        total = settled(fma(x[..., row, :, :], y[..., row, :, :], total))
+    total = total.reshape(*leading, blocks * lanes, size)
+    while True:
+        number = total.shape[-2]
+        chains = -(-number // c.FAN_IN)
+        pad = [(0, 0)] * len(leading) + [(0, chains * c.FAN_IN - number), (0, 0)]
+        parts = xp.pad(total, pad).reshape(*leading, chains, c.FAN_IN, size)
+        total = parts[..., 0, :]  # plus +0, which changes nothing: a partial sum is never -0
+        for part in range(1, min(c.FAN_IN, number)):
+            total = settled(round32(total + parts[..., part, :]))
+        if chains == 1:
+            return total[..., 0, :]
 
 
 def round_to(x: Array, dtype: str) -> Array:

@@ -22,7 +22,7 @@ _SUM_COARSE_BITS = tl.constexpr(c.float32_bits(c.SUM_COARSE))
 _SUM_FINE_BITS = tl.constexpr(c.float32_bits(c.SUM_FINE))
 _SUM_COARSE_GRID = tl.constexpr(c.SUM_COARSE_GRID)
 _SUM_FINE_GRID = tl.constexpr(c.SUM_FINE_GRID)
-_GROUP = tl.constexpr(c.SQUARES_GROUP)
+_GROUP = tl.constexpr(c.SUM_GROUP)
 _BLOCK = tl.constexpr(BLOCK)
 _MAGNITUDE = tl.constexpr(0x7FFFFFFF)
 _INFINITY = tl.constexpr(0x7F800000)
@@ -50,8 +50,8 @@ def maximum(x, y):
 
 
 @triton.jit
-def swish(gate, SLOPE: tl.constexpr, BOUND: tl.constexpr, CLAMP_ABOVE: tl.constexpr):
-    """``gate * sigmoid(alpha * gate)``, fp32. SLOPE and BOUND are ``constants.sigmoid_constants(alpha)``."""
+def sigmoid(gate, SLOPE: tl.constexpr, BOUND: tl.constexpr, CLAMP_ABOVE: tl.constexpr):
+    """What ``exact.sigmoid`` returns, in fp32. SLOPE and BOUND are ``constants.sigmoid_constants(alpha)``."""
     gate = maximum(gate, -BOUND)
     y = minimum(gate, BOUND) if CLAMP_ABOVE else gate
     shifted = tl.fma(y, SLOPE, _ROUND_TO_INTEGER)
@@ -62,12 +62,19 @@ def swish(gate, SLOPE: tl.constexpr, BOUND: tl.constexpr, CLAMP_ABOVE: tl.conste
     p = tl.fma(f, p, _EXP2_POLYNOMIAL[1])
     p = tl.fma(f, p, _EXP2_POLYNOMIAL[0])
     # The low bits of `shifted` are the integer n: added to the exponent of p they make 2**n * p.
-    d = from_bits32(bits32(p) + (bits32(shifted) << 23)) + 1.0
+    exp2 = from_bits32(bits32(p) + (bits32(shifted) << 23))
+    d = exp2 + 1.0
     r = from_bits32(_RECIPROCAL_SEED - bits32(d))
     h = tl.fma(-d, r, 1.0)
     r = tl.fma(r, tl.fma(h, h, h), r)
-    r = tl.fma(r, tl.fma(-d, r, 1.0), r)
-    return gate * r
+    return gate, y, exp2, tl.fma(r, tl.fma(-d, r, 1.0), r)
+
+
+@triton.jit
+def swish(gate, SLOPE: tl.constexpr, BOUND: tl.constexpr, CLAMP_ABOVE: tl.constexpr):
+    """``gate * sigmoid(alpha * gate)``, fp32."""
+    gate, _, _, s = sigmoid(gate, SLOPE, BOUND, CLAMP_ABOVE)
+    return gate * s
 
 
 @triton.jit
@@ -79,6 +86,33 @@ def swiglu_oai(gate, up, SLOPE: tl.constexpr, BOUND: tl.constexpr, BETA: tl.cons
         up = minimum(maximum(up, -limit), limit)
     CLAMP_ABOVE: tl.constexpr = LIMIT is None or LIMIT > BOUND
     return swish(gate, SLOPE, BOUND, CLAMP_ABOVE) * (up + BETA)
+
+
+@triton.jit
+def swiglu_oai_backward(
+    gate,
+    up,
+    grad,
+    SLOPE: tl.constexpr,
+    BOUND: tl.constexpr,
+    BETA: tl.constexpr,
+    LIMIT: tl.constexpr,
+    ALPHA: tl.constexpr,
+):
+    """The fp32 gradients of gate and up, 0 where a clamp cut something off."""
+    if LIMIT is not None:
+        limit = tl.full((), LIMIT, tl.float32)
+        cut_gate, cut_up = gate > limit, tl.abs(up) > limit
+        gate = minimum(gate, limit)
+        up = minimum(maximum(up, -limit), limit)
+    CLAMP_ABOVE: tl.constexpr = LIMIT is None or LIMIT > BOUND
+    gate, y, exp2, s = sigmoid(gate, SLOPE, BOUND, CLAMP_ABOVE)
+    slope = s * tl.fma(y * (exp2 * s), ALPHA, 1.0)
+    grad_gate = grad * (slope * (up + BETA))
+    grad_up = grad * (gate * s)
+    if LIMIT is not None:
+        grad_gate, grad_up = tl.where(cut_gate, 0.0, grad_gate), tl.where(cut_up, 0.0, grad_up)
+    return grad_gate, grad_up
 
 
 @triton.jit
@@ -223,8 +257,21 @@ def square_groups(x, ROWS: tl.constexpr, COLS: tl.constexpr):
 
 
 @triton.jit
-def sum_exactly(groups):
-    """Sum along the last axis, and over the tiles of a tuple, of non-negative fp32 numbers, [ROWS].
+def product_groups(x, y, ROWS: tl.constexpr, COLS: tl.constexpr):
+    """The same for the products of two tiles."""
+    first_x, second_x = tl.split(tl.reshape(x, (ROWS, COLS // 8, 4, 2)))
+    first_y, second_y = tl.split(tl.reshape(y, (ROWS, COLS // 8, 4, 2)))
+    pairs = tl.fma(second_x, second_y, first_x * first_y)
+    even, odd = tl.split(tl.reshape(pairs, (ROWS, COLS // 8, 2, 2)))
+    low, high = tl.split(even + odd)
+    return low + high
+
+
+@triton.jit
+def sum_exactly(groups, SIGNED: tl.constexpr = False):
+    """Sum along the last axis, and over the tiles of a tuple, of fp32 numbers, [ROWS].
+
+    Where one is too large the sum is infinity, or NaN if the numbers are SIGNED.
 
     They are rounded to two grids of the largest and added as integers: the same for every tile shape, warp count and
     vendor.
@@ -244,7 +291,10 @@ def sum_exactly(groups):
     coarse, fine = tl.split(tl.sum(tl.join(coarse, fine), axis=1).to(tl.float32))
     total = tl.fma(fine, _SUM_FINE_GRID, coarse * _SUM_COARSE_GRID)
     total = total * from_bits32((tl.minimum(exponent, 252) + 1) << 23)
-    too_large = from_bits32(tl.where(largest > _INFINITY, _QUIET_NAN, _INFINITY))
+    if SIGNED:
+        too_large = from_bits32(tl.full(largest.shape, _QUIET_NAN, tl.int32))
+    else:
+        too_large = from_bits32(tl.where(largest > _INFINITY, _QUIET_NAN, _INFINITY))
     return tl.where(exponent < 253, total, too_large)
 
 
@@ -262,3 +312,18 @@ def reciprocal_rms(groups, INV_SIZE: tl.constexpr, EPS: tl.constexpr):
     eps = tl.full((), EPS, tl.float32)  # Triton would take a bare subnormal number for fp64
     variance = tl.fma(sum_exactly(groups), INV_SIZE, eps)
     return tl.div_rn(1.0, tl.sqrt_rn(variance))[:, None]
+
+
+@triton.jit
+def rmsnorm_backward(
+    x, rstd, weight, grad, total, first_row, num_rows, ROWS: tl.constexpr, COLS: tl.constexpr, MASKED: tl.constexpr
+):
+    """Of one tile of rows, fp32: ``n = x * rstd``, ``h = grad * (1 + weight)``, their product groups, and
+    ``total + grad * n`` in the rows that exist.
+    """
+    n = x * rstd
+    h = grad * (weight + 1.0)
+    more = tl.fma(grad, n, total)
+    if MASKED:
+        more = tl.where(first_row + tl.arange(0, ROWS)[:, None] < num_rows, more, total)
+    return n, h, product_groups(h, n, ROWS, COLS), more

@@ -25,3 +25,6 @@ OPS: dict[str, Op] = {
         gemma_fused_add_rmsnorm_quantize,
     )
 }
+
+EVERY_OP: dict[str, Op] = OPS | {op.backward.op.name: op.backward.op for op in OPS.values() if op.backward}
+"""The public ops, and those that only their derivatives call."""

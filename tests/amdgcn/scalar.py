@@ -198,8 +198,17 @@ def _signed_field(a: A, control: A) -> A:
     return np.where(width == 0, 0, value).astype(i32)
 
 
+def _signed_field64(a: A, control: A) -> A:
+    """control[5:0] is the first bit; the shift to the top and back fills up with the field's sign."""
+    offset, width = (control & u32(63)).astype(i64), ((control >> u32(16)) & u32(127)).astype(i64)
+    width = np.minimum(width, 64 - offset)
+    room = np.minimum(64 - width, 63)
+    return np.where(width == 0, 0, a << np.maximum(room - offset, 0) >> room)
+
+
 scalar("s_bfe_u32", signature="u32 scc = u32 u32")(_flagged(_field))
 scalar("s_bfe_i32", signature="i32 scc = i32 u32")(_flagged(_signed_field))
+scalar("s_bfe_i64", signature="i64 scc = i64 u32")(_flagged(_signed_field64))
 scalar("s_abs_i32", signature="i32 scc = i32")(_flagged(np.abs))
 scalar("s_flbit_i32", "s_cls_i32", signature="i32 = i32")(leading_sign_bits)
 scalar("s_bitset0_b32", signature="b32 = u32 dst")(lambda n, a: a & ~(u32(1) << (n & u32(31))))

@@ -17,6 +17,7 @@ from jax.interpreters import mlir
 from jaxlib.mlir import ir
 
 import m3ops_jax
+from m3ops.cases.run import jax_function
 from rocm.launch import POISON, Execute, Launch
 
 _DTYPES = {
@@ -37,7 +38,7 @@ def lower(arch: str, op: str, avals: Sequence[Any], params: Mapping[str, Any]) -
     """Lowers ``jit`` of an op for an AMD GPU."""
     rocm_lowering.require_plugin()
     with m3ops_jax.compile_for(arch):
-        traced = jax.jit(functools.partial(getattr(m3ops_jax, op), **params)).trace(*avals)
+        traced = jax.jit(functools.partial(jax_function(op), **params)).trace(*avals)
         lowered: jax.stages.Lowered = traced.lower(lowering_platforms=("rocm",))
     return lowered
 
@@ -71,6 +72,8 @@ def _call(functions: dict[str, Any], name: str, inputs: Sequence[np.ndarray], ex
                 results = operands
             case "stablehlo.constant":
                 results = [_zero(operation)]
+            case "stablehlo.reshape":
+                results = operands
             case "stablehlo.broadcast_in_dim" if operands[0].size == 1:
                 results = [np.broadcast_to(operands[0].reshape(()), _shape(operation.result))]
             case unexpected:

@@ -50,12 +50,17 @@ def infer(
     return (ArraySpec(shape, out_dtype or gate_up.dtype),)
 
 
+def divided(pairs: Array, layout: str) -> tuple[Array, Array]:
+    """The gates and the ups along the last axis."""
+    size = pairs.shape[-1] // 2
+    return (pairs[..., :size], pairs[..., size:]) if layout == "split" else (pairs[..., 0::2], pairs[..., 1::2])
+
+
 def activation(gate_up: Array, *, alpha: float, beta: float, limit: float | None, layout: str, groups: int) -> Array:
     """The fp32 activation."""
     leading, size = gate_up.shape[:-1], gate_up.shape[-1] // (2 * groups)
     pairs = exact.load(gate_up).reshape(*leading, groups, 2 * size)
-    split = pairs[..., :size], pairs[..., size:]
-    gate, up = split if layout == "split" else (pairs[..., 0::2], pairs[..., 1::2])
+    gate, up = divided(pairs, layout)
     act = exact.swiglu_oai(gate, up, alpha, beta, limit)
     return act.reshape(*leading, groups * size)
 

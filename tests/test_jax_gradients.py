@@ -1,0 +1,196 @@
+"""Gradients under JAX's transforms, and of sharded rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from compare import assert_same_bytes
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+from test_gradients import DIFFERENTIABLE, arguments, every_differentiable_op, expected
+from test_jax import equations, same
+from test_jax_sharding import DEVICES, every_kind, mesh_of, put, run
+
+import m3ops_jax
+from m3ops.cases.case import normal
+
+several_devices = pytest.mark.skipif(len(DEVICES) < 2, reason="needs several devices")
+
+
+def loss(name: str) -> Any:
+    """A function of all inputs whose cotangents differ from element to element."""
+
+    def of(*arrays: jax.Array) -> jax.Array:
+        results = jax.tree.leaves(getattr(m3ops_jax, name)(*arrays))
+        weights = [jnp.arange(r.size, dtype=jnp.float32).reshape(r.shape) % 7 - 2.5 for r in results]
+        return sum(jnp.sum(r.astype(jnp.float32) * w) for r, w in zip(results, weights, strict=True))  # type: ignore[return-value]
+
+    return of
+
+
+def gradients(name: str) -> Any:
+    return jax.grad(loss(name), tuple(range(len(arguments(name)))))
+
+
+def want(name: str, inputs: Any) -> list[np.ndarray]:
+    """The specification's gradients of ``loss``."""
+    results = jax.eval_shape(getattr(m3ops_jax, name), *inputs)
+    grads = [(np.arange(r.size) % 7 - 2.5).reshape(r.shape).astype(r.dtype) for r in jax.tree.leaves(results)]
+    return expected(name, inputs, tuple(grads))
+
+
+def check(got: Any, wanted: list[np.ndarray]) -> None:
+    assert_same_bytes([*map(np.asarray, got)], wanted)
+
+
+@every_differentiable_op
+def test_numerical_gradients(name: str) -> None:
+    inputs = [jnp.asarray(a[0, :3, ...] if a.ndim == 3 else a, jnp.float32) for a in arguments(name, "float32")]
+    chex.assert_numerical_grads(loss(name), inputs, 1, modes=("rev",), atol=0.02, rtol=0.02)
+
+
+@every_differentiable_op
+def test_transforms_give_the_same_bytes(name: str) -> None:
+    inputs = arguments(name)
+    wanted = want(name, inputs)
+    check(jax.jit(jax.grad(jax.checkpoint(loss(name)), tuple(range(len(inputs)))))(*inputs), wanted)
+    with jax.disable_jit():
+        check(gradients(name)(*inputs), wanted)
+    with jax.enable_x64(True):
+        check(jax.jit(gradients(name))(*inputs), wanted)
+
+
+@every_differentiable_op
+def test_vmap_of_grad_is_one_call(name: str) -> None:
+    inputs = arguments(name)
+    in_axes = tuple(0 if a.ndim == 3 else None for a in inputs)
+    batched = jax.vmap(gradients(name), in_axes)
+    each = [want(name, [a[i] if a.ndim == 3 else a for a in inputs]) for i in range(5)]
+    check(jax.jit(batched)(*inputs), [np.stack(g) for g in zip(*each, strict=True)])
+    calls = [e.primitive.name for e in equations(jax.make_jaxpr(batched)(*inputs).jaxpr)]
+    assert calls.count(f"{name}_backward") == 1
+
+
+def test_nested_vmap_of_grad_over_x_and_weight() -> None:
+    x, weight = normal((3, 4, 6, 64), "bfloat16"), normal((4, 64), "float32")
+    inner = jax.vmap(gradients("gemma_rmsnorm"), (0, 0))
+    got = jax.jit(jax.vmap(inner, (0, None)))(x, weight)
+    for i in range(3):
+        for j in range(4):
+            check([g[i, j] for g in got], want("gemma_rmsnorm", (x[i, j], weight[j])))
+
+
+@every_differentiable_op
+def test_grad_of_vmap(name: str) -> None:
+    """The gradient of a shared weight is one sum over all rows, as without vmap."""
+    inputs = arguments(name)
+    batched = jax.vmap(getattr(m3ops_jax, name), tuple(0 if a.ndim == 3 else None for a in inputs))
+    pulled = jax.vjp(batched, *inputs)
+    results, pull = pulled
+    plain, pull_plain = jax.vjp(getattr(m3ops_jax, name), *inputs)
+    same(results, plain)
+    grads, wanted = pull(results), pull_plain(plain)
+    rows = [number for number, a in enumerate(inputs) if a.ndim == 3]
+    same([grads[number] for number in rows], [wanted[number] for number in rows])
+    for number in set(range(len(inputs))) - set(rows):  # vmap sums each example's in fp32 and those in jax's order
+        np.testing.assert_allclose(grads[number], wanted[number], rtol=1e-5, atol=1e-5)
+
+
+def test_inside_scan() -> None:
+    weights = normal((3, 64), "float32", 0.3)
+    x = normal((5, 64), "float32")
+
+    def scanned(x: Any, weights: Any) -> Any:
+        return jnp.sum(jax.lax.scan(lambda x, w: (m3ops_jax.gemma_rmsnorm(x, w), None), x, weights)[0] ** 2)
+
+    def unrolled(x: Any, weights: Any) -> Any:
+        for weight in weights:
+            x = m3ops_jax.gemma_rmsnorm(x, weight)
+        return jnp.sum(x**2)
+
+    got = jax.jit(jax.grad(scanned, (0, 1)))(x, weights)
+    same(got, jax.jit(jax.grad(unrolled, (0, 1)))(x, list(weights))[:1] + (got[1],))
+    assert np.isfinite(got[1]).all()
+    chex.assert_numerical_grads(
+        scanned, (jnp.asarray(x), jnp.asarray(weights)), 1, modes=("rev",), atol=0.02, rtol=0.02
+    )
+
+
+@every_differentiable_op
+def test_forward_mode_is_refused(name: str) -> None:
+    inputs = [*map(jnp.asarray, arguments(name))]
+    with pytest.raises(TypeError, match="can't apply forward-mode"):
+        jax.jvp(getattr(m3ops_jax, name), inputs, inputs)
+
+
+# --- sharded rows ----------------------------------------------------------------------------------------------------
+
+
+def sharded_arguments(name: str) -> list[np.ndarray]:
+    return [np.tile(a, (2, 3, 1))[:8, :16] if a.ndim == 3 else a for a in arguments(name)]
+
+
+def close_to(got: Any, wanted: list[np.ndarray]) -> None:
+    """Rows to the byte. A weight's gradient is summed by each device over its own rows, then by all-reduce."""
+    for result, exact in zip(got, wanted, strict=True):
+        if exact.ndim == 3:
+            assert_same_bytes([np.asarray(result)], [exact])
+        else:
+            np.testing.assert_allclose(result, exact, rtol=1e-4, atol=1e-3)
+
+
+@several_devices
+@every_differentiable_op
+@every_kind
+def test_sharded_rows(name: str, kinds: tuple[AxisType, AxisType]) -> None:
+    """No communication but one all-reduce of a weight's gradient."""
+    mesh, arrays = mesh_of(*kinds), sharded_arguments(name)
+    with jax.set_mesh(mesh):
+        got, collectives = run(gradients(name), *put(mesh, P("a", "b"), *arrays))
+    assert dict(collectives) == ({} if name == "swiglu_oai" else {"all-reduce": 1})
+    close_to(got, want(name, arrays))
+    for gradient in got:
+        rows = P("a", "b") if gradient.ndim == 3 else P()
+        assert gradient.sharding.is_equivalent_to(NamedSharding(mesh, rows), gradient.ndim)
+
+
+@several_devices
+@every_kind
+def test_sharded_heads_with_weights_of_their_own(kinds: tuple[AxisType, AxisType]) -> None:
+    """Over the heads nothing is summed; the weight is sharded as they are, or whole."""
+    x, weight = normal((8, 4, 64), "bfloat16"), normal((4, 64), "float32")
+    mesh = mesh_of(*kinds)
+    for spec in (P("b"), P()):
+        sharded = put(mesh, P("a", "b"), x) + [jax.device_put(weight, NamedSharding(mesh, spec))]
+        with jax.set_mesh(mesh):
+            got, collectives = run(gradients("gemma_rmsnorm"), *sharded)
+        assert collectives["all-reduce"] == 1
+        assert set(collectives) <= {"all-reduce", "all-gather"}
+        assert spec != P("b") or "all-gather" not in collectives
+        of_x, of_weight = want("gemma_rmsnorm", (x, weight))
+        assert_same_bytes([np.asarray(got[0])], [of_x])
+        np.testing.assert_allclose(got[1], of_weight, rtol=1e-4, atol=1e-3)
+
+
+@several_devices
+@pytest.mark.parametrize("name", DIFFERENTIABLE)
+@pytest.mark.parametrize("check_vma", [True, False])
+def test_grad_inside_and_around_shard_map(name: str, check_vma: bool) -> None:
+    mesh, arrays = mesh_of(AxisType.Auto, AxisType.Auto), sharded_arguments(name)
+    rows = tuple(P("a", "b") if a.ndim == 3 else P() for a in arrays)
+    op = getattr(m3ops_jax, name)
+
+    def total(*arrays: jax.Array) -> Any:
+        mapped = jax.shard_map(op, mesh=mesh, in_specs=rows, out_specs=P("a", "b"), check_vma=check_vma)
+        results = jax.tree.leaves(mapped(*arrays))
+        return sum(jnp.sum(r.astype(jnp.float32) * (jnp.arange(r.size).reshape(r.shape) % 7 - 2.5)) for r in results)
+
+    with jax.set_mesh(mesh):
+        got, collectives = run(jax.grad(total, tuple(range(len(arrays)))), *put(mesh, P("a", "b"), *arrays))
+    assert set(collectives) <= {"all-reduce"}
+    close_to(got, want(name, arrays))
