@@ -163,7 +163,8 @@ class Op:
             )
         return TypeError(
             f"{self.name} has no derivative: rounding to MXFP8 is a step function. Keep the derivative out with "
-            f"{without}, or define one around the call with {custom}"
+            f"{without}, define one around the call with {custom}, or let it pass straight through as that of "
+            "swiglu_oai_fake_quant does"
         )
 
     def reference(self, *arrays: np.ndarray, **params: Any) -> Arrays:

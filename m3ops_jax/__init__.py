@@ -12,6 +12,7 @@ from m3ops_jax.gemma_rmsnorm_quantize import gemma_rmsnorm_quantize
 from m3ops_jax.mxfp8_dequantize import mxfp8_dequantize
 from m3ops_jax.mxfp8_quantize import mxfp8_quantize
 from m3ops_jax.swiglu_oai import swiglu_oai
+from m3ops_jax.swiglu_oai_fake_quant import swiglu_oai_fake_quant
 from m3ops_jax.swiglu_oai_quantize import swiglu_oai_quantize
 
 # Exported programs name the containers of their results; a process that loads one has to know the name too.
@@ -28,5 +29,6 @@ __all__ = [
     "mxfp8_dequantize",
     "mxfp8_quantize",
     "swiglu_oai",
+    "swiglu_oai_fake_quant",
     "swiglu_oai_quantize",
 ]

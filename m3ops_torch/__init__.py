@@ -9,6 +9,7 @@ from m3ops_torch.gemma_rmsnorm_quantize import gemma_rmsnorm_quantize
 from m3ops_torch.mxfp8_dequantize import mxfp8_dequantize
 from m3ops_torch.mxfp8_quantize import mxfp8_quantize
 from m3ops_torch.swiglu_oai import swiglu_oai
+from m3ops_torch.swiglu_oai_fake_quant import swiglu_oai_fake_quant
 from m3ops_torch.swiglu_oai_quantize import swiglu_oai_quantize
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     "mxfp8_dequantize",
     "mxfp8_quantize",
     "swiglu_oai",
+    "swiglu_oai_fake_quant",
     "swiglu_oai_quantize",
 ]
