@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ import torch
 
 import m3ops_jax
 import m3ops_torch
+from m3ops.numerics.formats import MXFP8
+from m3ops.ops import OPS
 
 MODULES = {"jax": m3ops_jax, "torch": m3ops_torch}
 ARRAYS: dict[str, Callable[..., Any]] = {
@@ -285,6 +288,83 @@ WRONG: list[tuple[str, Callable[[Any, Any], Any], type[Exception], str]] = [
         TypeError,
         "out_dtype must be bfloat16, float16 or float32, got None",
     ),
+    ("a tuple of arrays", lambda m, a: m.mxfp8_quantize((a(2, 64),)), TypeError, "x must be an array, got tuple"),
+    (
+        "a string for residual",
+        lambda m, a: m.gemma_fused_add_rmsnorm(a(2, 64), "r", a(64)),
+        TypeError,
+        "residual must be an array, got str",
+    ),
+    (
+        "MXFP8 instead of its values",
+        lambda m, a: m.mxfp8_dequantize(MXFP8(a(2, 64), a(2, 2)), a(2, 2, dtype="uint8")),
+        TypeError,
+        "values must be an array, got MXFP8",
+    ),
+    (
+        "int8 weight",
+        lambda m, a: m.gemma_rmsnorm_quantize(a(2, 64), a(64, dtype="int8")),
+        TypeError,
+        "weight must have dtype bfloat16, float16 or float32, got int8",
+    ),
+    (
+        "bool x",
+        lambda m, a: m.gemma_fused_add_rmsnorm(a(2, 64, dtype="bool"), a(2, 64), a(64)),
+        TypeError,
+        "x must have dtype bfloat16, float16 or float32, got bool",
+    ),
+    (
+        "values in E5M2",
+        lambda m, a: m.mxfp8_dequantize(a(2, 64, dtype="float8_e5m2"), a(2, 2, dtype="uint8")),
+        TypeError,
+        "values must have dtype float8_e4m3fn or float8_e4m3fnuz, got float8_e5m2",
+    ),
+    (
+        "a norm's row of 40, to be quantized",
+        lambda m, a: m.gemma_rmsnorm_quantize(a(2, 40), a(40)),
+        ValueError,
+        "the last axis of x must be a multiple of 32 (the MXFP8 block), got 40",
+    ),
+    (
+        "scales without the rows of values",
+        lambda m, a: m.mxfp8_dequantize(a(2, 64, dtype="float8_e4m3fn"), a(2, dtype="uint8")),
+        ValueError,
+        "scales must have shape (2, 2) for values of shape (2, 64), got (2,)",
+    ),
+    (
+        "a weight with too many axes",
+        lambda m, a: m.gemma_fused_add_rmsnorm_quantize(a(2, 64), a(2, 64), a(1, 2, 64)),
+        ValueError,
+        "weight must have shape (64,) or broadcast against x (2, 64), got (1, 2, 64)",
+    ),
+    (
+        "a residual of another size",
+        lambda m, a: m.gemma_fused_add_rmsnorm_quantize(a(2, 64), a(2, 96), a(64)),
+        ValueError,
+        "residual must have the shape of x, (2, 64), got (2, 96)",
+    ),
+    ("beta NaN", lambda m, a: m.swiglu_oai(a(2, 64), beta=math.nan), ValueError, "beta must be a finite fp32 number"),
+    ("limit NaN", lambda m, a: m.swiglu_oai_quantize(a(2, 64), limit=math.nan), ValueError, "limit must be a finite"),
+    (
+        "limit too small for fp32",
+        lambda m, a: m.swiglu_oai(a(2, 64), limit=1e-50),
+        ValueError,
+        "limit must be a finite fp32 number and > 0, got 1e-50",
+    ),
+    ("alpha complex", lambda m, a: m.swiglu_oai(a(2, 64), alpha=1j), TypeError, "alpha must be a Python number"),
+    ("eps None", lambda m, a: m.gemma_rmsnorm(a(2, 64), a(64), eps=None), TypeError, "eps must be a Python number"),
+    (
+        "out_norm None",
+        lambda m, a: m.gemma_rmsnorm_quantize(a(2, 64), a(64), out_norm=None),
+        TypeError,
+        "out_norm must be True or False, got NoneType",
+    ),
+    (
+        "out_dtype fp8",
+        lambda m, a: m.swiglu_oai(a(2, 64), out_dtype=a(1, dtype="float8_e4m3fn").dtype),
+        TypeError,
+        "out_dtype must be bfloat16, float16 or float32, got float8_e4m3fn",
+    ),
 ]
 
 
@@ -294,8 +374,33 @@ def error_of(call: Callable[[Any, Any], Any], framework: str) -> Exception:
     return caught.value
 
 
+def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on, what computes or launches an op in either front end fails: nothing can be launched or written."""
+
+    def runs(*_: Any, **__: Any) -> None:
+        raise AssertionError("an op was computed or launched")
+
+    monkeypatch.setattr(m3ops_torch._library, "_OPERATORS", dict.fromkeys(OPS, runs))
+    monkeypatch.setattr(m3ops_torch._launch, "_launch_of", runs)
+    monkeypatch.setattr(m3ops_jax._primitive, "_primitive", runs)
+
+
+def test_a_right_call_would_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing_runs(monkeypatch)
+    for framework, module in MODULES.items():
+        with pytest.raises(AssertionError, match="computed or launched"):
+            module.mxfp8_quantize(ARRAYS[framework](2, 64))
+
+
 @pytest.mark.parametrize(("what", "call", "kind", "message"), WRONG, ids=[row[0] for row in WRONG])
-def test_wrong_call(what: str, call: Callable[[Any, Any], Any], kind: type[Exception], message: str) -> None:
+def test_wrong_call(
+    what: str,
+    call: Callable[[Any, Any], Any],
+    kind: type[Exception],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    nothing_runs(monkeypatch)
     errors = [error_of(call, framework) for framework in MODULES]
     assert [type(error) for error in errors] == [kind, kind]
     assert str(errors[0]) == str(errors[1])
@@ -312,6 +417,19 @@ def test_tiled_scales_that_are_not_contiguous() -> None:
     scales = torch.zeros(128, 8, dtype=torch.uint8)[:, ::2]
     with pytest.raises(ValueError, match=r"scales must be contiguous, with strides \(4, 1\), got \(8, 2\)"):
         m3ops_torch.mxfp8_dequantize(torch.zeros(2, 64).to(torch.float8_e4m3fn), scales, scale_layout="swizzle_128x4")
+
+
+def test_traced_parameters() -> None:
+    """Parameters are part of the compiled kernel, so a traced number is refused like any array."""
+    with pytest.raises(
+        TypeError, match="alpha must be a Python number, known before the kernel is compiled, got an array"
+    ):
+        jax.jit(lambda x, alpha: m3ops_jax.swiglu_oai(x, alpha=alpha))(jnp.zeros((2, 64)), 1.7)
+
+
+def test_a_weight_on_another_device() -> None:
+    with pytest.raises(ValueError, match="weight must be on the device of x, meta, got cpu"):
+        m3ops_torch.gemma_rmsnorm(torch.zeros(2, 64, device="meta"), torch.zeros(64))
 
 
 @pytest.mark.gpu
