@@ -19,6 +19,7 @@ from m3ops.cases import CASES
 from m3ops.numerics.formats import ACTIVATION_DTYPES, BLOCK, FORMATS, FP8_FORMATS, SCALE_RULES
 from m3ops.numerics.scale_layouts import ROW_MAJOR, SCALE_LAYOUTS
 from m3ops.ops import OPS
+from m3ops.ops.swiglu_oai.spec import LAYOUTS as LAYOUTS_OF_PAIRS
 
 Shape = tuple[int, ...]
 
@@ -56,6 +57,7 @@ def _params(draw: Draw, op: str) -> dict[str, Any]:
         "fp8_format": lambda: draw.one_of(tuple(FP8_FORMATS)),
         "out_dtype": lambda: draw.one_of(ACTIVATION_DTYPES),
         "scale_layout": lambda: draw.one_of(SCALE_LAYOUTS) if "scales" not in OPS[op].inputs else ROW_MAJOR,
+        "layout": lambda: draw.one_of(LAYOUTS_OF_PAIRS),
         "groups": lambda: draw.one_of([1, 1, 2, 3]),
     }
     flags = {name for name, p in OPS[op].params.items() if p.annotation == "bool"}
@@ -145,6 +147,8 @@ class Call:
         draw = Draw(self.id)
         params = _params(draw, self.op)
         shapes = _shapes(draw, self.op, params.get("groups", 1))
+        if params.get("groups", 1) > 1 or len(shapes[OPS[self.op].inputs[0]]) < 2:
+            params = {name: value for name, value in params.items() if name != "scale_layout"}  # of matrices alone
         dtype = draw.one_of(ACTIVATION_DTYPES)
         dtypes = dict.fromkeys(shapes, dtype) | {
             "weight": draw.one_of(ACTIVATION_DTYPES),

@@ -11,10 +11,11 @@ import pytest
 import torch
 from backends import array_spec, no_gpu
 from compare import assert_same_bytes
+from corpus import Call
 
 import m3ops_torch
 from m3ops.cases.case import bit_patterns, normal
-from m3ops.cases.run import to_numpy, to_tensor
+from m3ops.cases.run import flat, to_numpy, to_tensor
 from m3ops.op import LaunchPlan
 from m3ops.ops import OPS
 from m3ops.tiling import RowTiling, tiling
@@ -47,6 +48,28 @@ def planned(name: str, arrays: list[np.ndarray], **given: Any) -> tuple[LaunchPl
     inputs = tuple(map(array_spec, arrays))
     target = _launch.target_of(torch.device("cuda", 0))
     return op.plan(inputs, op.infer(*inputs, **params), params, target), op.reference(*arrays, **params)
+
+
+@pytest.mark.parametrize("number", range(8))
+@pytest.mark.parametrize("op", OPS)
+def test_guard_zones(op: str, number: int) -> None:
+    """Every op writes all of its outputs and nothing beside them. Small enough for compute-sanitizer."""
+    call = Call(op, number)
+    arrays = call.arrays(0)
+    plan, expected = planned(op, list(arrays), **call.params)
+    if any(want.size for want in expected):
+        assert_same_bytes(launch(plan, [to_tensor(array, "cuda") for array in arrays], expected), expected)
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_a_hundred_runs_of_every_op(op: str) -> None:
+    call = Call(op, 9)
+    inputs = [to_tensor(array, "cuda") for array in call.arrays(0)]
+    expected = call.expected(0)
+    names = {name: getattr(torch, value) for name, value in call.params.items() if name == "out_dtype" and value}
+    for _ in range(100):
+        results = flat(getattr(m3ops_torch, op)(*inputs, **{**call.params, **names}))
+        assert_same_bytes([to_numpy(result) for result in results], expected)
 
 
 TILES = [(r, c, w) for r, c, w in itertools.product([1, 2, 8], [32, 128, 1024], [1, 2, 4, 8]) if r * c <= 4096]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import gfloat
@@ -350,3 +351,23 @@ def test_rceil_is_minimal(fp8: str, data: st.DataObject) -> None:
     scale, amax = np.ldexp(1.0, int(scales[0]) - 127), float(np.abs(x).max())  # float64: the quotients are exact
     assert amax / scale <= LARGEST[fp8]
     assert scales[0] == 0 or amax / (scale / 2) > LARGEST[fp8]
+
+
+# --- the published table ---------------------------------------------------------------------------------------------
+
+
+def published_table() -> list[str]:
+    """:data:`AGAINST_RCEIL` as lines of Markdown: equal / higher / lower, and by how much at the extremes."""
+    lines = [f"| rule | {' | '.join(AMAX)} |", f"|---|{'---|' * len(AMAX)}"]
+    for rule, relations in AGAINST_RCEIL.items():
+        cells = [
+            f"{r.equal} / {r.higher} / {r.lower}" + (f" ({r.least:+d} .. {r.most:+d})" if r.higher or r.lower else "")
+            for r in relations.values()
+        ]
+        lines.append(f"| {rule} | {' | '.join(cells)} |")
+    return lines
+
+
+def test_the_page_has_this_table() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "verification.md").read_text()
+    assert "\n".join(published_table()) in page
