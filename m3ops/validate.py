@@ -75,12 +75,12 @@ def number(name: str, value: Any, *, low: float = -math.inf, above: float = -mat
         raise ValueError(f"{name} must be {wanted}, got {value!r}")
 
 
-def count(name: str, value: Any) -> None:
-    """A Python or NumPy integer of at least 1."""
+def count(name: str, value: Any, *, low: int = 1) -> None:
+    """A Python or NumPy integer of at least ``low``."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name} must be a Python integer, known before the kernel is compiled, got {_kind(value)}")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, got {value}")
+    if value < low:
+        raise ValueError(f"{name} must be at least {low}, got {value}")
 
 
 def flag(name: str, value: Any) -> None:

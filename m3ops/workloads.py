@@ -1,8 +1,8 @@
 """MiniMax-M3's real sizes, named once: what ``python -m m3ops bench`` times and the tests run a few rows of.
 
-Hidden size 6144, head dimension 128, dense I = 12288, MoE I = 3072 (128 experts, top-4, one shared expert). A prefill
-step has 16384 tokens here, so 65536 expert rows and, at 64 heads, 1048576 rows of the QK norm. Tensor parallelism over
-8 devices leaves I / 8.
+Hidden size 6144, heads of dimension 128 (64 q, 4 k and 4 v), dense I = 12288, MoE I = 3072 (128 experts, top-4, one
+shared expert). A prefill step has 16384 tokens here, so 65536 expert rows and, at 64 heads, 1048576 rows of the QK
+norm; twice as many tokens where q, k and v are packed. Tensor parallelism over 8 devices leaves I / 8.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ TENSOR_PARALLEL_SIZE = MOE_SIZE // 8
 TOKENS = 16384
 EXPERT_ROWS = 4 * TOKENS
 HEAD_ROWS = 64 * TOKENS
+QKV_HEADS = 64 + 4 + 4
+QKV_SIZE = QKV_HEADS * HEAD_DIM
+QKV_TOKENS = 2 * TOKENS
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ class Workload:
 def _inputs(op: str, num_rows: int, size: int) -> tuple[ArraySpec, ...]:
     rows, weight = ArraySpec((num_rows, size), "bfloat16"), ArraySpec((size,), "bfloat16")
     gate_up = ArraySpec((num_rows, 2 * size), "bfloat16")
+    head_weight = ArraySpec((HEAD_DIM,), "bfloat16")
     quantized = ArraySpec((num_rows, size), "float8_e4m3fn"), ArraySpec((num_rows, size // 32), "uint8")
     return {
         "swiglu_oai": (gate_up,),
@@ -82,6 +86,7 @@ def _inputs(op: str, num_rows: int, size: int) -> tuple[ArraySpec, ...]:
         "gemma_fused_add_rmsnorm": (rows, rows, weight),
         "gemma_rmsnorm_quantize": (rows, weight),
         "gemma_fused_add_rmsnorm_quantize": (rows, rows, weight),
+        "gemma_rmsnorm_heads": (rows, head_weight, head_weight),
     }[op]
 
 
@@ -91,6 +96,7 @@ INTERLEAVED_PREFILL = ("MoE prefill, interleaved", EXPERT_ROWS, MOE_SIZE)
 SHARED_PREFILL = ("shared expert prefill", TOKENS, MOE_SIZE)
 SLICE_PREFILL = ("MoE prefill, TP 8", EXPERT_ROWS, TENSOR_PARALLEL_SIZE)
 HIDDEN_PREFILL = ("hidden prefill", TOKENS, HIDDEN)
+QKV_PREFILL = ("packed QK norm prefill", QKV_TOKENS, QKV_SIZE)
 QK_PREFILL = ("QK norm prefill", HEAD_ROWS, HEAD_DIM)
 
 
@@ -118,6 +124,9 @@ def _workloads() -> Iterator[Workload]:
         yield at(op, *HIDDEN_PREFILL)
         for num_rows in (1, 16, 64):
             yield at(op, f"hidden decode, M = {num_rows}", num_rows, HIDDEN, small=True)
+    yield at("gemma_rmsnorm_heads", *QKV_PREFILL)
+    for num_rows in (1, 64):
+        yield at("gemma_rmsnorm_heads", f"packed QK norm decode, M = {num_rows}", num_rows, QKV_SIZE, small=True)
 
 
 WORKLOADS = tuple(_workloads())

@@ -5,6 +5,7 @@ from m3ops.numerics.formats import MXFP8
 from m3ops_torch.gemma_fused_add_rmsnorm import gemma_fused_add_rmsnorm
 from m3ops_torch.gemma_fused_add_rmsnorm_quantize import gemma_fused_add_rmsnorm_quantize
 from m3ops_torch.gemma_rmsnorm import gemma_rmsnorm
+from m3ops_torch.gemma_rmsnorm_heads import gemma_rmsnorm_heads
 from m3ops_torch.gemma_rmsnorm_quantize import gemma_rmsnorm_quantize
 from m3ops_torch.mxfp8_dequantize import mxfp8_dequantize
 from m3ops_torch.mxfp8_quantize import mxfp8_quantize
@@ -18,6 +19,7 @@ __all__ = [
     "gemma_fused_add_rmsnorm",
     "gemma_fused_add_rmsnorm_quantize",
     "gemma_rmsnorm",
+    "gemma_rmsnorm_heads",
     "gemma_rmsnorm_quantize",
     "mxfp8_dequantize",
     "mxfp8_quantize",

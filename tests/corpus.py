@@ -59,6 +59,9 @@ def _params(draw: Draw, op: str) -> dict[str, Any]:
         "scale_layout": lambda: draw.one_of(SCALE_LAYOUTS) if "scales" not in OPS[op].inputs else ROW_MAJOR,
         "layout": lambda: draw.one_of(LAYOUTS_OF_PAIRS),
         "groups": lambda: draw.one_of([1, 1, 2, 3]),
+        "num_heads_q": lambda: draw.one_of([1, 3, 4, 8]),
+        "num_heads_k": lambda: draw.one_of([1, 2, 4]),
+        "num_heads_v": lambda: draw.one_of([0, 1, 2, 4]),
     }
     flags = {name for name, p in OPS[op].params.items() if p.annotation == "bool"}
     return {
@@ -66,7 +69,7 @@ def _params(draw: Draw, op: str) -> dict[str, Any]:
     }
 
 
-def _shapes(draw: Draw, op: str, groups: int) -> dict[str, Shape]:
+def _shapes(draw: Draw, op: str, groups: int, heads: int) -> dict[str, Shape]:
     """Shapes of the inputs, up to 17 rows; where an op has inputs unknown here, those of one of its named cases."""
     rows = draw.one_of([(), (1,), (2,), (7,), (17,), (3, 5), (1, 4), (2, 1, 3), (2, 3, 2)])
     whole_blocks = "quantize" in op
@@ -77,6 +80,9 @@ def _shapes(draw: Draw, op: str, groups: int) -> dict[str, Shape]:
         "x": (*rows, size),
         "residual": (*rows, size),
         "weight": shared,
+        "qkv": (*rows, heads * size),
+        "weight_q": shared,
+        "weight_k": (size,),
         "values": (*rows, size),
         "scales": (*rows, size // BLOCK),
     }
@@ -146,7 +152,8 @@ class Call:
     def _drawn(self) -> tuple[dict[str, Any], dict[str, tuple[Shape, str, str]]]:
         draw = Draw(self.id)
         params = _params(draw, self.op)
-        shapes = _shapes(draw, self.op, params.get("groups", 1))
+        heads = sum(params.get(f"num_heads_{part}", 0) for part in "qkv")
+        shapes = _shapes(draw, self.op, params.get("groups", 1), heads)
         if params.get("groups", 1) > 1 or len(shapes[OPS[self.op].inputs[0]]) < 2:
             params = {name: value for name, value in params.items() if name != "scale_layout"}  # of matrices alone
         dtype = draw.one_of(ACTIVATION_DTYPES)

@@ -241,6 +241,9 @@ def operands(name: str, dtype: str) -> tuple[np.ndarray, ...]:
         "x": x.transpose(1, 0, 2),
         "residual": x[::-1, :, ::-1].transpose(1, 0, 2),
         "weight": x[1, 0, ::-1].astype(F32),
+        "qkv": x.transpose(1, 0, 2),
+        "weight_q": x[1, 0, 96::-1].astype(F32)[:64],
+        "weight_k": x[0, 1, :64],
         "values": values[::-1],
         "scales": rng.integers(0, 256, (2, 3, 3), dtype=U8)[::-1],
     }
@@ -254,6 +257,7 @@ PARAMS: dict[str, list[dict[str, Any]]] = {
     "mxfp8_quantize": [{}, {"scale_rule": "floor"}, {"fp8_format": "e4m3fnuz"}],
     "mxfp8_dequantize": [{}, {"out_dtype": "float16"}, {"out_dtype": "float32"}],
     "gemma_rmsnorm": [{}, {"eps": 0.0}],
+    "gemma_rmsnorm_heads": [{"num_heads_q": 3, "num_heads_k": 1, "num_heads_v": 2}],
     "gemma_rmsnorm_quantize": QUANTIZED_NORM,
     "gemma_fused_add_rmsnorm_quantize": QUANTIZED_NORM,
 }

@@ -33,6 +33,7 @@ ARGUMENTS: dict[str, tuple[np.ndarray, ...]] = {
         normal((4, 6, 128), "bfloat16", 2.0),
         normal((128,), "float32"),
     ),
+    "gemma_rmsnorm_heads": (normal((4, 6, 72 * 8), "bfloat16"), normal((8,), "bfloat16"), normal((8,), "float32", 0.5)),
     "gemma_rmsnorm_quantize": (normal((4, 6, 128), "bfloat16"), normal((128,), "float32")),
     "gemma_fused_add_rmsnorm_quantize": (
         normal((4, 6, 128), "bfloat16"),
@@ -268,6 +269,17 @@ def test_parameters_may_be_numpy_numbers(kind: Any) -> None:
 def test_a_scalar_is_refused(scalar: Any) -> None:
     with pytest.raises(ValueError, match="gate_up must have at least one axis"):
         m3ops_jax.swiglu_oai(scalar)
+
+
+def test_a_donated_qkv() -> None:
+    arrays = ARGUMENTS["gemma_rmsnorm_heads"]
+    donating = jax.jit(m3ops_jax.gemma_rmsnorm_heads, donate_argnums=0)
+    qkv, *weights = map(jnp.asarray, arrays)
+    memory = donating.lower(qkv, *weights).compile().memory_analysis()
+    assert memory is not None
+    assert memory.alias_size_in_bytes == qkv.nbytes
+    same(donating(qkv, *weights), m3ops_jax.gemma_rmsnorm_heads(*arrays))
+    assert qkv.is_deleted()
 
 
 def test_a_donated_residual() -> None:

@@ -366,6 +366,22 @@ def test_norms_in_float64(n: int, rows: int) -> None:
     assert within(got.ravel(), want.ravel(), norm_bound(n) * np.ones(x.size), 2.0**-149, x.ravel()) >= SMALLEST_WORST
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_a_head_is_normed_as_a_row(dtype: str) -> None:
+    """Random bits, NaN among them; v keeps its bytes, NaN payloads too."""
+    rng = np.random.default_rng(10)
+    qkv, *weights = (np.frombuffer(rng.bytes(n * np.dtype(dtype).itemsize), dtype) for n in (40 * 7 * 32, 32, 32))
+    qkv = qkv.reshape(5, 8, 7 * 32)
+    params = OPS["gemma_rmsnorm_heads"].filled({"num_heads_q": 3, "num_heads_k": 2, "num_heads_v": 2})
+    (got,) = OPS["gemma_rmsnorm_heads"].reference(qkv, *weights, **params)
+    for head in range(7):
+        part = np.s_[..., 32 * head : 32 * (head + 1)]
+        want = qkv[part]
+        if head < 5:
+            (want,) = OPS["gemma_rmsnorm"].reference(want, weights[head >= 3], eps=params["eps"])
+        same(raw(np.ascontiguousarray(got[part])), raw(np.ascontiguousarray(want)))
+
+
 def test_fused_add_norm_in_float64() -> None:
     """The sum is fp32's own addition; the norm takes it as it is."""
     rng = np.random.default_rng(8)

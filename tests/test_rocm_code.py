@@ -26,15 +26,17 @@ VALU_LIMITS = {
     ("mxfp8_dequantize", 3072): {"gfx942": 17, "gfx950": 10.5},
     ("gemma_rmsnorm", 6144): {"gfx942": 27, "gfx950": 19.5},
     ("gemma_rmsnorm", 128): {"gfx942": 25, "gfx950": 18},
+    ("gemma_rmsnorm_heads", 9216): {"gfx942": 21.5, "gfx950": 16.5},
     ("gemma_fused_add_rmsnorm", 6144): {"gfx942": 38, "gfx950": 23},
     ("gemma_fused_add_rmsnorm", 128): {"gfx942": 32, "gfx950": 20},
 }
 
 # Everything else moves 16 bytes a lane. There is one scale byte for 32 elements, and the weight of a short row is
-# shared by all rows of a workgroup: a thread reads one element of it.
+# shared by all rows of a workgroup: a thread reads one element of it, or two.
 NARROW_LOADS = {
     ("mxfp8_dequantize", 3072): {1: 1},
     ("gemma_rmsnorm", 128): {2: 1},
+    ("gemma_rmsnorm_heads", 9216): {4: 1},
     ("gemma_fused_add_rmsnorm", 128): {2: 1},
 }
 NARROW_STORES = {

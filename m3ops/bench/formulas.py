@@ -17,6 +17,7 @@ Formula = Callable[..., Any]
 
 ALPHA, BETA, LIMIT = (OPS["swiglu_oai"].params[name].default for name in ("alpha", "beta", "limit"))
 EPS = OPS["gemma_rmsnorm"].params["eps"].default
+HEADS = [OPS["gemma_rmsnorm_heads"].params[f"num_heads_{part}"].default for part in "qkv"]
 
 FRACTION = FLOAT32.mantissa_bits
 # An amax above 1.75 * 2**k carries into the exponent: 1.75 is the fraction of E4M3's largest number, 448.
@@ -47,6 +48,11 @@ def torch_formulas(torch: Any) -> dict[str, Formula]:
         scale = (scales.int() << FRACTION).view(torch.float32)
         return (values.float().unflatten(-1, (-1, BLOCK)) * scale.unsqueeze(-1)).flatten(-2).to(torch.bfloat16)
 
+    def gemma_rmsnorm_heads(qkv: Any, weight_q: Any, weight_k: Any) -> Any:
+        q, k, v = qkv.unflatten(-1, (-1, weight_q.shape[-1])).split(HEADS, -2)
+        q, k = norm(q.float(), weight_q).to(torch.bfloat16), norm(k.float(), weight_k).to(torch.bfloat16)
+        return torch.cat([q, k, v], -2).flatten(-2)
+
     def gemma_fused_add_rmsnorm(x: Any, residual: Any, weight: Any) -> tuple[Any, Any]:
         total = x.float() + residual.float()
         return norm(total, weight).to(torch.bfloat16), total.to(torch.bfloat16)
@@ -62,6 +68,7 @@ def torch_formulas(torch: Any) -> dict[str, Formula]:
         "mxfp8_dequantize": mxfp8_dequantize,
         "gemma_rmsnorm": lambda x, weight: norm(x.float(), weight).to(torch.bfloat16),
         "gemma_fused_add_rmsnorm": gemma_fused_add_rmsnorm,
+        "gemma_rmsnorm_heads": gemma_rmsnorm_heads,
         "gemma_rmsnorm_quantize": lambda x, weight: quantize(norm(x.float(), weight)),
         "gemma_fused_add_rmsnorm_quantize": gemma_fused_add_rmsnorm_quantize,
     }
@@ -93,6 +100,12 @@ def jax_formulas(jax: Any) -> dict[str, Formula]:
         blocks = values.astype(jnp.float32).reshape(*scales.shape, BLOCK)
         return (blocks * scale[..., None]).reshape(values.shape).astype(jnp.bfloat16)
 
+    def gemma_rmsnorm_heads(qkv: Any, weight_q: Any, weight_k: Any) -> Any:
+        heads = qkv.reshape(*qkv.shape[:-1], -1, weight_q.shape[-1])
+        q, k, v = jnp.split(heads, [HEADS[0], HEADS[0] + HEADS[1]], axis=-2)
+        q, k = (norm(x.astype(jnp.float32), w).astype(jnp.bfloat16) for x, w in ((q, weight_q), (k, weight_k)))
+        return jnp.concatenate([q, k, v], axis=-2).reshape(qkv.shape)
+
     def gemma_fused_add_rmsnorm(x: Any, residual: Any, weight: Any) -> tuple[Any, Any]:
         total = x.astype(jnp.float32) + residual.astype(jnp.float32)
         return norm(total, weight).astype(jnp.bfloat16), total.astype(jnp.bfloat16)
@@ -108,6 +121,7 @@ def jax_formulas(jax: Any) -> dict[str, Formula]:
         "mxfp8_dequantize": mxfp8_dequantize,
         "gemma_rmsnorm": lambda x, weight: norm(x.astype(jnp.float32), weight).astype(jnp.bfloat16),
         "gemma_fused_add_rmsnorm": gemma_fused_add_rmsnorm,
+        "gemma_rmsnorm_heads": gemma_rmsnorm_heads,
         "gemma_rmsnorm_quantize": lambda x, weight: quantize(norm(x.astype(jnp.float32), weight)),
         "gemma_fused_add_rmsnorm_quantize": gemma_fused_add_rmsnorm_quantize,
     }

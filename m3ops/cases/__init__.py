@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from m3ops.cases import (
     backward,
+    gemma_rmsnorm_heads,
     mxfp8_dequantize,
     mxfp8_quantize,
     norms,
@@ -25,6 +26,7 @@ CASES: tuple[Case, ...] = (
     *mxfp8_dequantize.CASES,
     *norms.CASES,
     *norms_quantize.CASES,
+    *gemma_rmsnorm_heads.CASES,
     *scale_layouts.CASES,
     *backward.CASES,
 )

@@ -5,6 +5,7 @@ from m3ops.ops import (
     gemma_fused_add_rmsnorm,
     gemma_fused_add_rmsnorm_quantize,
     gemma_rmsnorm,
+    gemma_rmsnorm_heads,
     gemma_rmsnorm_quantize,
     mxfp8_dequantize,
     mxfp8_quantize,
@@ -23,6 +24,7 @@ OPS: dict[str, Op] = {
         gemma_fused_add_rmsnorm,
         gemma_rmsnorm_quantize,
         gemma_fused_add_rmsnorm_quantize,
+        gemma_rmsnorm_heads,
     )
 }
 

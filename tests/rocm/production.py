@@ -26,7 +26,8 @@ FRONT_ENDS = {"jax": jax_device.run, "torch": torch_device.run}
 PREFILLS = {
     (w.op, w.size, *w.given.values()): w.with_rows(ROWS)
     for w in WORKLOADS
-    if w.name in ("MoE prefill", "MoE prefill, interleaved", "hidden prefill", "QK norm prefill")
+    if w.name
+    in ("MoE prefill", "MoE prefill, interleaved", "hidden prefill", "QK norm prefill", "packed QK norm prefill")
 }
 """By op, row and the parameters that are not at their defaults."""
 

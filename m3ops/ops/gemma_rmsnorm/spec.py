@@ -20,14 +20,14 @@ def check_norm(x: ArraySpec, weight: ArraySpec, *, eps: float) -> None:
     validate.array("weight", weight)
     if not 0 < x.shape[-1] <= MAX_NORM_SIZE:
         raise ValueError(f"x must have a last axis of 1 to {MAX_NORM_SIZE} elements, got shape {x.shape}")
-    if weight.shape[-1] != x.shape[-1] or not _broadcasts(weight.shape[:-1], x.shape[:-1]):
+    if weight.shape[-1] != x.shape[-1] or not broadcasts(weight.shape[:-1], x.shape[:-1]):
         raise ValueError(
             f"weight must have shape ({x.shape[-1]},) or broadcast against x {x.shape}, got {weight.shape}"
         )
     validate.number("eps", eps, low=0.0)
 
 
-def _broadcasts(leading: tuple[int, ...], onto: tuple[int, ...]) -> bool:
+def broadcasts(leading: tuple[int, ...], onto: tuple[int, ...]) -> bool:
     """Size by size: where a framework traces with symbols for sizes, NumPy would turn them into numbers."""
     own = onto[len(onto) - len(leading) :]
     return len(leading) <= len(onto) and all(size in (1, of_x) for size, of_x in zip(leading, own, strict=True))
