@@ -12,7 +12,7 @@ import torch
 from m3ops.numerics.formats import MXFP8
 from m3ops.op import Backward, Op
 from m3ops.ops import EVERY_OP, OPS
-from m3ops_torch import _launch, _out, _reference, _vmap
+from m3ops_torch import _launch, _out, _reference, _sharding, _vmap
 from m3ops_torch._launch import Layout, layout_of
 
 _LIBRARY = torch.library.Library("m3ops", "DEF")
@@ -141,6 +141,7 @@ def _fake_out(op: Op, *tensors: torch.Tensor, out: list[torch.Tensor], **params:
 
 
 def _fake(op: Op, *tensors: torch.Tensor, **params: Any) -> list[torch.Tensor]:
+    _sharding.register_if_wanted()
     outputs = op.infer(*(layout_of(tensor).spec for tensor in tensors), **op.canonical(params))
     return _launch.allocate(outputs, tensors[0].device)
 

@@ -1,0 +1,85 @@
+"""One of two processes that call the ops on DTensors: ``python dtensor_worker.py RANK DEVICE FOLDER``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.utils import _pytree as pytree
+
+import m3ops_torch  # before DTensor, which it has to notice later
+from m3ops.ops import OPS
+
+WORLD = 2
+
+
+def same_bytes(actual: torch.Tensor, expected: torch.Tensor) -> bool:
+    raw = [t.contiguous().view(torch.uint8) for t in (actual, expected)]
+    return actual.dtype == expected.dtype and torch.equal(*raw)
+
+
+def main(rank: int, device: str, folder: Path) -> None:
+    from torch.distributed.tensor import DTensor, Replicate, Shard, init_device_mesh
+    from torch.distributed.tensor.debug import CommDebugMode
+
+    if device == "cuda":
+        torch.cuda.set_device(rank)
+    backend = {"cpu": "gloo", "cuda": "nccl"}[device]
+    dist.init_process_group(backend, init_method=f"file://{folder}/store", rank=rank, world_size=WORLD)
+    mesh = init_device_mesh(device, (WORLD,))
+    everything = torch.load(folder / "operands", map_location=device)
+
+    def distributed(t: torch.Tensor, placement: Any) -> DTensor:
+        local = t.chunk(WORLD, placement.dim)[rank].contiguous() if isinstance(placement, Shard) else t
+        return DTensor.from_local(local, mesh, [placement], run_check=False, shape=t.shape, stride=t.stride())
+
+    def check(op: Callable[..., Any], operands: list[torch.Tensor], axis: int, sharded: bool) -> None:
+        placements = [Shard(axis) if t.ndim == operands[0].ndim else Replicate() for t in operands]
+        inputs = [distributed(t, placement) for t, placement in zip(operands, placements, strict=True)]
+        with CommDebugMode() as communication:
+            got = op(*inputs)
+        assert (communication.get_total_counts() == 0) == sharded, communication.get_comm_counts()
+        check_results(got, op(*operands), Shard(axis) if sharded else Replicate())
+
+    def check_results(got: Any, want: Any, placement: Any) -> None:
+        assert pytree.tree_structure(got) == pytree.tree_structure(want)
+        for actual, expected in zip(pytree.tree_leaves(got), pytree.tree_leaves(want), strict=True):
+            assert actual.placements == (placement,), actual.placements
+            assert actual.shape == expected.shape
+            local = expected.chunk(WORLD, placement.dim)[rank] if isinstance(placement, Shard) else expected
+            assert same_bytes(actual.to_local(), local), placement
+
+    for name in OPS:
+        op, operands = getattr(m3ops_torch, name), everything[name]
+        for axis in range(operands[0].ndim - 1):
+            check(op, operands, axis, sharded=True)
+        if device == "cuda" or all(t.itemsize > 1 for t in operands):  # gloo cannot gather 8-bit floats
+            check(op, operands, operands[0].ndim - 1, sharded=False)
+
+    (x,) = everything["mxfp8_quantize"]
+    uneven = torch.cat([x, x[:1]])
+    check(m3ops_torch.mxfp8_quantize, [uneven], 0, sharded=True)
+
+    def tiled(x: torch.Tensor) -> Any:
+        return m3ops_torch.mxfp8_quantize(x, scale_layout="swizzle_128x4")
+
+    check(tiled, [x], 0, sharded=True)
+    check(tiled, [x], 1, sharded=False)  # the rows of a matrix share tiles
+
+    x, weight = everything["gemma_rmsnorm"]
+    many = weight.expand(*x.shape).contiguous()
+    check(m3ops_torch.gemma_rmsnorm, [x, many], 1, sharded=True)
+    check(m3ops_torch.gemma_rmsnorm, [x, many[:1].clone()], 1, sharded=True)
+
+    compiled = torch.compile(m3ops_torch.gemma_rmsnorm, fullgraph=True, backend="aot_eager")
+    got = compiled(distributed(x, Shard(0)), distributed(weight, Replicate()))
+    check_results(got, m3ops_torch.gemma_rmsnorm(x, weight), Shard(0))
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))
