@@ -1,0 +1,59 @@
+"""Graphs of torch.compile on AMD GPUs: the operators in them launch the same machine code, executed on the CPU."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from functools import partial
+from unittest import mock
+
+import pytest
+import torch
+from compare import assert_same_bytes
+from rocm import torch_device
+from rocm.launch import Launch
+from test_torch import arrays, tensors
+
+import m3ops_torch
+from m3ops.ops import OPS
+from m3ops_torch import _launch, _library
+
+
+@contextlib.contextmanager
+def amd_operators(arch: str, launches: list[Launch]) -> Iterator[None]:
+    """The operators that graphs call launch on an AMD GPU; CPU tensors play the part of its tensors."""
+
+    def execute(launch: Launch) -> None:
+        launches.append(launch)
+        launch.run()
+
+    operators = dict(_library._OPERATORS)
+    with (
+        torch_device.device(arch, execute),
+        mock.patch.object(_library, "_OPERATORS", operators),
+        torch.library._scoped_library("m3ops", "IMPL") as library,
+    ):
+        for name, op in OPS.items():
+            library.impl(name, partial(_launch.run, op), "CPU", allow_override=True)
+        yield
+
+
+@pytest.mark.filterwarnings("ignore:.*[Oo]verriding a previously registered kernel")
+@pytest.mark.parametrize("arch", ["gfx942", "gfx950"])
+@pytest.mark.parametrize("name", OPS)
+def test_a_graph_launches_the_code_of_eager_calls(name: str, arch: str) -> None:
+    op, operands = getattr(m3ops_torch, name), tensors(name, "cpu")
+    want = arrays(op(*operands))
+    torch._dynamo.reset()
+    compiled = torch.compile(op, fullgraph=True, dynamic=True)
+    assert_same_bytes(arrays(compiled(*operands)), want)
+    in_graph: list[Launch] = []
+    with torch._dynamo.config.patch(error_on_recompile=True), amd_operators(arch, in_graph):
+        got = compiled(*operands)
+    assert_same_bytes(arrays(got), want)
+    eager: list[Launch] = []
+    with torch_device.device(arch, eager.append):
+        op(*operands)
+    (graph_launch,), (eager_launch,) = in_graph, eager
+    assert graph_launch.image == eager_launch.image
+    assert (graph_launch.grid, graph_launch.threads) == (eager_launch.grid, eager_launch.threads)
