@@ -46,9 +46,9 @@ def _strategy(op: Op, schema: Any) -> Any:
     outputs = op.infer(*inputs, **schema.kwargs_schema)
     shape = inputs[0].shape
     rules: list[list[Any]] = [[Replicate()] * (len(outputs) + len(inputs))]
-    for axis in range(len(shape) - op.core_rank(schema.kwargs_schema)):
-        if any(len(spec.shape) != len(shape) or spec.shape[axis] != shape[axis] for spec in outputs):
-            continue  # a result that sums over rows: the gradient of a weight
+    # A sum over rows, the gradient of a weight, has one order of addition, which no sum of partial sums is.
+    row_axes = 0 if op.row_sums else len(shape) - op.core_rank(schema.kwargs_schema)
+    for axis in range(row_axes):
         rule: list[Any] = [Shard(axis)] * len(outputs)
         for spec in inputs:
             own = axis + len(spec.shape) - len(shape)  # axes align at the right

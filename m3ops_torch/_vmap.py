@@ -20,8 +20,9 @@ def batched(
 ) -> tuple[Sequence[torch.Tensor], list[int]]:
     """Calls an operator on operands with a batch axis each, or none where all examples share the operand.
 
-    Batch axes become leading axes. A shared weight stays as it is, for its leading axes broadcast, unless each example
-    has a sum over rows of its own for it; other shared operands are repeated by a stride of zero. Nothing is copied.
+    Batch axes become leading axes. A shared weight stays as it is, for its leading axes broadcast; other operands that
+    all examples share are repeated by a stride of zero, and so is a weight whose gradient is asked for, of which each
+    example has its own. Nothing is copied.
 
     Args:
         op: What the operator computes.
@@ -35,6 +36,7 @@ def batched(
         The results and their batch axes, all 0.
     """
     ranks = {n: tensor.ndim - (dim is not None) for n, tensor, dim in zip(op.inputs, tensors, dims, strict=True)}
+    ranks = {name: tensor.ndim - (dim is not None) for name, tensor, dim in zip(op.inputs, tensors, dims, strict=True)}
     rank = 1 + max(ranks.values())
     summed = set(op.row_sums.values())
     operands = []
@@ -47,5 +49,5 @@ def batched(
         operands.append(tensor)
     results = list(operator(*operands, **params))
     for number, name in op.row_sums.items():
-        results[number] = results[number].squeeze(tuple(range(1, rank - ranks[name])))
+        results[number] = results[number].flatten(0, rank - 1 - ranks[name])
     return results, [0] * len(results)

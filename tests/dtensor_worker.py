@@ -78,6 +78,13 @@ def main(rank: int, device: str, folder: Path) -> None:
     compiled = torch.compile(m3ops_torch.gemma_rmsnorm, fullgraph=True, backend="aot_eager")
     got = compiled(distributed(x, Shard(0)), distributed(weight, Replicate()))
     check_results(got, m3ops_torch.gemma_rmsnorm(x, weight), Shard(0))
+
+    sharded = [distributed(x, Shard(0)).requires_grad_(), distributed(weight, Replicate()).requires_grad_()]
+    whole = [x.clone().requires_grad_(), weight.clone().requires_grad_()]
+    for operands in (sharded, whole):
+        m3ops_torch.gemma_rmsnorm(*operands).float().square().sum().backward()
+    for ours, theirs in zip(sharded, whole, strict=True):
+        assert same_bytes(ours.grad.full_tensor(), theirs.grad), "gradients"
     dist.destroy_process_group()
 
 

@@ -91,3 +91,24 @@ def test_compiled(device: str) -> None:
 def test_wrong_call_speaks_of_one_example(device: str) -> None:
     with pytest.raises(ValueError, match=r"the last axis of x must be a multiple of 32 .*, got 40"):
         vmap(m3ops_torch.mxfp8_quantize, 1)(torch.randn(40, 3, device=device))
+
+
+@pytest.mark.parametrize("name", ["swiglu_oai", "gemma_rmsnorm", "gemma_fused_add_rmsnorm"])
+@pytest.mark.parametrize("num_rows", [5, 64])
+def test_many_gradients_at_once(name: str, num_rows: int, device: str) -> None:
+    """The backward operator under vmap, in which examples share the operands and each has gradients of its own."""
+    op = getattr(m3ops_torch, name)
+    operands = [torch.randn(num_rows, 64, device=device) for _ in range(3)]
+    operands = {"swiglu_oai": operands[:1], "gemma_rmsnorm": [operands[0], operands[1][0]]}.get(
+        name, [*operands[:2], operands[2][0]]
+    )
+    operands = [t.clone().requires_grad_() for t in operands]
+    result = op(*operands)
+    result = result[0] if isinstance(result, tuple) else result
+    cotangents = torch.randn(4, *result.shape, device=device)
+    with Calls() as calls:
+        got = vmap(lambda cotangent: torch.autograd.grad(result, operands, cotangent, retain_graph=True))(cotangents)
+    assert calls.names == [f"{name}_backward"]
+    for i, cotangent in enumerate(cotangents):
+        want = torch.autograd.grad(result, operands, cotangent, retain_graph=True)
+        assert_same_bytes(arrays([g[i] for g in got]), arrays(want))
