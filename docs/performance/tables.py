@@ -1,0 +1,64 @@
+"""Prints the tables of performance.md from the benchmark's JSON files beside this script."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from m3ops.bench.result import Report, Row
+
+GPUS = ("h100", "h200")
+LARGE = ("m3ops_torch", "m3ops_jax", "torch.compile", "jax.jit", "chain", "fp32-sum", "copy")
+DECODE = ("m3ops_torch", "torch.compile", "chain", "fp32-sum", "copy")
+HEADS = {"chain": "two kernels", "fp32-sum": "fp32 sum"}
+
+
+def main() -> None:
+    reports = {gpu: Report.load(Path(__file__).parent / f"{gpu}.json") for gpu in GPUS}
+    print("\n".join([*tables(reports, "events", LARGE), *tables(reports, "graph", DECODE), *host(reports)]))
+
+
+def tables(reports: dict[str, Report], mode: str, contenders: tuple[str, ...]) -> Iterator[str]:
+    """A table for each op, with a line for each workload and GPU that was timed in this mode."""
+    workloads = {key: rows for report in reports.values() for key, rows in report.workloads().items()}
+    ops = dict.fromkeys(op for (op, _), rows in workloads.items() if any(r.mode == mode for r in rows.values()))
+    for op in ops:
+        names = [n for n in contenders if any(n in rows for (of, _), rows in workloads.items() if of == op)]
+        yield f"`{op}`\n"
+        yield f"| rows x size | GPU | {' | '.join(HEADS.get(name, name) for name in names)} |"
+        yield "|---" * (2 + len(names)) + "|"
+        for (of, workload), rows in workloads.items():
+            if of != op or not any(row.mode == mode for row in rows.values()):
+                continue
+            size = "{} x {}".format(*next(iter(rows.values())).shape)
+            for gpu, report in reports.items():
+                if timed := report.workloads().get((op, workload)):
+                    cells = (_cell(timed.get(name), report) for name in names)
+                    yield f"| {size} | {gpu.upper()} | {' | '.join(cells)} |"
+                    size = ""
+        yield ""
+
+
+def _cell(row: Row | None, report: Report) -> str:
+    if row is None:
+        return ""
+    if row.mode == "graph":
+        multiple = f" ({row.us / report.empty_us:.1f}x)" if report.empty_us and row.contender == "m3ops_torch" else ""
+        return f"{row.us:.2f}{multiple}"
+    fraction = f"{row.of_copy:.2f}"
+    bold = f"**{fraction}**" if row.contender == "m3ops_torch" else fraction
+    return f"{row.us:.0f} ({bold})"
+
+
+def host(reports: dict[str, Report]) -> Iterator[str]:
+    """What a call costs the host."""
+    yield f"| us on the host | {' | '.join(f'{gpu.upper()} machine' for gpu in reports)} |"
+    yield "|---" * (1 + len(reports)) + "|"
+    costs = {gpu: {cost.what: cost.us for cost in report.host} for gpu, report in reports.items()}
+    for what in dict.fromkeys(what for of in costs.values() for what in of):
+        cells = (f"{of[what]:.0f}" if what in of else "" for of in costs.values())
+        yield f"| {what} | {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    main()
