@@ -120,7 +120,7 @@ def row_block_tiling(num_rows: int, size: int, target: Target) -> RowTiling:
     if size > WIDEST_KEPT:  # of 32768: read twice in 32 warps 136, in 16 141, kept 153
         return _whole_rows(num_rows, size, rows, cols, 1024, target, reload=True)
     if many:
-        threads = min(power_of_two_at_least(rows * size) // 32, cols // 8)
+        threads = min(power_of_two_at_least(rows * size) // 32, cols // 16)  # 16 values are one wide store
         return _whole_rows(num_rows, size, rows, cols, threads, target)
     return _whole_rows(num_rows, size, rows, cols, min(rows * cols // 16, 256), target)
 

@@ -224,7 +224,8 @@ FACTOR = {"alpha": 1.702, "beta": 1.0, "limit": None, "out_dtype": "float32"}
 @jax.jit
 def _judged(gates: jax.Array, got: jax.Array) -> tuple[jax.Array, jax.Array]:
     """How many results are not the specification's bits, and the largest error in ulp beyond ``max(-z, 0) / 4``."""
-    (want,) = OPS["swiglu_oai"].compute(jnp.concatenate([gates, jnp.zeros_like(gates)], axis=-1), **FACTOR)
+    op = OPS["swiglu_oai"]
+    (want,) = op.compute(jnp.concatenate([gates, jnp.zeros_like(gates)], axis=-1), **op.filled(FACTOR))
     got32, want32 = got.view(jnp.uint32), want.view(jnp.uint32)
     wrong = (got32 != want32) & ~(jnp.isnan(got) & jnp.isnan(want))
     gate = exact.load(gates)

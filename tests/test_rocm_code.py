@@ -24,25 +24,29 @@ VALU_LIMITS = {
     ("swiglu_oai_quantize", 3072, "interleaved"): {"gfx942": 41, "gfx950": 32},
     ("mxfp8_quantize", 3072): {"gfx942": 11.5, "gfx950": 7.5},
     ("mxfp8_dequantize", 3072): {"gfx942": 17, "gfx950": 10.5},
-    ("gemma_rmsnorm", 6144): {"gfx942": 27, "gfx950": 19.5},
-    ("gemma_rmsnorm", 128): {"gfx942": 25, "gfx950": 18},
+    ("gemma_rmsnorm", 6144): {"gfx942": 21, "gfx950": 14},
+    ("gemma_rmsnorm", 128): {"gfx942": 21.5, "gfx950": 15.5},
     ("gemma_rmsnorm_heads", 9216): {"gfx942": 21.5, "gfx950": 16.5},
-    ("gemma_fused_add_rmsnorm", 6144): {"gfx942": 38, "gfx950": 23},
-    ("gemma_fused_add_rmsnorm", 128): {"gfx942": 32, "gfx950": 20},
+    ("gemma_fused_add_rmsnorm", 6144): {"gfx942": 31, "gfx950": 17},
+    ("gemma_fused_add_rmsnorm", 128): {"gfx942": 29, "gfx950": 17.5},
+    ("gemma_rmsnorm_quantize", 6144): {"gfx942": 21, "gfx950": 18},
+    ("gemma_fused_add_rmsnorm_quantize", 6144): {"gfx942": 29, "gfx950": 20.5},
 }
 
 # Everything else moves 16 bytes a lane. There is one scale byte for 32 elements, and the weight of a short row is
 # shared by all rows of a workgroup: a thread reads one element of it, or two.
 NARROW_LOADS = {
     ("mxfp8_dequantize", 3072): {1: 1},
-    ("gemma_rmsnorm", 128): {2: 1},
+    ("gemma_rmsnorm", 128): {4: 1},
     ("gemma_rmsnorm_heads", 9216): {4: 1},
-    ("gemma_fused_add_rmsnorm", 128): {2: 1},
+    ("gemma_fused_add_rmsnorm", 128): {4: 1},
 }
 NARROW_STORES = {
     ("swiglu_oai_quantize", 3072): {1: 1},
     ("swiglu_oai_quantize", 3072, "interleaved"): {1: 1},
     ("mxfp8_quantize", 3072): {1: 1},
+    ("gemma_rmsnorm_quantize", 6144): {1: 3},
+    ("gemma_fused_add_rmsnorm_quantize", 6144): {1: 3},
 }
 FP8_CONVERSION = {"gfx942": "v_cvt_pk_fp8_f32", "gfx950": "v_cvt_scalef32_pk_fp8_f32"}
 

@@ -123,6 +123,7 @@ class TestGraphs:
     def test_reduce_overhead(self, name: str) -> None:
         """torch.compile that records CUDA graphs of what it makes."""
         op = getattr(m3ops_torch, name)
+        torch._dynamo.reset()  # each op would count as one more version of the same function
         compiled = torch.compile(lambda *t: op(*t), fullgraph=True, mode="reduce-overhead")
         for _ in range(4):
             operands = tensors(name, "cuda")
