@@ -13,8 +13,18 @@ from m3ops.target import Target
 from m3ops_jax import _triton_compat
 
 
-def launch(op: Op, platform: str, *arrays: jax.Array, targets: tuple[str, ...], **params: Any) -> list[jax.Array]:
-    """An op on one device of ``"cuda"`` or ``"rocm"``; to be traced by the lowering rule of its primitive."""
+def launch(
+    op: Op,
+    platform: str,
+    *arrays: jax.Array,
+    targets: tuple[str, ...],
+    in_place: tuple[tuple[int, int], ...] = (),
+    **params: Any,
+) -> list[jax.Array]:
+    """An op on one device of ``"cuda"`` or ``"rocm"``; to be traced by the lowering rule of its primitive.
+
+    ``in_place`` has the numbers of an input and of the result that takes its memory.
+    """
     inputs = tuple(ArraySpec(a.shape, a.dtype.name) for a in arrays)
     outputs = op.infer(*inputs, **params)
     if not any(spec.size for spec in outputs):
@@ -23,17 +33,23 @@ def launch(op: Op, platform: str, *arrays: jax.Array, targets: tuple[str, ...], 
     results: list[jax.Array] = []
     for launch, _, made in plan.launches(arrays, outputs, lambda spec: spec):
         given, results = results[-1:] or list(arrays), results[:-1]  # a further launch is given a temporary array
-        results += _call(op, launch, given, made, targets)
+        results += _call(op, launch, given, made, targets, dict(in_place))
     return results
 
 
 def _call(
-    op: Op, plan: LaunchPlan, arrays: Sequence[jax.Array], outputs: Sequence[ArraySpec], targets: tuple[str, ...]
+    op: Op,
+    plan: LaunchPlan,
+    arrays: Sequence[jax.Array],
+    outputs: Sequence[ArraySpec],
+    targets: tuple[str, ...],
+    in_place: dict[int, int],
 ) -> list[jax.Array]:
     results = _triton_compat.triton_call(
         *map(_to_raw, arrays),
         plan.num_rows,
         target=targets or None,
+        in_place=in_place,
         kernel=plan.kernel,
         out_type=[jax.ShapeDtypeStruct(spec.shape, _raw_dtype(spec.dtype)) for spec in outputs],
         grid=(plan.grid,),

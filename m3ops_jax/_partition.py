@@ -90,7 +90,7 @@ def _on_shards(
 
 
 def _count(op: Op, arrays: Sequence[Any], params: Params) -> int:
-    given = {name: value for name, value in params.items() if name != "targets"}
+    given = {name: value for name, value in params.items() if name in op.params}
     return len(op.infer(*map(array_spec, arrays), **given))
 
 

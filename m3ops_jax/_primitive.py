@@ -25,13 +25,15 @@ Params = tuple[tuple[str, Any], ...]
 exact.BARRIERS[jnp] = jax.lax.optimization_barrier
 
 
-def call(op_name: str, *arrays: Any, **params: Any) -> tuple[jax.Array, ...]:
+def call(
+    op_name: str, *arrays: Any, in_place: tuple[tuple[int, int], ...] = (), **params: Any
+) -> tuple[jax.Array, ...]:
     """Validates the arguments of an op and binds its primitive."""
     op = EVERY_OP[op_name]
     specs = [_spec(name, array) for name, array in zip(op.inputs, arrays, strict=True)]
     op.infer(*specs, **params)
     operands = _vary_alike(list(map(jnp.asarray, arrays)))
-    plain = op.canonical(params)
+    plain = op.canonical(params) | ({"in_place": in_place} if in_place else {})
     bind = _differentiable if op.backward else _bind
     if (groups := plain.get("groups", 1)) == 1:
         return bind(op, _static(plain), *operands)
@@ -71,6 +73,24 @@ def _backward(
 
 
 _differentiable.defvjp(_forward, _backward)
+
+
+def call_in_place(op_name: str, *arrays: Any, updated: str, result: int, **params: Any) -> tuple[jax.Array, ...]:
+    """:func:`call`, and where the input named ``updated`` is a Ref, that result is written there.
+
+    The kernel's call then says that the result takes that input's memory, for which XLA makes a copy if the input is
+    used once more. Without a Ref it does not say so, which would be a copy of every input that is.
+    """
+    op = EVERY_OP[op_name]
+    number = op.inputs.index(updated)
+    if not isinstance(ref := arrays[number], jax.Ref):
+        return call(op_name, *arrays, **params)
+    assert op.in_place
+    assert updated not in op.shared
+    given = (*arrays[:number], ref[...], *arrays[number + 1 :])
+    results = call(op_name, *given, in_place=((number, result),), **params)
+    ref[...] = results[result]
+    return results
 
 
 def dtype_name(dtype: Any) -> str | None:
@@ -142,7 +162,9 @@ def _no_derivative(op: Op, *_: Any, **__: Any) -> NoReturn:
     raise op.derivative_error("jax.lax.stop_gradient", "jax.custom_vjp")
 
 
-def _compute(op: Op, *arrays: jax.Array, targets: tuple[str, ...], **params: Any) -> tuple[Any, ...]:
+def _compute(
+    op: Op, *arrays: jax.Array, targets: tuple[str, ...], in_place: tuple[tuple[int, int], ...] = (), **params: Any
+) -> tuple[Any, ...]:
     """The specification under XLA, where there is no kernel. It needs 64-bit types, whatever the user chose."""
     with jax.enable_x64(True):
         return op.compute(*arrays, **params)

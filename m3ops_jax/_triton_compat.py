@@ -1,8 +1,8 @@
 """The one door to jax-triton, with a mend for everything m3ops needs that is broken or missing upstream.
 
-The front end launches kernels with :func:`triton_call`, which is ``jax_triton.triton_call`` plus ``target=``. Nothing
-else in m3ops imports jax_triton. The mends apply to jax-triton's own primitive, so they also hold where the lowering
-happens late, such as inside the partitioning callback of ``custom_partitioning``.
+The front end launches kernels with :func:`triton_call`, which is ``jax_triton.triton_call`` plus ``target=`` and
+``in_place=``. Nothing else in m3ops imports jax_triton. The mends apply to jax-triton's own primitive, so they also
+hold where the lowering happens late, such as inside the partitioning callback of ``custom_partitioning``.
 
 A mend repairs a state, not a version: it looks at what upstream did and does nothing where that is already right.
 Each has a name in :data:`MENDS` and can be switched off with :func:`without`, which is how the tests show that it is
@@ -21,7 +21,7 @@ import re
 import sys
 import threading
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from types import ModuleType
@@ -29,6 +29,7 @@ from typing import Any
 
 from jax.interpreters import mlir
 from jaxlib.mlir import ir
+from jaxlib.mlir.dialects import stablehlo as hlo
 
 MENDS = frozenset({"cache_dir", "num_ctas", "named_target", "wave32", "embedded_code"})
 
@@ -117,20 +118,34 @@ def _load() -> ModuleType:
 
     triton_lib.compile_ttir_to_hsaco_inplace = functools.partial(_compile, triton_lib.compile_ttir_to_hsaco_inplace)
     primitive = triton_lib.triton_kernel_call_p
-    cuda = functools.partial(triton_lib.triton_kernel_call_lowering, functools.partial(_cuda_target, triton_lib))
-    mlir.register_lowering(primitive, cuda, platform="cuda")
-    mlir.register_lowering(primitive, functools.partial(_lower_for_rocm, triton_lib), platform="rocm")
+    for platform, lower in (("cuda", _lower_for_cuda), ("rocm", _lower_for_rocm)):
+        mlir.register_lowering(primitive, functools.partial(_lower, functools.partial(lower, triton_lib)), platform)
     module: ModuleType = jax_triton
     return module
 
 
-def triton_call(*args: Any, target: str | Sequence[str] | None = None, **kwargs: Any) -> Any:
+@dataclasses.dataclass(frozen=True)
+class _Request:
+    """What :func:`triton_call` asks of the lowering: architectures by name, and which result is in which operand."""
+
+    archs: tuple[str, ...] | None
+    in_place: tuple[tuple[int, int], ...]
+
+
+def triton_call(
+    *args: Any,
+    target: str | Sequence[str] | None = None,
+    in_place: Mapping[int, int] | None = None,
+    **kwargs: Any,
+) -> Any:
     """Calls a Triton kernel from JAX; ``jax_triton.triton_call`` with a way to name what to compile for.
 
     Args:
         *args: The kernel's inputs.
         target: The architecture to compile for, such as ``"gfx950"`` or ``"sm_90"``, which then needs no device; one
             of each vendor where a program is lowered for both. ``None`` asks the device.
+        in_place: From the number of an array among the inputs to that of a result of its shape and dtype which takes
+            its memory. The kernel has a pointer for each, unlike with jax-triton's ``input_output_aliases``.
         **kwargs: Everything else that ``jax_triton.triton_call`` takes.
 
     Returns:
@@ -145,7 +160,26 @@ def triton_call(*args: Any, target: str | Sequence[str] | None = None, **kwargs:
             raise ValueError(f"target must be an architecture such as 'gfx950' or 'sm_90', got {name!r}")
     # This parameter reaches the functions that make the target unchanged and unchecked. Unlike a context variable, it
     # is part of the equation: it counts in jit's cache key and survives until the equation is lowered.
-    return load().triton_call(*args, compute_capability=names, **kwargs)
+    return load().triton_call(*args, compute_capability=_Request(names, tuple((in_place or {}).items())), **kwargs)
+
+
+def _lower(lower: Callable[..., Any], ctx: Any, *operands: Any, **params: Any) -> Any:
+    """A platform's lowering, with the request taken apart."""
+    request = params["compute_capability"]
+    if not isinstance(request, _Request):  # a call that did not come through this module
+        return lower(ctx, *operands, **params)
+    results = lower(ctx, *operands, **params | {"compute_capability": request.archs})
+    if request.in_place:
+        several = len(results) > 1
+        results[0].owner.attributes["output_operand_aliases"] = ir.ArrayAttr.get(
+            [
+                hlo.OutputOperandAlias.get(
+                    output_tuple_indices=[result] if several else [], operand_index=operand, operand_tuple_indices=[]
+                )
+                for operand, result in request.in_place
+            ]
+        )
+    return results
 
 
 # Upstream: a CUDA target can be named by a number, an AMD one not at all: make_hip_target drops the request and asks
@@ -161,6 +195,11 @@ def _requested(platform: str, names: Any) -> str | None:
         if _ARCHITECTURES[platform].fullmatch(name):
             return str(name)
     raise ValueError(f"this program is lowered for {platform}, but target={names!r} names no {platform} architecture")
+
+
+def _lower_for_cuda(triton_lib: Any, ctx: Any, *operands: Any, **params: Any) -> Any:
+    make_target = functools.partial(_cuda_target, triton_lib)
+    return triton_lib.triton_kernel_call_lowering(make_target, ctx, *operands, **params)
 
 
 def _cuda_target(triton_lib: Any, request: Any, num_ctas: int) -> Any:

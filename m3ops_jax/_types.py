@@ -20,7 +20,9 @@ def array_spec(aval: Any) -> ArraySpec:
     return ArraySpec(tuple(aval.shape), np.dtype(aval.dtype).name)
 
 
-def result_types(op: Op, *avals: Any, targets: tuple[str, ...], **params: Any) -> list[ShapedArray]:
+def result_types(
+    op: Op, *avals: Any, targets: tuple[str, ...], in_place: tuple[tuple[int, int], ...] = (), **params: Any
+) -> list[ShapedArray]:
     """Abstract evaluation of an op's primitive: results are divided as the rows are, their last axis is whole.
 
     Raises:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import jax
 
-from m3ops_jax._primitive import call
+from m3ops_jax._primitive import call_in_place
 
 
 def gemma_fused_add_rmsnorm(
-    x: jax.Array, residual: jax.Array, weight: jax.Array, *, eps: float = 1e-6
+    x: jax.Array, residual: jax.Array | jax.Ref, weight: jax.Array, *, eps: float = 1e-6
 ) -> tuple[jax.Array, jax.Array]:
     """``gemma_rmsnorm(x + residual, weight)`` and ``x + residual`` in one pass over memory.
 
@@ -16,7 +16,8 @@ def gemma_fused_add_rmsnorm(
 
     Args:
         x: Shape ``[..., N]``; bfloat16, float16 or float32.
-        residual: The shape and dtype of x.
+        residual: The shape and dtype of x. A ``jax.Ref`` is updated: the new residual is also written there, and
+            under jit its memory is reused.
         weight: Shape ``[N]``, or with leading axes that broadcast against those of x; any of these dtypes.
         eps: Added to the mean square, at least 0.
 
@@ -27,5 +28,7 @@ def gemma_fused_add_rmsnorm(
         TypeError: A dtype is not one of these, or eps is no Python number.
         ValueError: The shapes do not fit each other, or eps is out of range.
     """
-    out, new_residual = call("gemma_fused_add_rmsnorm", x, residual, weight, eps=eps)
+    out, new_residual = call_in_place(
+        "gemma_fused_add_rmsnorm", x, residual, weight, updated="residual", result=1, eps=eps
+    )
     return out, new_residual

@@ -5,12 +5,12 @@ from __future__ import annotations
 import jax
 
 from m3ops.numerics.formats import MXFP8
-from m3ops_jax._primitive import call
+from m3ops_jax._primitive import call_in_place
 
 
 def gemma_fused_add_rmsnorm_quantize(
     x: jax.Array,
-    residual: jax.Array,
+    residual: jax.Array | jax.Ref,
     weight: jax.Array,
     *,
     eps: float = 1e-6,
@@ -24,7 +24,8 @@ def gemma_fused_add_rmsnorm_quantize(
 
     Args:
         x: Shape ``[..., N]`` with N a multiple of 32; bfloat16, float16 or float32.
-        residual: The shape and dtype of x.
+        residual: The shape and dtype of x. A ``jax.Ref`` is updated: the new residual is also written there, and
+            under jit its memory is reused.
         weight: Shape ``[N]``, or with leading axes that broadcast against those of x; any of these dtypes.
         eps: Added to the mean square, at least 0.
         scale_rule: ``"rceil"`` or ``"floor"``, see :func:`mxfp8_quantize`.
@@ -42,11 +43,13 @@ def gemma_fused_add_rmsnorm_quantize(
         TypeError: A dtype is not one of these, or a parameter has the wrong type.
         ValueError: The shapes do not fit each other, N is no multiple of 32, or a parameter is out of range.
     """
-    values, scales, new_residual, *norm = call(
+    values, scales, new_residual, *norm = call_in_place(
         "gemma_fused_add_rmsnorm_quantize",
         x,
         residual,
         weight,
+        updated="residual",
+        result=2,
         eps=eps,
         scale_rule=scale_rule,
         fp8_format=fp8_format,
