@@ -46,8 +46,7 @@ def _call(
     in_place: dict[int, int],
 ) -> list[jax.Array]:
     results = _triton_compat.triton_call(
-        *map(_to_raw, arrays),
-        plan.num_rows,
+        *plan.arguments(list(map(_to_raw, arrays)), ()),
         target=targets or None,
         in_place=in_place,
         kernel=plan.kernel,

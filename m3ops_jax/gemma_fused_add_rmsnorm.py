@@ -8,7 +8,12 @@ from m3ops_jax._primitive import call_in_place
 
 
 def gemma_fused_add_rmsnorm(
-    x: jax.Array, residual: jax.Array | jax.Ref, weight: jax.Array, *, eps: float = 1e-6
+    x: jax.Array,
+    residual: jax.Array | jax.Ref,
+    weight: jax.Array,
+    *,
+    eps: float = 1e-6,
+    num_rows: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """``gemma_rmsnorm(x + residual, weight)`` and ``x + residual`` in one pass over memory.
 
@@ -20,6 +25,8 @@ def gemma_fused_add_rmsnorm(
             under jit its memory is reused.
         weight: Shape ``[N]``, or with leading axes that broadcast against those of x; any of these dtypes.
         eps: Added to the mean square, at least 0.
+        num_rows: int32 array of one element: from this row on, the leading axes flattened, nothing is read or computed,
+            and the results are zero. Below 0 it counts as 0, past the last row as all rows. The default is all rows.
 
     Returns:
         ``(normalized, new residual)``, both with the shape and dtype of x.
@@ -29,6 +36,6 @@ def gemma_fused_add_rmsnorm(
         ValueError: The shapes do not fit each other, or eps is out of range.
     """
     out, new_residual = call_in_place(
-        "gemma_fused_add_rmsnorm", x, residual, weight, updated="residual", result=1, eps=eps
+        "gemma_fused_add_rmsnorm", x, residual, weight, updated="residual", result=1, eps=eps, num_rows=num_rows
     )
     return out, new_residual
