@@ -177,7 +177,7 @@ def jax_forward(
         quantize: Whether the MLP's activations go through MXFP8.
 
     Returns:
-        Logits `[V]` after the last token, the new cache, and the layers' gate and up projections `[L, T, 2 I]`.
+        Logits `[T, V]`, the new cache, and the layers' gate and up projections `[L, T, 2 I]`.
     """
     heads, kv_heads, width = config.heads, config.kv_heads, config.head_dim
     positions = start + jnp.arange(len(tokens))
@@ -199,7 +199,7 @@ def jax_forward(
     residual = params["embedding"][tokens]  # [T, D]
     x = m3ops_jax.gemma_rmsnorm(residual, params["first_norm"], eps=config.eps)
     (x, _), (cache, gate_up) = jax.lax.scan(layer, (x, residual), (params["layers"], cache))
-    return params["embedding"] @ x[-1], cache, gate_up  # the embedding is the output matrix, too
+    return x @ params["embedding"].T, cache, gate_up  # the embedding is the output matrix, too
 
 
 def jax_generate(
@@ -212,7 +212,7 @@ def jax_generate(
     tokens = jnp.array(prompt)
     for start in (0, *range(len(prompt), slots - 1)):
         logits, cache, _ = step(params, tokens, cache, start, config=config, quantize=quantize)
-        token = int(logits.argmax())
+        token = int(logits[-1].argmax())
         if token == config.eos:
             return
         yield token
@@ -255,7 +255,7 @@ def torch_forward(
         gate_ups.append(x @ w["gate_up"])
         x = swiglu(m3ops_torch, gate_ups[-1], quantize) @ w["down"]
         x, residual = m3ops_torch.gemma_fused_add_rmsnorm(x, residual, w["next_norm"], eps=config.eps)
-    return params["embedding"] @ x[-1], cache, torch.stack(gate_ups)  # the embedding is the output matrix, too
+    return x @ params["embedding"].T, cache, torch.stack(gate_ups)  # the embedding is the output matrix, too
 
 
 def torch_generate(
@@ -269,7 +269,7 @@ def torch_generate(
     for start in (0, *range(len(prompt), slots - 1)):
         with torch.inference_mode():
             logits, cache, _ = torch_forward(params, tokens, cache, start, config=config, quantize=quantize)
-        token = int(logits.argmax())
+        token = int(logits[-1].argmax())
         if token == config.eos:
             return
         yield token

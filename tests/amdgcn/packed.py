@@ -114,7 +114,8 @@ def _pk_mov(ins: Instruction, kernel: Kernel) -> VectorStep:
 
 
 def _read_half(operand: Operand, which: int, kind: str, negate: bool, ins: Instruction, kernel: Kernel) -> Read:
-    literal = operand.core.startswith("0x") and not which  # the documents differ on the high half of a constant
+    # The documents differ on the high half of a constant, but zero is zero in both.
+    literal = operand.core == "0" or (operand.core.startswith("0x") and not which)
     if not operand.plain or (find_register(operand.core, ins, kernel) is None and not literal):
         raise ins.fail(f"packed 16-bit operand {operand.core} is not modelled")
     bits = read_source(operand, "b32", ins, kernel)
