@@ -97,14 +97,13 @@ def row_tiling(num_rows: int, inputs: Sequence[ArraySpec], target: Target) -> Ro
     cols = _columns(size, divide=size > WIDEST_TILE)
     rows, many = _rows(num_rows, cols, target)
     # Reading a row twice, the second time from the L1 cache, instead of keeping it leaves registers for more programs
-    # at once, and lets all writing wait until all reading is done. us without and with: N = 6144, H200 97.7 and 94.9,
-    # with residual add 194 and 188 (H100 the same within 0.3 %). In a decode step it is one more wait: H200 1.97 and
-    # 2.29. Rows up to 4096 and of 12288 = 3 * 4096 are kept: H100 174 and 178 of 4096, 352 and 359 of 12288 with add.
+    # at once, and lets all writing wait until all reading is done. N = 6144, us, kept and read twice: H200 97.8 and
+    # 95.3, but with residual add 188.8 and 190 (H100 130.6 and 131.2, 263.9 and 266). In a decode step it is one more
+    # wait.
     if size > WIDEST_KEPT:
         return _whole_rows(num_rows, size, rows, cols, 1024, target, reload=True)
-    if target.vendor == "nvidia" and many and 4096 < size <= WIDEST_TILE:
-        # N = 6144, us: norm on the H200 8 warps 95, 16 warps 106; with add on the H100 265 and 263.
-        return _whole_rows(num_rows, size, rows, cols, 256 if len(inputs) == 1 else 512, target, reload=True)
+    if target.vendor == "nvidia" and many and len(inputs) == 1 and 4096 < size <= WIDEST_TILE:
+        return _whole_rows(num_rows, size, rows, cols, 256, target, reload=True)  # 16 warps 107 on the H200
     return _whole_rows(num_rows, size, rows, cols, min(rows * size // 16, 256 if size <= WIDEST_TILE else 512), target)
 
 

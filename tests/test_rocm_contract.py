@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 
 import numpy as np
 import pytest
@@ -24,16 +25,24 @@ OTHER_ARCHS = ("gfx90a", "gfx1100", "gfx1201", "gfx1250")
 SOME_CASES = tuple(case for case in CASES if "random bits" in case.name or "every byte, scales 64" in case.name)
 
 
-@pytest.mark.parametrize("arch", ["gfx942", "gfx950"])
-@pytest.mark.parametrize("front_end", FRONT_ENDS)
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every case by one front end for one GPU, dealt out in turn; with ``--corpus=full`` by each of them for each."""
+    cases, archs = {
+        "test_same_bytes_as_the_specification": (CASES, ("gfx942", "gfx950")),
+        "test_same_bytes_on_other_targets": (SOME_CASES, OTHER_ARCHS),
+    }.get(metafunc.function.__name__, ((), ()))
+    if cases:
+        ways = list(product(FRONT_ENDS, archs))
+        full = metafunc.config.getoption("corpus") == "full"
+        every = [(*way, case) for n, case in enumerate(cases) for way in (ways if full else [ways[n % len(ways)]])]
+        ids = [f"{case.id}-{front_end}-{arch}" for front_end, arch, case in every]
+        metafunc.parametrize(("front_end", "arch", "case"), every, ids=ids)
+
+
 def test_same_bytes_as_the_specification(front_end: str, arch: str, case: Case) -> None:
     check(FRONT_ENDS[front_end], arch, case)
 
 
-@pytest.mark.parametrize("arch", OTHER_ARCHS)
-@pytest.mark.parametrize("front_end", FRONT_ENDS)
-@pytest.mark.parametrize("case", SOME_CASES, ids=lambda case: case.id)
 def test_same_bytes_on_other_targets(front_end: str, arch: str, case: Case) -> None:
     check(FRONT_ENDS[front_end], arch, case)
 
