@@ -168,6 +168,6 @@ class Op:
         )
 
     def reference(self, *arrays: np.ndarray, **params: Any) -> Arrays:
-        """The specification computed by NumPy."""
+        """The specification computed by NumPy; parameters that are not given have their defaults."""
         with np.errstate(all="ignore"):
-            return self.compute(*arrays, **params)
+            return self.compute(*arrays, **self.filled(params))

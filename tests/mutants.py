@@ -14,7 +14,7 @@ SOURCES = ("numerics/*.py", "tiling.py", "rows.py", "ops/*/kernel.py", "ops/*/pl
 """What is changed, within m3ops/: numerics, plans and kernels."""
 
 SPEED_ONLY = {"flops", "bytes_moved", "FLOPS_PER_ELEMENT", "NORM_FLOPS", "QUANTIZE_FLOPS", "ACTIVATION_FLOPS"} | {
-    *("num_warps", "TILE", "SMALL", "ROW_TILE", "WIDEST_TILE", "tile"),
+    *("num_warps", "TILE", "SMALL", "ROW_TILE", "WIDEST_TILE", "tile", "threads"),
     *("rows", "cols", "programs", "elements", "many", "reload", "warps", "row_bytes", "padded"),
 }
 """Names in plans whose values decide speed and never bytes: tile shapes, warps, what profilers are told.
@@ -88,7 +88,10 @@ def _of_file(path: str, source: bytes) -> Iterator[Mutant]:
         )
         before = ast.unparse(node)
         for changed in _changed(node):
-            yield Mutant(path, node.lineno, start, end, before, f"({ast.unparse(changed)})")
+            after = ast.unparse(changed)
+            if after == before:  # the largest number of fp32 has no next one
+                continue
+            yield Mutant(path, node.lineno, start, end, before, f"({after})")
 
 
 def _expressions(node: ast.AST, plans: bool) -> Iterator[ast.expr]:

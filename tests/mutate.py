@@ -28,7 +28,7 @@ import pytest
 from mutants import Mutant, mutants_of
 
 ROOT = Path(__file__).parent.parent
-COPIED = ("m3ops", "m3ops_jax", "m3ops_torch", "tests", "pyproject.toml")
+COPIED = ("m3ops", "m3ops_jax", "m3ops_torch", "tests", "docs", "pyproject.toml")
 PRELOADED = ("jax", "torch", "triton.runtime.interpreter", "triton.compiler", "gfloat", "ml_dtypes")
 
 
@@ -126,6 +126,7 @@ STAGES: dict[str, Callable[[str], int]] = {
     "contract tests on the specification and in the interpreter": _contract,
     "tests/test_rows.py": _pytest("tests/test_rows.py"),
     "tests/test_interpreter_launch.py": _pytest("tests/test_interpreter_launch.py"),
+    "tests/test_scale_layouts.py": _pytest("tests/test_scale_layouts.py"),
     "tests/test_scale_rules.py, test_oracles.py": _pytest("tests/test_scale_rules.py", "tests/test_oracles.py"),
     "AMD machine code": _pytest("tests/test_rocm_contract.py", "-k", "test_same_bytes_on_other_targets and torch"),
 }

@@ -41,6 +41,14 @@ def powers_of_two() -> np.ndarray:
     return np.repeat(np.exp2(np.arange(-149, 128)), 32).reshape(-1, 32).astype(np.float32)
 
 
+def around_powers_of_two() -> np.ndarray:
+    """Blocks whose largest magnitude is one ulp below, at and above a power of two, where ``"floor"`` steps."""
+    amax = neighbours(np.exp2(np.arange(-125.0, 127.0))).ravel()
+    blocks = normal((amax.size, 32), "float32") * amax[:, None] / 4
+    blocks[:, 9] = amax
+    return np.asarray(blocks, np.float32)
+
+
 def _cases() -> Iterator[Case]:
     case = partial(Case, "mxfp8_quantize")
     for dtype, rule, fp8 in product(ACTIVATION_DTYPES, SCALE_RULES, FP8_FORMATS):
@@ -52,6 +60,7 @@ def _cases() -> Iterator[Case]:
         params = {"scale_rule": rule, "fp8_format": fp8}
         yield case(f"one ulp around max * 2**k, {rule}, {fp8}", one(around_scale_steps, fp8), params)
         yield case(f"rounding ties, {rule}, {fp8}", one(around_rounding_ties, fp8), params)
+        yield case(f"one ulp around powers of two, {rule}, {fp8}", one(around_powers_of_two), params)
         yield case(f"powers of two, {rule}, {fp8}", one(powers_of_two), params)
         specials = one(with_specials, normal((6, 128), "float32"), SPECIALS)
         yield case(f"NaN and infinities, {rule}, {fp8}", specials, params)
