@@ -46,7 +46,7 @@ def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class LaunchPlan:
-    """One kernel launch, ``kernel[grid](*inputs, num_rows, *outputs, **constants)``, and what is launched after it.
+    """A launch, ``kernel[grid](*plan.arguments(inputs, outputs), **constants)``, and what is launched after it.
 
     Attributes:
         kernel: A ``@triton.jit`` function whose parameters are inputs, ``num_rows``, outputs, then constexprs.
@@ -70,6 +70,16 @@ class LaunchPlan:
     then: LaunchPlan | None = None
     temporary: ArraySpec | None = None
 
+    @property
+    def counted(self) -> bool:
+        """Whether the last input is the number of rows that count, see :mod:`m3ops.row_count`."""
+        return "LIVE" in self.constants
+
+    def arguments(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> tuple[Any, ...]:
+        """The arguments before the constexprs. A kernel that can count rows takes None where all of them count."""
+        all_count = not self.counted and "live_ptr" in self.kernel.arg_names
+        return (*inputs, *([None] if all_count else []), self.num_rows, *outputs)
+
     def launches(self, inputs: Sequence[Any], outputs: Sequence[Any], allocate: Callable[[ArraySpec], Any]) -> Launches:
         """``(plan, inputs, outputs)`` of each launch, given the op's arrays and what makes temporary ones."""
         if self.then is None or self.temporary is None:
@@ -81,7 +91,6 @@ class LaunchPlan:
 
 
 Launches = Iterator[tuple[LaunchPlan, Sequence[Any], Sequence[Any]]]
-
 
 Array = Any
 Arrays = tuple[Any, ...]
@@ -125,6 +134,7 @@ class Op:
             result may take the memory of an input of its shape and dtype that is not shared.
         row_sums: Outputs, by number, that are sums over rows; each has the shape of this shared input.
         backward: How it is differentiated; None for an op without a derivative, or without one so far.
+        counted: Whether the last input is the number of rows that count, see :mod:`m3ops.row_count`.
     """
 
     name: str
@@ -138,6 +148,7 @@ class Op:
     in_place: bool = False
     row_sums: Mapping[int, str] = field(default_factory=dict)
     backward: Backward | None = None
+    counted: bool = False
 
     @cached_property
     def params(self) -> dict[str, inspect.Parameter]:

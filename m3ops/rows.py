@@ -12,6 +12,8 @@ import triton.language as tl
 
 from m3ops.op import ArraySpec
 
+_CLEARED_BYTES = tl.constexpr(8192)  # by one program at a time
+
 
 @dataclass(frozen=True)
 class RowLayout:
@@ -71,17 +73,50 @@ def _stride(spec: ArraySpec, axis: int, leading: int) -> int:
 
 
 @triton.jit
-def window(num_rows, SIZE: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr):
-    """The rows and columns that this program works on: ``(first row, number of rows, column numbers [1, COLS])``."""
-    COL_TILES: tl.constexpr = (SIZE + COLS - 1) // COLS
-    first_row = (tl.program_id(0) // COL_TILES).to(tl.int64) * ROWS
-    return first_row, num_rows, (tl.program_id(0) % COL_TILES) * COLS + tl.arange(0, COLS)[None, :]
+def tiles(num_rows, live_ptr, SIZE: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, LIVE: tl.constexpr):
+    """How many tiles this program works on, the numbers of the first and of how many to skip, and the rows that count.
+
+    Usually that is one tile, and the loop over it folds away. Where the number of rows is read on the device, a limited
+    number of programs goes through the tiles of those rows.
+    """
+    first = tl.program_id(0)
+    if live_ptr is None:
+        count = 1
+        step = 1
+        live = num_rows
+    else:
+        step = LIVE[2]
+        live = tl.maximum(tl.minimum(tl.load(live_ptr), num_rows // LIVE[1]), 0) * LIVE[1]
+        end = tl.cast(tl.cdiv(live, ROWS) * ((SIZE + COLS - 1) // COLS), tl.int32)
+        count = tl.cdiv(tl.maximum(end - first, 0), step)
+    return count, first, step, live
 
 
 @triton.jit
-def whole_rows(num_rows, ROWS: tl.constexpr, COLS: tl.constexpr, TILE: tl.constexpr):
-    """The same for programs that work on whole rows: tile number TILE of them."""
-    return tl.program_id(0).to(tl.int64) * ROWS, num_rows, TILE * COLS + tl.arange(0, COLS)[None, :]
+def window(tile, num_rows, SIZE: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr):
+    """The rows and columns of a tile: ``(first row, number of rows, column numbers [1, COLS])``."""
+    COL_TILES: tl.constexpr = (SIZE + COLS - 1) // COLS
+    first_row = tl.cast(tile // COL_TILES, tl.int64) * ROWS
+    return first_row, num_rows, (tile % COL_TILES) * COLS + tl.arange(0, COLS)[None, :]
+
+
+@triton.jit
+def whole_rows(tile, num_rows, ROWS: tl.constexpr, COLS: tl.constexpr, TILE: tl.constexpr):
+    """The same for tiles of whole rows, read in parts: part number TILE."""
+    return tl.cast(tile, tl.int64) * ROWS, num_rows, TILE * COLS + tl.arange(0, COLS)[None, :]
+
+
+@triton.jit
+def clear(ptr, live, num_rows, SIZE: tl.constexpr, LIVE: tl.constexpr):
+    """Zeros in the rows of a contiguous result that do not count, shared among all programs."""
+    if LIVE[0]:
+        CHUNK: tl.constexpr = _CLEARED_BYTES * 8 // ptr.dtype.element_ty.primitive_bitwidth
+        start = tl.cast(live, tl.int64) * SIZE
+        end = tl.cast(num_rows, tl.int64) * SIZE
+        chunks = tl.cast(tl.cdiv(end - start, CHUNK), tl.int32)
+        for chunk in range(tl.program_id(0), chunks, LIVE[2]):
+            offset = start + tl.cast(chunk, tl.int64) * CHUNK + tl.arange(0, CHUNK)
+            tl.store(ptr + offset, tl.zeros([CHUNK], ptr.dtype.element_ty), mask=offset < end)
 
 
 @triton.jit

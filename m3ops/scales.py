@@ -90,28 +90,51 @@ def pads(scales_ptr, num_rows, SIZE: tl.constexpr, ROWS: tl.constexpr, COLS: tl.
     PADDED: tl.constexpr = padded_size(SIZE, TILES)
     chunk = tl.program_id(0) - tl.cdiv(num_rows, ROWS) * ((PADDED + COLS - 1) // COLS)
     if chunk >= 0:
-        _clear_padding(scales_ptr, num_rows, chunk, TILES)
+        _clear_chunk(scales_ptr, chunk, num_rows, num_rows, TILES)
     return chunk >= 0
 
 
 @triton.jit
-def _clear_padding(ptr, num_rows, chunk, TILES: tl.constexpr):
-    """Zeros where a matrix has no row, in chunk number ``chunk`` of the bytes where that can be."""
-    TILE_ROWS: tl.constexpr = TILES[0] * TILES[1]
-    BLOCKS: tl.constexpr = TILES[_BLOCKS]
-    MATRIX_ROWS: tl.constexpr = TILES[_MATRIX_ROWS]
-    num_rows = tl.zeros((), tl.int64) + num_rows
-    offset = chunk.to(tl.int64) * _CHUNK + tl.arange(0, _CHUNK)
-    if MATRIX_ROWS == 0:  # from the first tile that is not full
-        offset += num_rows // TILE_ROWS * (TILE_ROWS * BLOCKS)
-        end = tl.cdiv(num_rows, TILES[_PAD_ROWS]) * (TILES[_PAD_ROWS] * BLOCKS)
-        in_matrix, matrix_rows = offset, num_rows
+def clear(scales_ptr, live, num_rows, BLOCKS: tl.constexpr, TILES: tl.constexpr, LIVE: tl.constexpr):
+    """Padding, and zeros in the rows of a new result that do not count, shared among all programs."""
+    if TILES is None:
+        rows.clear(scales_ptr, live, num_rows, BLOCKS, LIVE)
     else:
-        end = num_rows // MATRIX_ROWS * _matrix_bytes(TILES)
-        in_matrix, matrix_rows = offset % _matrix_bytes(TILES), MATRIX_ROWS
-    row = in_matrix // (TILE_ROWS * BLOCKS) * TILE_ROWS
+        kept = live if LIVE[0] else num_rows
+        start, end = _clear_range(kept, num_rows, TILES)
+        for chunk in range(tl.program_id(0), tl.cast(tl.cdiv(end - start, _CHUNK), tl.int32), LIVE[2]):
+            _clear_chunk(scales_ptr, chunk, kept, num_rows, TILES)
+
+
+@triton.jit
+def _clear_range(kept, num_rows, TILES: tl.constexpr):
+    """The first and the last byte where a row may be from row ``kept`` on or none at all."""
+    kept, num_rows = tl.cast(kept, tl.int64), tl.cast(num_rows, tl.int64)
+    if TILES[_MATRIX_ROWS] == 0:  # from the first tile that is not full
+        TILE_ROWS: tl.constexpr = TILES[0] * TILES[1]
+        start = kept // TILE_ROWS * (TILE_ROWS * TILES[_BLOCKS])
+        end = tl.cdiv(num_rows, TILES[_PAD_ROWS]) * (TILES[_PAD_ROWS] * TILES[_BLOCKS])
+    else:
+        start = num_rows * 0
+        end = num_rows // TILES[_MATRIX_ROWS] * _matrix_bytes(TILES)
+    return start, end
+
+
+@triton.jit
+def _clear_chunk(ptr, chunk, kept, num_rows, TILES: tl.constexpr):
+    """Zeros in chunk number ``chunk`` of that range: where a matrix has no row, and from row ``kept`` on."""
+    TILE_ROWS: tl.constexpr = TILES[0] * TILES[1]
+    MATRIX_ROWS: tl.constexpr = TILES[_MATRIX_ROWS]
+    start, end = _clear_range(kept, num_rows, TILES)
+    offset = start + tl.cast(chunk, tl.int64) * _CHUNK + tl.arange(0, _CHUNK)
+    in_matrix = offset if MATRIX_ROWS == 0 else offset % _matrix_bytes(TILES)
+    row = in_matrix // (TILE_ROWS * TILES[_BLOCKS]) * TILE_ROWS
     row += in_matrix // TILES[4] % TILES[0] * TILES[1] + in_matrix // TILES[5] % TILES[1]
-    tl.store(ptr + offset, tl.zeros([_CHUNK], tl.uint8), mask=(row >= matrix_rows) & (offset < end))
+    if MATRIX_ROWS == 0:
+        cleared = row >= kept
+    else:
+        cleared = (row >= MATRIX_ROWS) | (offset // _matrix_bytes(TILES) * MATRIX_ROWS + row >= kept)
+    tl.store(ptr + offset, tl.zeros([_CHUNK], tl.uint8), mask=cleared & (offset < end))
 
 
 @triton.jit

@@ -31,8 +31,7 @@ def _call(
     op: Op, plan: LaunchPlan, arrays: Sequence[jax.Array], outputs: Sequence[ArraySpec], targets: tuple[str, ...]
 ) -> list[jax.Array]:
     results = _triton_compat.triton_call(
-        *map(_to_raw, arrays),
-        plan.num_rows,
+        *plan.arguments(list(map(_to_raw, arrays)), ()),
         target=targets or None,
         kernel=plan.kernel,
         out_type=[jax.ShapeDtypeStruct(spec.shape, _raw_dtype(spec.dtype)) for spec in outputs],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -15,7 +16,7 @@ from jax.interpreters import ad, batching, mlir, xla
 
 from m3ops.numerics import exact
 from m3ops.op import ArraySpec, Op
-from m3ops.ops import EVERY_OP
+from m3ops.ops import COUNTED, EVERY_OP
 from m3ops_jax import _launch, _partition
 from m3ops_jax._types import array_spec, like_type, result_types, split_groups
 from m3ops_jax.compile_for import current_targets
@@ -25,17 +26,23 @@ Params = tuple[tuple[str, Any], ...]
 exact.BARRIERS[jnp] = jax.lax.optimization_barrier
 
 
-def call(op_name: str, *arrays: Any, **params: Any) -> tuple[jax.Array, ...]:
+def call(op_name: str, *arrays: Any, num_rows: Any = None, **params: Any) -> tuple[jax.Array, ...]:
     """Validates the arguments of an op and binds its primitive."""
     op = EVERY_OP[op_name]
+    if num_rows is not None:
+        op, arrays = COUNTED[op_name], (*arrays, num_rows)
     specs = [_spec(name, array) for name, array in zip(op.inputs, arrays, strict=True)]
     op.infer(*specs, **params)
     operands = _vary_alike(list(map(jnp.asarray, arrays)))
+    if op.counted:
+        operands[-1] = operands[-1].reshape(1)
     plain = op.canonical(params)
     bind = _differentiable if op.backward else _bind
     if (groups := plain.get("groups", 1)) == 1:
         return bind(op, _static(plain), *operands)
-    rows = [split_groups(name, a, groups) for name, a in zip(op.inputs, operands, strict=True)]
+    rows = [split_groups(name, a, groups) for name, a in zip(EVERY_OP[op_name].inputs, operands, strict=False)]
+    if op.counted:
+        rows.append(jnp.clip(operands[-1], 0, math.prod(operands[0].shape[:-1])) * groups)
     results = bind(op, _static(plain | {"groups": 1}), *rows)
     return tuple(r.reshape(*r.shape[:-2], groups * r.shape[-1]) for r in results)
 
@@ -45,7 +52,7 @@ def _static(params: dict[str, Any]) -> Params:
 
 
 def _bind(op: Op, params: Params, *operands: jax.Array) -> tuple[jax.Array, ...]:
-    primitive = _primitive(op.name, _partition.xla_divides(operands))
+    primitive = _primitive(op, _partition.xla_divides(operands))
     return tuple(primitive.bind(*operands, **dict(params)))
 
 
@@ -98,9 +105,8 @@ def _vary_alike(arrays: list[jax.Array]) -> list[jax.Array]:
 
 
 @functools.cache
-def _primitive(op_name: str, needs_devices: bool) -> Primitive:
-    op = EVERY_OP[op_name]
-    primitive = Primitive(op_name)
+def _primitive(op: Op, needs_devices: bool) -> Primitive:
+    primitive = Primitive(op.name)
     primitive.multiple_results = True
     primitive.def_impl(functools.partial(xla.apply_primitive, primitive))
     primitive.def_abstract_eval(functools.partial(result_types, op))
@@ -119,7 +125,21 @@ def _primitive(op_name: str, needs_devices: bool) -> Primitive:
 
 
 def _batch(op: Op, primitive: Primitive, args: Sequence[Any], dims: Sequence[Any], **params: Any) -> tuple[Any, Any]:
-    """Batch axes become leading axes of one call: the rows of all examples run in one launch."""
+    """Batch axes become leading axes of one call: the rows of all examples run in one launch.
+
+    Not where the number of rows is counted: those of several examples are no first rows of anything. They run one after
+    another.
+    """
+    if op.counted:
+        mapped = [d is not None for d in dims]
+        rows = [jnp.moveaxis(a, d, 0) for a, d in zip(args, dims, strict=True) if d is not None]
+
+        def one(rows: Sequence[Any]) -> Any:
+            left = iter(rows)
+            return primitive.bind(*(next(left) if m else a for a, m in zip(args, mapped, strict=True)), **params)
+
+        results = jax.lax.map(one, rows)
+        return results, (0,) * len(results)
     size = next(a.shape[d] for a, d in zip(args, dims, strict=True) if d is not None)
     ranks = {name: a.ndim - (d is not None) for name, a, d in zip(op.inputs, args, dims, strict=True)}
     rank = 1 + max(ranks.values())

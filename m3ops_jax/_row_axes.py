@@ -34,8 +34,9 @@ def _row_axes(shape: Shape, rows: Shape, core: int) -> Axes:
 
 def result_axes(op: Op, inputs: Sequence[Axes], params: Mapping[str, Any], count: int) -> list[Axes]:
     """The row axes of each output: all of them, or those of the input that a sum over rows belongs to."""
-    core = op.core_rank(params)
-    rows = (*range(max(map(len, inputs)) - core), *(None,) * core)
+    rank = max(map(len, inputs))
+    core = min(op.core_rank(params), rank)
+    rows = (*range(rank - core), *(None,) * core)
     return [inputs[op.inputs.index(op.row_sums[i])] if i in op.row_sums else rows for i in range(count)]
 
 

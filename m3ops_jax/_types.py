@@ -34,7 +34,7 @@ def result_types(op: Op, *avals: Any, targets: tuple[str, ...], **params: Any) -
     results = result_axes(op, axes, params, len(outputs))
     division = divide(axes, [aval.sharding.spec for aval in avals])
     for name, aval, own in zip(op.inputs, avals, axes, strict=True):
-        _check(name, aval, spec_of(own, division), op.core_rank(params))
+        _check(name, aval, spec_of(own, division), min(op.core_rank(params), len(own)))
     mesh, update = on_mesh[0].sharding.mesh, on_mesh[0].update  # keeps what it varies along in a shard_map
     return [
         update(

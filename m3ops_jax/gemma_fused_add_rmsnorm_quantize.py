@@ -19,6 +19,7 @@ def gemma_fused_add_rmsnorm_quantize(
     round_activation: bool = False,
     out_norm: bool = False,
     scale_layout: str = "row_major",
+    num_rows: jax.Array | None = None,
 ) -> tuple[MXFP8, jax.Array] | tuple[MXFP8, jax.Array, jax.Array]:
     """:func:`gemma_fused_add_rmsnorm` and :func:`mxfp8_quantize` of its norm in one pass over memory.
 
@@ -33,6 +34,8 @@ def gemma_fused_add_rmsnorm_quantize(
             result equals ``mxfp8_quantize`` of the norm to the bit.
         out_norm: Whether to return the norm too, rounded to the dtype of x.
         scale_layout: ``"row_major"``, ``"swizzle_128x4"`` or ``"shuffle_32x8"``, see :func:`mxfp8_quantize`.
+        num_rows: int32 array of one element: from this row on, the leading axes flattened, nothing is read or computed,
+            and the results are zero. Below 0 it counts as 0, past the last row as all rows. The default is all rows.
 
     Returns:
         ``(MXFP8(values, scales), new residual)``, with ``out_norm`` ``(MXFP8(values, scales), new residual, norm)``.
@@ -53,6 +56,7 @@ def gemma_fused_add_rmsnorm_quantize(
         round_activation=round_activation,
         out_norm=out_norm,
         scale_layout=scale_layout,
+        num_rows=num_rows,
     )
     quantized = MXFP8(values, scales)
     return (quantized, new_residual, norm[0]) if norm else (quantized, new_residual)

@@ -16,6 +16,7 @@ def gemma_rmsnorm_heads(
     num_heads_k: int = 4,
     num_heads_v: int = 4,
     eps: float = 1e-6,
+    num_rows: jax.Array | None = None,
 ) -> jax.Array:
     """:func:`gemma_rmsnorm` of each q and each k head of a packed qkv, in one launch: MiniMax-M3's QK norm.
 
@@ -32,6 +33,8 @@ def gemma_rmsnorm_heads(
         num_heads_k: Number of k heads, at least 1.
         num_heads_v: Number of v heads, or of whatever else is to be left alone; may be 0.
         eps: Added to the mean square, at least 0.
+        num_rows: int32 array of one element: from this row on, the leading axes flattened, nothing is read or computed,
+            and the results are zero. Below 0 it counts as 0, past the last row as all rows. The default is all rows.
 
     Returns:
         The packed qkv with q and k normalized, with the shape and dtype of qkv.
@@ -49,5 +52,6 @@ def gemma_rmsnorm_heads(
         num_heads_k=num_heads_k,
         num_heads_v=num_heads_v,
         eps=eps,
+        num_rows=num_rows,
     )
     return result

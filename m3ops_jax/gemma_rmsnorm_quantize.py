@@ -18,6 +18,7 @@ def gemma_rmsnorm_quantize(
     round_activation: bool = False,
     out_norm: bool = False,
     scale_layout: str = "row_major",
+    num_rows: jax.Array | None = None,
 ) -> MXFP8 | tuple[MXFP8, jax.Array]:
     """:func:`gemma_rmsnorm` and :func:`mxfp8_quantize` in one pass over memory.
 
@@ -31,6 +32,8 @@ def gemma_rmsnorm_quantize(
             result equals ``mxfp8_quantize`` of the norm to the bit.
         out_norm: Whether to return the norm too, rounded to the dtype of x.
         scale_layout: ``"row_major"``, ``"swizzle_128x4"`` or ``"shuffle_32x8"``, see :func:`mxfp8_quantize`.
+        num_rows: int32 array of one element: from this row on, the leading axes flattened, nothing is read or computed,
+            and the results are zero. Below 0 it counts as 0, past the last row as all rows. The default is all rows.
 
     Returns:
         ``MXFP8(values, scales)``, shapes ``[..., N]`` and ``[..., N / 32]``; with ``out_norm``
@@ -50,6 +53,7 @@ def gemma_rmsnorm_quantize(
         round_activation=round_activation,
         out_norm=out_norm,
         scale_layout=scale_layout,
+        num_rows=num_rows,
     )
     quantized = MXFP8(values, scales)
     return (quantized, norm[0]) if norm else quantized

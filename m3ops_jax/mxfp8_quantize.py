@@ -9,7 +9,12 @@ from m3ops_jax._primitive import call
 
 
 def mxfp8_quantize(
-    x: jax.Array, *, scale_rule: str = "rceil", fp8_format: str = "e4m3fn", scale_layout: str = "row_major"
+    x: jax.Array,
+    *,
+    scale_rule: str = "rceil",
+    fp8_format: str = "e4m3fn",
+    scale_layout: str = "row_major",
+    num_rows: jax.Array | None = None,
 ) -> MXFP8:
     """E4M3 values with one power-of-two scale for each 32 elements of the last axis (OCP MX v1.0).
 
@@ -24,6 +29,8 @@ def mxfp8_quantize(
         scale_layout: ``"row_major"``; ``"swizzle_128x4"``, tiles of 128 rows x 4 blocks, which cuBLAS, PyTorch's
             ``scaled_mm`` and FlashInfer read; or ``"shuffle_32x8"``, tiles of 32 rows x 8 blocks, which aiter and
             hipBLASLt read. Tiled scales are those of whole matrices ``[..., M, I]``.
+        num_rows: int32 array of one element: from this row on, the leading axes flattened, nothing is read or computed,
+            and the results are zero. Below 0 it counts as 0, past the last row as all rows. The default is all rows.
 
     Returns:
         ``MXFP8(values, scales)``: values ``[..., I]`` in ``float8_e4m3fn`` or ``float8_e4m3fnuz``, scales ``[..., I /
@@ -35,4 +42,13 @@ def mxfp8_quantize(
         TypeError: The dtype is not one of these, or a parameter is no string.
         ValueError: I is no multiple of 32, a parameter is not one of those named, or a vector is to have tiled scales.
     """
-    return MXFP8(*call("mxfp8_quantize", x, scale_rule=scale_rule, fp8_format=fp8_format, scale_layout=scale_layout))
+    return MXFP8(
+        *call(
+            "mxfp8_quantize",
+            x,
+            scale_rule=scale_rule,
+            fp8_format=fp8_format,
+            scale_layout=scale_layout,
+            num_rows=num_rows,
+        )
+    )

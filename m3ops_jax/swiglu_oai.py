@@ -17,6 +17,7 @@ def swiglu_oai(
     layout: str = "split",
     groups: int = 1,
     out_dtype: DTypeLike | None = None,
+    num_rows: jax.Array | None = None,
 ) -> jax.Array:
     """The gated activation of gpt-oss and MiniMax-M3: ``(gate * sigmoid(alpha * gate)) * (up + beta)``.
 
@@ -32,6 +33,8 @@ def swiglu_oai(
         groups: Number of pairs ``[gate | up]`` along the last axis, one after another, as the shards of a
             tensor-parallel projection make them; the result has the activations in the same order.
         out_dtype: bfloat16, float16 or float32; the dtype of ``gate_up`` unless given.
+        num_rows: int32 array of one element: from this row on, the leading axes flattened, nothing is read or computed,
+            and the results are zero. Below 0 it counts as 0, past the last row as all rows. The default is all rows.
 
     Returns:
         The activation, shape ``[..., I]``.
@@ -49,5 +52,6 @@ def swiglu_oai(
         layout=layout,
         groups=groups,
         out_dtype=dtype_name(out_dtype),
+        num_rows=num_rows,
     )
     return out

@@ -20,6 +20,7 @@ def swiglu_oai_quantize(
     fp8_format: str = "e4m3fn",
     round_activation: bool = False,
     scale_layout: str = "row_major",
+    num_rows: jax.Array | None = None,
 ) -> MXFP8:
     """:func:`swiglu_oai` and :func:`mxfp8_quantize` in one pass over memory.
 
@@ -37,6 +38,8 @@ def swiglu_oai_quantize(
         round_activation: False quantizes the fp32 activation. True rounds it to the dtype of ``gate_up`` first, and
             then the result equals ``mxfp8_quantize(swiglu_oai(gate_up))`` to the bit.
         scale_layout: ``"row_major"``, ``"swizzle_128x4"`` or ``"shuffle_32x8"``, see :func:`mxfp8_quantize`.
+        num_rows: int32 array of one element: from this row on, the leading axes flattened, nothing is read or computed,
+            and the results are zero. Below 0 it counts as 0, past the last row as all rows. The default is all rows.
 
     Returns:
         ``MXFP8(values, scales)``, shapes ``[..., I]`` and ``[..., I / 32]``.
@@ -58,5 +61,6 @@ def swiglu_oai_quantize(
             fp8_format=fp8_format,
             round_activation=round_activation,
             scale_layout=scale_layout,
+            num_rows=num_rows,
         )
     )

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 
 from m3ops.op import ArraySpec, LaunchPlan, Op
+from m3ops.row_count import keeping
 from m3ops.target import Target
 
 MOST_KEPT = 4096
@@ -112,7 +113,7 @@ class _Launch:
     def __init__(self, outputs: tuple[ArraySpec, ...], plan: LaunchPlan | None) -> None:
         self.outputs = outputs
         self.plan = plan
-        self._starts: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+        self._starts: list[tuple[Callable[..., None], tuple[Any, ...], tuple[Any, ...]]] = []
 
     def __call__(
         self, tensors: Sequence[torch.Tensor], results: Sequence[torch.Tensor] | None = None
@@ -134,14 +135,16 @@ class _Launch:
         assert self.plan is not None
         launches = self.plan.launches(tensors, results, lambda spec: allocate((spec,), tensors[0].device)[0])
         if self._starts:  # these ask tensors for nothing but their address: each is aligned as that of the first call
-            for (start, constants), (plan, inputs, outputs) in zip(self._starts, launches, strict=True):
-                start(*inputs, plan.num_rows, *outputs, *constants)
+            for (start, between, constants), (_, inputs, outputs) in zip(self._starts, launches, strict=True):
+                start(*inputs, *between, *outputs, *constants)
             return
         for plan, inputs, outputs in launches:
-            raw = (*map(_to_raw, inputs), plan.num_rows, *map(_to_raw, outputs))
+            raw = plan.arguments(list(map(_to_raw, inputs)), list(map(_to_raw, outputs)))
             kernel = plan.kernel[(plan.grid,)]
             compiled = kernel(*raw, **plan.constants, num_warps=plan.num_warps, num_stages=1)
-            self._starts.append((compiled[(plan.grid, 1, 1)], tuple(plan.constants.values())))
+            between = plan.arguments((), ())  # with a None where all rows count, and another at the end for LIVE
+            constants = (*plan.constants.values(), *between[:-1])
+            self._starts.append((compiled[(plan.grid, 1, 1)], between, constants))
 
 
 @functools.lru_cache(maxsize=MOST_KEPT, typed=True)
@@ -155,7 +158,8 @@ def _prepare(
 ) -> _Launch:
     inputs = tuple(layout.spec for layout in layouts)
     outputs = tuple(layout.spec for layout in out) or op.infer(*inputs, **params)
-    return _Launch(outputs, op.plan(inputs, outputs, params, target) if any(spec.size for spec in outputs) else None)
+    plan = op.plan(inputs, outputs, params, target) if any(spec.size for spec in outputs) else None
+    return _Launch(outputs, keeping(plan) if plan is not None and plan.counted and out else plan)
 
 
 @functools.cache

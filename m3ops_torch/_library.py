@@ -11,10 +11,11 @@ import torch
 
 from m3ops.numerics.formats import MXFP8
 from m3ops.op import Backward, Op
-from m3ops.ops import EVERY_OP, OPS
+from m3ops.ops import COUNTED, EVERY_OP, OPS
 from m3ops_torch import _launch, _out, _reference, _sharding, _vmap
 from m3ops_torch._launch import Layout, layout_of
 
+_ALL = EVERY_OP | {op.name: op for op in COUNTED.values()}
 _LIBRARY = torch.library.Library("m3ops", "DEF")
 _SCHEMA_TYPES = {
     "float": "float",
@@ -26,15 +27,17 @@ _SCHEMA_TYPES = {
 }
 
 
-def call(op_name: str, *tensors: Any, out: Any = None, **params: Any) -> tuple[torch.Tensor, ...]:
+def call(op_name: str, *tensors: Any, num_rows: Any = None, out: Any = None, **params: Any) -> tuple[torch.Tensor, ...]:
     """Validates the arguments of an op and calls its operator, or the one that writes into ``out``.
 
     A call of a kind that has been seen before, on plain GPU tensors and with nothing watching the dispatcher, goes to
     its launch directly: 21 us instead of 34 (H200's host).
     """
+    if num_rows is not None:
+        op_name, tensors = COUNTED[op_name].name, (*tensors, num_rows)
     if out is not None:
-        return _call_out(OPS[op_name], tensors, _out.flattened(out), params)
-    op, operator = EVERY_OP[op_name], _OPERATORS[op_name]
+        return _call_out(_ALL[op_name], tensors, _out.flattened(out), params)
+    op, operator = _ALL[op_name], _OPERATORS[op_name]
     if torch.compiler.is_compiling():  # the fake implementation validates while a graph is traced
         return tuple(operator(*tensors, **params))
     hashable = _hashable(params)
@@ -166,5 +169,5 @@ def _no_derivative(op: Op, *_: Any) -> NoReturn:
 # Without a name torch.export can trace the tuple but not save it.
 torch.utils._pytree._register_namedtuple(MXFP8, serialized_type_name="m3ops.MXFP8")
 
-_OPERATORS = {name: _define(op) for name, op in EVERY_OP.items()}
-_OUT_OPERATORS = {name: _define_out(op) for name, op in OPS.items()}
+_OPERATORS = {name: _define(op) for name, op in _ALL.items()}
+_OUT_OPERATORS = {op.name: _define_out(op) for op in (*OPS.values(), *COUNTED.values())}

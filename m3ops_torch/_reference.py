@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from m3ops.op import Op
+from m3ops.row_count import written
 
 _RAW = {1: torch.uint8, 2: torch.uint16, 4: torch.uint32}
 
@@ -19,8 +20,10 @@ def run(op: Op, *tensors: torch.Tensor, **params: Any) -> list[torch.Tensor]:
 
 def run_out(op: Op, *tensors: torch.Tensor, out: list[torch.Tensor], **params: Any) -> None:
     """Computes an op into ``out``."""
-    for place, result in zip(out, run(op, *tensors, **params), strict=True):
-        place.copy_(result)
+    results = op.reference(*map(_to_array, tensors), **params)
+    masks = written(results, _to_array(tensors[-1]), params) if op.counted else [np.True_] * len(results)
+    for place, result, mask in zip(out, results, masks, strict=True):
+        np.copyto(_to_array(place), result, where=mask)
 
 
 def _to_array(tensor: torch.Tensor) -> np.ndarray:

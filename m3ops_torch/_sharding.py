@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from m3ops.op import ArraySpec, Op
-from m3ops.ops import EVERY_OP
+from m3ops.ops import COUNTED, EVERY_OP
 
 
 def register_if_wanted() -> None:
@@ -29,8 +29,8 @@ def _register() -> None:
     from torch.distributed.tensor import DTensor
     from torch.distributed.tensor._op_schema import RuntimeSchemaInfo
 
-    for name, op in EVERY_OP.items():
-        operator = getattr(torch.ops.m3ops, name).default
+    for op in (*EVERY_OP.values(), *COUNTED.values()):
+        operator = getattr(torch.ops.m3ops, op.name).default
         info = RuntimeSchemaInfo(static_kwargkey=list(op.params))
         DTensor._op_dispatcher.sharding_propagator.register_op_strategy(operator, partial(_strategy, op), info)
 

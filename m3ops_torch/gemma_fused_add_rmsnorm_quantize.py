@@ -19,6 +19,7 @@ def gemma_fused_add_rmsnorm_quantize(
     round_activation: bool = False,
     out_norm: bool = False,
     scale_layout: str = "row_major",
+    num_rows: torch.Tensor | None = None,
     out: tuple[MXFP8, torch.Tensor] | tuple[MXFP8, torch.Tensor, torch.Tensor] | None = None,
 ) -> tuple[MXFP8, torch.Tensor] | tuple[MXFP8, torch.Tensor, torch.Tensor]:
     """:func:`gemma_fused_add_rmsnorm` and :func:`mxfp8_quantize` of its norm in one pass over memory.
@@ -34,6 +35,9 @@ def gemma_fused_add_rmsnorm_quantize(
             result equals ``mxfp8_quantize`` of the norm to the bit.
         out_norm: Whether to return the norm too, rounded to the dtype of x.
         scale_layout: ``"row_major"``, ``"swizzle_128x4"`` or ``"shuffle_32x8"``, see :func:`mxfp8_quantize`.
+        num_rows: int32 tensor of one element on the device of the inputs: from this row on, the leading axes flattened,
+            nothing is read or computed; new results are zero there, those in ``out`` left as they were. Below 0 it
+            counts as 0, past the last row as all rows. The default is all rows.
         out: Where to write the results: tensors of their shapes, dtypes and device, nested as they are, with contiguous
             rows, apart from the inputs and each other. The default is new ones. One may take the memory of x, one of
             residual.
@@ -57,6 +61,7 @@ def gemma_fused_add_rmsnorm_quantize(
         round_activation=round_activation,
         out_norm=out_norm,
         scale_layout=scale_layout,
+        num_rows=num_rows,
         out=out,
     )
     quantized = MXFP8(values, scales)

@@ -12,6 +12,7 @@ def gemma_rmsnorm(
     weight: torch.Tensor,
     *,
     eps: float = 1e-6,
+    num_rows: torch.Tensor | None = None,
     out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """``x / sqrt(mean(x**2) + eps) * (1 + weight)`` along the last axis.
@@ -23,6 +24,9 @@ def gemma_rmsnorm(
         x: Shape ``[..., N]``; bfloat16, float16 or float32.
         weight: Shape ``[N]``, or with leading axes that broadcast against those of x; any of these dtypes.
         eps: Added to the mean square, at least 0.
+        num_rows: int32 tensor of one element on the device of the inputs: from this row on, the leading axes flattened,
+            nothing is read or computed; new results are zero there, those in ``out`` left as they were. Below 0 it
+            counts as 0, past the last row as all rows. The default is all rows.
         out: Where to write the result: a tensor of its shape, dtype and device with contiguous rows, apart from the
             inputs. The default is a new one. It may be x itself.
 
@@ -33,5 +37,5 @@ def gemma_rmsnorm(
         TypeError: A dtype is not one of these, or eps is no Python number.
         ValueError: The shapes do not fit each other, or eps is out of range.
     """
-    (result,) = call("gemma_rmsnorm", x, weight, eps=eps, out=out)
+    (result,) = call("gemma_rmsnorm", x, weight, eps=eps, num_rows=num_rows, out=out)
     return result

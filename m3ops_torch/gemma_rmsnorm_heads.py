@@ -16,6 +16,7 @@ def gemma_rmsnorm_heads(
     num_heads_k: int = 4,
     num_heads_v: int = 4,
     eps: float = 1e-6,
+    num_rows: torch.Tensor | None = None,
     out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """:func:`gemma_rmsnorm` of each q and each k head of a packed qkv, in one launch: MiniMax-M3's QK norm.
@@ -33,6 +34,9 @@ def gemma_rmsnorm_heads(
         num_heads_k: Number of k heads, at least 1.
         num_heads_v: Number of v heads, or of whatever else is to be left alone; may be 0.
         eps: Added to the mean square, at least 0.
+        num_rows: int32 tensor of one element on the device of the inputs: from this row on, the leading axes flattened,
+            nothing is read or computed; new results are zero there, those in ``out`` left as they were. Below 0 it
+            counts as 0, past the last row as all rows. The default is all rows.
         out: Where to write the result: a tensor of its shape, dtype and device with contiguous rows, apart from the
             inputs. The default is a new one. It may be qkv itself; then v is neither read nor written.
 
@@ -52,6 +56,7 @@ def gemma_rmsnorm_heads(
         num_heads_k=num_heads_k,
         num_heads_v=num_heads_v,
         eps=eps,
+        num_rows=num_rows,
         out=out,
     )
     return result

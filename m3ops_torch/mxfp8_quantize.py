@@ -14,6 +14,7 @@ def mxfp8_quantize(
     scale_rule: str = "rceil",
     fp8_format: str = "e4m3fn",
     scale_layout: str = "row_major",
+    num_rows: torch.Tensor | None = None,
     out: MXFP8 | None = None,
 ) -> MXFP8:
     """E4M3 values with one power-of-two scale for each 32 elements of the last axis (OCP MX v1.0).
@@ -29,6 +30,9 @@ def mxfp8_quantize(
         scale_layout: ``"row_major"``; ``"swizzle_128x4"``, tiles of 128 rows x 4 blocks, which cuBLAS, PyTorch's
             ``scaled_mm`` and FlashInfer read; or ``"shuffle_32x8"``, tiles of 32 rows x 8 blocks, which aiter and
             hipBLASLt read. Tiled scales are those of whole matrices ``[..., M, I]``.
+        num_rows: int32 tensor of one element on the device of the inputs: from this row on, the leading axes flattened,
+            nothing is read or computed; new results are zero there, those in ``out`` left as they were. Below 0 it
+            counts as 0, past the last row as all rows. The default is all rows.
         out: Where to write the results: tensors of their shapes, dtypes and device, nested as they are, with contiguous
             rows, apart from the inputs and each other. The default is new ones.
 
@@ -43,5 +47,13 @@ def mxfp8_quantize(
         ValueError: I is no multiple of 32, a parameter is not one of those named, or a vector is to have tiled scales.
     """
     return MXFP8(
-        *call("mxfp8_quantize", x, scale_rule=scale_rule, fp8_format=fp8_format, scale_layout=scale_layout, out=out)
+        *call(
+            "mxfp8_quantize",
+            x,
+            scale_rule=scale_rule,
+            fp8_format=fp8_format,
+            scale_layout=scale_layout,
+            num_rows=num_rows,
+            out=out,
+        )
     )

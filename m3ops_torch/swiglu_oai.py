@@ -16,6 +16,7 @@ def swiglu_oai(
     layout: str = "split",
     groups: int = 1,
     out_dtype: torch.dtype | None = None,
+    num_rows: torch.Tensor | None = None,
     out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The gated activation of gpt-oss and MiniMax-M3: ``(gate * sigmoid(alpha * gate)) * (up + beta)``.
@@ -32,6 +33,9 @@ def swiglu_oai(
         groups: Number of pairs ``[gate | up]`` along the last axis, one after another, as the shards of a
             tensor-parallel projection make them; the result has the activations in the same order.
         out_dtype: bfloat16, float16 or float32; the dtype of ``gate_up`` unless given.
+        num_rows: int32 tensor of one element on the device of the inputs: from this row on, the leading axes flattened,
+            nothing is read or computed; new results are zero there, those in ``out`` left as they were. Below 0 it
+            counts as 0, past the last row as all rows. The default is all rows.
         out: Where to write the result: a tensor of its shape, dtype and device with contiguous rows, apart from the
             inputs. The default is a new one.
 
@@ -51,6 +55,7 @@ def swiglu_oai(
         layout=layout,
         groups=groups,
         out_dtype=dtype_name(out_dtype),
+        num_rows=num_rows,
         out=out,
     )
     return result

@@ -20,6 +20,7 @@ def swiglu_oai_quantize(
     fp8_format: str = "e4m3fn",
     round_activation: bool = False,
     scale_layout: str = "row_major",
+    num_rows: torch.Tensor | None = None,
     out: MXFP8 | None = None,
 ) -> MXFP8:
     """:func:`swiglu_oai` and :func:`mxfp8_quantize` in one pass over memory.
@@ -38,6 +39,9 @@ def swiglu_oai_quantize(
         round_activation: False quantizes the fp32 activation. True rounds it to the dtype of ``gate_up`` first, and
             then the result equals ``mxfp8_quantize(swiglu_oai(gate_up))`` to the bit.
         scale_layout: ``"row_major"``, ``"swizzle_128x4"`` or ``"shuffle_32x8"``, see :func:`mxfp8_quantize`.
+        num_rows: int32 tensor of one element on the device of the inputs: from this row on, the leading axes flattened,
+            nothing is read or computed; new results are zero there, those in ``out`` left as they were. Below 0 it
+            counts as 0, past the last row as all rows. The default is all rows.
         out: Where to write the results: tensors of their shapes, dtypes and device, nested as they are, with contiguous
             rows, apart from the inputs and each other. The default is new ones.
 
@@ -61,6 +65,7 @@ def swiglu_oai_quantize(
             fp8_format=fp8_format,
             round_activation=round_activation,
             scale_layout=scale_layout,
+            num_rows=num_rows,
             out=out,
         )
     )

@@ -13,7 +13,7 @@ import torch
 
 from m3ops.cases.run import Arrays, run_jax, run_torch
 from m3ops.op import ArraySpec
-from m3ops.ops import EVERY_OP
+from m3ops.ops import op_of
 from m3ops.target import Target
 
 Run = Callable[[str, Arrays, Mapping[str, Any]], Arrays]
@@ -45,7 +45,7 @@ def poisoned(spec: ArraySpec) -> np.ndarray:
 
 def _interpreted(target: Target) -> Run:
     def run(op_name: str, arrays: Arrays, params: Mapping[str, Any]) -> Arrays:
-        op = EVERY_OP[op_name]
+        op = op_of(op_name, arrays)
         inputs = tuple(map(array_spec, arrays))
         outputs = op.infer(*inputs, **params)
         results = [*map(poisoned, outputs)]

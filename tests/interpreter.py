@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import dataclasses
 import functools
 import inspect
 import textwrap
@@ -49,7 +50,7 @@ _LOCK = threading.RLock()
 
 
 def launch(plan: LaunchPlan, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
-    """Runs ``plan.kernel[plan.grid](*inputs, plan.num_rows, *outputs, **plan.constants)``.
+    """Runs ``plan.kernel[plan.grid](*plan.arguments(inputs, outputs), **plan.constants)``.
 
     Args:
         plan: The launch.
@@ -67,11 +68,12 @@ def launch(plan: LaunchPlan, inputs: Sequence[np.ndarray], outputs: Sequence[np.
     stored = [_Pointer(array, stored=True) for array in outputs]
     in_args, out_args = ([_scalar(p.base, p, np.uint64) for p in pointers] for pointers in (loaded, stored))
     num_rows = _scalar(plan.num_rows, *((tl.int32, np.int32) if plan.num_rows < 2**31 else (tl.int64, np.int64)))
+    arguments = dataclasses.replace(plan, num_rows=num_rows).arguments(in_args, out_args)
     with _interpreting():
         _BUILDER.set_grid_dim(plan.grid, 1, 1)
         for program in range(plan.grid):
             _BUILDER.set_grid_idx(program, 0, 0)
-            plan.kernel(*in_args, num_rows, *out_args, **plan.constants)
+            plan.kernel(*arguments, **plan.constants)
     for number, written in enumerate(pointer.written for pointer in stored):
         if not written.all():
             raise IndexError(f"output {number}: {(~written).sum()} of {written.size} elements not written")

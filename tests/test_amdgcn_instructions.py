@@ -278,3 +278,9 @@ def test_dpp_source_lanes(control, machine, expected):
     for lane, source in expected.items():
         assert dpp.exists[lane] == (source is not None)
         assert source is None or dpp.source[lane] == source
+
+
+@pytest.mark.parametrize(("value", "less"), [("0x8000", 1), ("-1", 0), ("0xffff", 0), ("0xfffe", 1)])
+def test_an_unsigned_comparison_with_an_immediate_extends_it_by_zeros(value: str, less: int) -> None:
+    lines = f"s_mov_b32 s4, {value}\ns_cmpk_lt_u32 s4, 0xffff\ns_cselect_b32 s5, 1, 0\nv_mov_b32_e32 v1, s5"
+    assert (results(TWELVE, lines) == less).all()

@@ -76,6 +76,7 @@ def test_front_ends_have_the_same_signatures_and_defaults(name: str) -> None:
         *((name, inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.empty) for name in OPS[name].inputs),
         *((p.name, p.kind, p.default) for p in OPS[name].params.values()),
     ]
+    core.append(("num_rows", inspect.Parameter.KEYWORD_ONLY, None))
     # PyTorch's callers may give memory for the results; JAX's donate arguments.
     assert torch_parameters == [*core, ("out", inspect.Parameter.KEYWORD_ONLY, None)]
     assert jax_parameters == core

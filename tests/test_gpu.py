@@ -35,7 +35,8 @@ def launch(plan: LaunchPlan, inputs: list[torch.Tensor], expected: tuple[np.ndar
         results.append((memory, inner))
     raw = [_launch._to_raw(tensor) for tensor in (*inputs, *(inner for _, inner in results))]
     kernel = plan.kernel[(plan.grid,)]
-    kernel(*raw[: len(inputs)], plan.num_rows, *raw[len(inputs) :], **plan.constants, num_warps=plan.num_warps)
+    arguments = plan.arguments(raw[: len(inputs)], raw[len(inputs) :])
+    kernel(*arguments, **plan.constants, num_warps=plan.num_warps)
     for memory, _ in results:
         assert (memory[:GUARD] == 0xA5).all(), "written before an output"
         assert (memory[-GUARD:] == 0xA5).all(), "written past an output"

@@ -298,7 +298,7 @@ def _constructs_kernel(
     x_ptr, num_rows, out_ptr, N: tl.constexpr, STEPS: tl.constexpr, NAME: tl.constexpr, NONE: tl.constexpr
 ):
     LAST: tl.constexpr = _last_and_name(STEPS, NAME)
-    window = rows.window(num_rows, N, 1, N)
+    window = rows.window(tl.program_id(0), num_rows, N, 1, N)
     x = rows.load(x_ptr, window, N, 1, True, (), (N, 1))
     total = x * 0
     for step in tl.static_range(len(STEPS) - 1, 0, -1):

@@ -121,11 +121,12 @@ def test_every_element_of_an_output_is_written() -> None:
 
 def compiled(plan: LaunchPlan, inputs: tuple[ArraySpec, ...], outputs: tuple[ArraySpec, ...], target: Target) -> Any:
     types = {"bfloat16": "*bf16", "float16": "*fp16", "float32": "*fp32"}
-    pointers = [types.get(spec.dtype, "*u8") for spec in (*inputs, *outputs)]
-    pointers.insert(len(inputs), "i32")
+    given = plan.arguments(*([types.get(spec.dtype, "*u8") for spec in specs] for specs in (inputs, outputs)))
     names = plan.kernel.arg_names
-    signature = {name: pointers[i] if i < len(pointers) else "constexpr" for i, name in enumerate(names)}
-    source = ASTSource(plan.kernel, signature, {(names.index(name),): value for name, value in plan.constants.items()})
+    kinds = {str: str, int: lambda _: "i32", type(None): lambda _: "constexpr"}
+    signature = dict.fromkeys(names, "constexpr") | {n: kinds[type(a)](a) for n, a in zip(names, given, strict=False)}
+    constants = dict.fromkeys(("live_ptr", "LIVE")) | dict(plan.constants)
+    source = ASTSource(plan.kernel, signature, {(names.index(name),): value for name, value in constants.items()})
     arch = int(target.arch.removeprefix("sm_")) if target.vendor == "nvidia" else target.arch
     gpu = GPUTarget("cuda" if target.vendor == "nvidia" else "hip", arch, target.warp_size)
     asm = triton.compile(source, target=gpu, options={"num_warps": plan.num_warps}).asm

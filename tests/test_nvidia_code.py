@@ -31,9 +31,11 @@ def compiled(workload: Workload) -> Any:
     types = [TYPES[spec.dtype] for spec in (*workload.inputs, *workload.outputs)]
     types.insert(len(workload.inputs), "i32")
     names = plan.kernel.arg_names
-    signature = {name: types[i] if name not in plan.constants else "constexpr" for i, name in enumerate(names)}
-    aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if name not in plan.constants}
-    constants = {(names.index(name),): value for name, value in plan.constants.items()}
+    values = {"live_ptr": None, "LIVE": None} | dict(plan.constants)  # all rows count
+    types_left = iter(types)
+    signature = {name: "constexpr" if name in values else next(types_left) for name in names}
+    aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if name not in values}
+    constants = {(names.index(name),): value for name, value in values.items()}
     options = {"num_warps": plan.num_warps, "num_stages": 1}
     return triton.compile(ASTSource(plan.kernel, signature, constants, aligned), GPUTarget("cuda", 90, 32), options)
 

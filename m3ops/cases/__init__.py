@@ -13,6 +13,7 @@ from m3ops.cases import (
     mxfp8_quantize,
     norms,
     norms_quantize,
+    row_count,
     scale_layouts,
     swiglu_oai,
     swiglu_oai_quantize,
@@ -29,6 +30,7 @@ CASES: tuple[Case, ...] = (
     *gemma_rmsnorm_heads.CASES,
     *scale_layouts.CASES,
     *backward.CASES,
+    *row_count.CASES,
 )
 
 __all__ = ["CASES", "Case", "digest"]

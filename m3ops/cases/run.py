@@ -46,7 +46,7 @@ def jax_function(op: str) -> Callable[..., Any]:
     import m3ops_jax
     from m3ops_jax._primitive import call
 
-    return getattr(m3ops_jax, op) if op in OPS else functools.partial(call, op)
+    return _counting(op, getattr(m3ops_jax, op)) if op in OPS else functools.partial(call, op)
 
 
 def torch_function(op: str) -> Callable[..., Any]:
@@ -54,7 +54,17 @@ def torch_function(op: str) -> Callable[..., Any]:
     import m3ops_torch
     from m3ops_torch._library import call
 
-    return getattr(m3ops_torch, op) if op in OPS else functools.partial(call, op)
+    return _counting(op, getattr(m3ops_torch, op)) if op in OPS else functools.partial(call, op)
+
+
+def _counting(op: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function with ``num_rows`` as one more array."""
+
+    def call(*arrays: Any, **params: Any) -> Any:
+        operands, count = arrays[: len(OPS[op].inputs)], arrays[len(OPS[op].inputs) :]
+        return function(*operands, **params, **({"num_rows": count[0]} if count else {}))
+
+    return call
 
 
 def flat(results: Any) -> tuple[Any, ...]:

@@ -1,5 +1,8 @@
 """The ops, one folder each: ``spec.py`` (truth), ``kernel.py`` (Triton), ``plan.py`` (launch)."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from m3ops.op import Op
 from m3ops.ops import (
     gemma_fused_add_rmsnorm,
@@ -12,6 +15,7 @@ from m3ops.ops import (
     swiglu_oai,
     swiglu_oai_quantize,
 )
+from m3ops.row_count import counted
 
 OPS: dict[str, Op] = {
     module.OP.name: module.OP
@@ -30,3 +34,11 @@ OPS: dict[str, Op] = {
 
 EVERY_OP: dict[str, Op] = OPS | {op.backward.op.name: op.backward.op for op in OPS.values() if op.backward}
 """The public ops, and those that only their derivatives call."""
+
+COUNTED: dict[str, Op] = {name: counted(op) for name, op in OPS.items()}
+"""The ops with a number of rows that is read on the device, by the names of those without."""
+
+
+def op_of(name: str, arrays: Sequence[Any]) -> Op:
+    """The op that takes these arrays: if they are one more than its inputs, the last is the number of rows."""
+    return EVERY_OP[name] if len(arrays) == len(EVERY_OP[name].inputs) else COUNTED[name]

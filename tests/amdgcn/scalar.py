@@ -263,6 +263,10 @@ for _name, _function in _COMPARE.items():
     for _kind in ("u32", "i32"):
         scalar(f"s_cmp_{_name}_{_kind}", signature=f"scc = {_kind} {_kind}")(_function)
     scalar(f"s_cmpk_{_name}_i32", signature="scc = i32 k16")(_function)
+    # Here the immediate is zero-extended.
+    scalar(f"s_cmpk_{_name}_u32", signature="scc = u32 k16")(
+        lambda a, k, compare=_function: compare(a, k.astype(u32) & u32(0xFFFF))
+    )
 scalar("s_cmp_eq_u64", signature="scc = u64 u64")(np.equal)
 scalar("s_cmp_lg_u64", signature="scc = u64 u64")(np.not_equal)
 

@@ -22,7 +22,6 @@ from triton.runtime.cache import get_cache_manager
 
 from m3ops.cases.run import Arrays, run_torch
 from m3ops.op import ArraySpec
-from m3ops.ops import EVERY_OP, OPS
 from m3ops.target import Target
 from m3ops_torch import _launch, _library
 from rocm.launch import POISON, Execute, Launch
@@ -98,8 +97,8 @@ def device(arch: str, execute: Execute = Launch.run) -> Iterator[None]:
         arch: Which GPU, such as ``"gfx950"``.
         execute: What to do with a launch: run it, or keep it to look at.
     """
-    operators = {name: functools.partial(_launch.run, op) for name, op in EVERY_OP.items()}
-    out_operators = {name: functools.partial(_launch.run_out, op) for name, op in OPS.items()}
+    operators = {name: functools.partial(_launch.run, _library._ALL[name]) for name in _library._OPERATORS}
+    out_operators = {name: functools.partial(_launch.run_out, _library._ALL[name]) for name in _library._OUT_OPERATORS}
     with (
         mock.patch.object(_library, "_OPERATORS", operators),
         mock.patch.object(_library, "_OUT_OPERATORS", out_operators),

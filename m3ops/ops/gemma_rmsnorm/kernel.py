@@ -13,6 +13,7 @@ from m3ops.numerics import tile
 def _gemma_rmsnorm_kernel(
     x_ptr,  # [num_rows, SIZE]
     weight_ptr,  # [num_rows or 1, SIZE]
+    live_ptr,  # int32 [1], the number of rows that count, or None for all
     num_rows,
     out_ptr,  # [num_rows, SIZE]
     SIZE: tl.constexpr,
@@ -28,22 +29,28 @@ def _gemma_rmsnorm_kernel(
     MASKED: tl.constexpr,
     RELOAD: tl.constexpr,
     MIXED_FMA: tl.constexpr,
+    LIVE: tl.constexpr = None,
 ):
-    tiles, weights, groups = (), (), ()
-    for i in tl.static_range(TILES):
-        window = rows.whole_rows(num_rows, ROWS, COLS, i)
-        x = rows.load(x_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, X_STRIDES, "evict_last").to(tl.float32)
-        if not RELOAD:
-            tiles += (x,)
-            weights += (rows.load(weight_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, WEIGHT_STRIDES),)
-        groups += (tile.square_groups(x, ROWS, COLS),)
-    rstd = tile.reciprocal_rms(groups, INV_SIZE, EPS)
-    for i in tl.static_range(TILES):
-        window = rows.whole_rows(num_rows, ROWS, COLS, i)
-        if RELOAD:
-            x = rows.load(x_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, X_STRIDES, "evict_first").to(tl.float32)
-            weight = rows.load(weight_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, WEIGHT_STRIDES)
-        else:
-            x, weight = tiles[i], weights[i]
-        out = tile.narrow((x * rstd) * (weight.to(tl.float32) + 1.0), out_ptr.dtype.element_ty, MIXED_FMA)
-        rows.store(out_ptr, out, window, SIZE, ROWS, MASKED, INNER_SIZES, OUT_STRIDES)
+    count, first, step, live = rows.tiles(num_rows, live_ptr, COLS, ROWS, COLS, LIVE)
+    for turn in range(count):
+        t = first + turn * step
+        tiles, weights, groups = (), (), ()
+        for i in tl.static_range(TILES):
+            window = rows.whole_rows(t, live, ROWS, COLS, i)
+            x = rows.load(x_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, X_STRIDES, "evict_last").to(tl.float32)
+            if not RELOAD:
+                tiles += (x,)
+                weights += (rows.load(weight_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, WEIGHT_STRIDES),)
+            groups += (tile.square_groups(x, ROWS, COLS),)
+        rstd = tile.reciprocal_rms(groups, INV_SIZE, EPS)
+        for i in tl.static_range(TILES):
+            window = rows.whole_rows(t, live, ROWS, COLS, i)
+            if RELOAD:
+                x = rows.load(x_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, X_STRIDES, "evict_first").to(tl.float32)
+                weight = rows.load(weight_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, WEIGHT_STRIDES)
+            else:
+                x, weight = tiles[i], weights[i]
+            out = tile.narrow((x * rstd) * (weight.to(tl.float32) + 1.0), out_ptr.dtype.element_ty, MIXED_FMA)
+            rows.store(out_ptr, out, window, SIZE, ROWS, MASKED, INNER_SIZES, OUT_STRIDES)
+    if live_ptr is not None:
+        rows.clear(out_ptr, live, num_rows, SIZE, LIVE)

@@ -12,6 +12,7 @@ from m3ops.numerics import tile
 @triton.jit
 def _mxfp8_quantize_kernel(
     x_ptr,  # [num_rows, SIZE]
+    live_ptr,  # int32 [1], the number of rows that count, or None for all
     num_rows,
     values_ptr,  # uint8 [num_rows, SIZE]
     scales_ptr,  # uint8 [num_rows, SIZE / 32], or in tiles
@@ -27,14 +28,21 @@ def _mxfp8_quantize_kernel(
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
     MASKED: tl.constexpr,
+    LIVE: tl.constexpr = None,
 ):
-    if SCALE_TILES is not None:  # noqa: SIM102
+    if SCALE_TILES is not None and live_ptr is None:  # noqa: SIM102
         if scales.pads(scales_ptr, num_rows, SIZE, ROWS, COLS, SCALE_TILES):
             return
     PADDED: tl.constexpr = scales.padded_size(SIZE, SCALE_TILES)
-    window = rows.window(num_rows, PADDED, ROWS, COLS)
-    x = rows.load(x_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, X_STRIDES).to(tl.float32)
-    values, exponents = tile.quantize_blocks(x, ROWS, COLS, FP8, RULE, CAST)
-    rows.store(values_ptr, values, window, SIZE, ROWS, MASKED, INNER_SIZES, VALUES_STRIDES)
-    blocks = rows.window(num_rows, PADDED // 32, ROWS, COLS // 32)
-    scales.store(scales_ptr, exponents, blocks, SIZE // 32, ROWS, MASKED, INNER_SIZES, SCALES_STRIDES, SCALE_TILES)
+    count, first, step, live = rows.tiles(num_rows, live_ptr, PADDED, ROWS, COLS, LIVE)
+    for turn in range(count):
+        t = first + turn * step
+        window = rows.window(t, live, PADDED, ROWS, COLS)
+        x = rows.load(x_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, X_STRIDES).to(tl.float32)
+        values, exponents = tile.quantize_blocks(x, ROWS, COLS, FP8, RULE, CAST)
+        rows.store(values_ptr, values, window, SIZE, ROWS, MASKED, INNER_SIZES, VALUES_STRIDES)
+        blocks = rows.window(t, live, PADDED // 32, ROWS, COLS // 32)
+        scales.store(scales_ptr, exponents, blocks, SIZE // 32, ROWS, MASKED, INNER_SIZES, SCALES_STRIDES, SCALE_TILES)
+    if live_ptr is not None:
+        rows.clear(values_ptr, live, num_rows, SIZE, LIVE)
+        scales.clear(scales_ptr, live, num_rows, SIZE // 32, SCALE_TILES, LIVE)

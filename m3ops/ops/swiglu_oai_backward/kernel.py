@@ -31,7 +31,7 @@ def _swiglu_oai_backward_kernel(
     MASKED: tl.constexpr,
     MIXED_FMA: tl.constexpr,
 ):
-    window = rows.window(num_rows, SIZE, ROWS, COLS)
+    window = rows.window(tl.program_id(0), num_rows, SIZE, ROWS, COLS)
     RUN: tl.constexpr = 128 // grad_gate_up_ptr.dtype.element_ty.primitive_bitwidth
     gate, up = rows.load_halves(
         gate_up_ptr, window, SIZE, ROWS, COLS, MASKED, INNER_SIZES, GATE_UP_STRIDES, INTERLEAVED, RUN
@@ -42,7 +42,7 @@ def _swiglu_oai_backward_kernel(
     grad_up = tile.narrow(grad_up, grad_gate_up_ptr.dtype.element_ty, MIXED_FMA)
     if INTERLEAVED:
         pairs = tl.reshape(tl.join(grad_gate, grad_up), (ROWS, 2 * COLS))
-        wide = rows.window(num_rows, 2 * SIZE, ROWS, 2 * COLS)
+        wide = rows.window(tl.program_id(0), num_rows, 2 * SIZE, ROWS, 2 * COLS)
         rows.store(grad_gate_up_ptr, pairs, wide, 2 * SIZE, ROWS, MASKED, INNER_SIZES, GRAD_GATE_UP_STRIDES)
     else:
         rows.store(grad_gate_up_ptr, grad_gate, window, SIZE, ROWS, MASKED, INNER_SIZES, GRAD_GATE_UP_STRIDES)

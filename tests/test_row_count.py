@@ -1,0 +1,215 @@
+"""``num_rows``, read on the device: what is left alone, what is zero, and what transformations make of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from backends import no_gpu
+from compare import assert_same_bytes
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+from rocm import torch_device
+from test_jax import ARGUMENTS, every_op
+from test_jax_sharding import DEVICES
+from test_torch import arrays, tensors
+from test_torch_out import nested, poisoned
+
+import m3ops_jax
+import m3ops_torch
+from m3ops.cases.case import normal
+from m3ops.cases.run import flat, to_tensor
+from m3ops.numerics.scale_layouts import TILES
+from m3ops.ops import COUNTED, OPS
+from m3ops.row_count import PROGRAMS
+from m3ops.target import Target
+
+H100 = Target("nvidia", "sm_90", 132)
+
+
+def count(number: int, device: str = "cpu") -> torch.Tensor:
+    return torch.tensor([number], dtype=torch.int32, device=device)
+
+
+@every_op
+def test_rows_in_given_tensors_stay_as_they_are(name: str, device: str) -> None:
+    """ARGUMENTS are 4 x 6 rows."""
+    op, inputs = getattr(m3ops_torch, name), tensors(name, device)
+    whole = op(*inputs)
+    for number in (0, 1, 13, 24, 99):
+        out = nested(whole, poisoned)
+        untouched = [array.reshape(24, -1).copy() for array in arrays(out)]
+        op(*inputs, num_rows=count(number, device), out=out)
+        for got, want, before in zip(arrays(out), arrays(whole), untouched, strict=True):
+            rows = got.reshape(24, -1)
+            assert_same_bytes([rows[:number]], [want.reshape(24, -1)[:number]])
+            assert_same_bytes([rows[number:]], [before[number:]])
+
+
+@pytest.mark.parametrize("arch", ["gfx942", "gfx950"])
+@pytest.mark.parametrize("name", ["mxfp8_quantize", "gemma_fused_add_rmsnorm"])
+def test_rows_in_given_tensors_on_amd(name: str, arch: str) -> None:
+    op, inputs = getattr(m3ops_torch, name), tensors(name, "cpu")
+    out = nested(op(*inputs), poisoned)
+    wanted = nested(out, torch.clone)
+    op(*inputs, num_rows=count(13), out=wanted)
+    with torch_device.device(arch):
+        op(*inputs, num_rows=count(13), out=out)
+    assert_same_bytes(arrays(out), arrays(wanted))
+
+
+@pytest.mark.parametrize("layout", TILES)
+def test_tiled_scales_in_given_tensors(layout: str, device: str) -> None:
+    """Scales of rows that do not count stay; what pads the matrix is zero as ever."""
+    x = to_tensor(normal((45, 96), "bfloat16"), device)
+    zeros = m3ops_torch.mxfp8_quantize(x, scale_layout=layout, num_rows=count(40, device))
+    out = nested(zeros, poisoned)
+    m3ops_torch.mxfp8_quantize(x, scale_layout=layout, num_rows=count(40, device), out=out)
+    dead = m3ops_torch.mxfp8_quantize(x, scale_layout=layout).scales != zeros.scales
+    assert torch.equal(out.scales, torch.where(dead, 0xA5, zeros.scales))
+
+
+@every_op
+def test_compile_and_a_count_that_changes(name: str, device: str) -> None:
+    op, inputs = getattr(m3ops_torch, name), tensors(name, device)
+    compiled = torch.compile(op, fullgraph=True, backend="aot_eager")
+    for number in (3, 20):
+        wanted = arrays(op(*inputs, num_rows=count(number, device)))
+        assert_same_bytes(arrays(compiled(*inputs, num_rows=count(number, device))), wanted)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(no_gpu() is not None, reason=str(no_gpu()))
+@every_op
+def test_a_graph_replays_with_another_count(name: str) -> None:
+    op, inputs, number = getattr(m3ops_torch, name), tensors(name, "cuda"), count(5, "cuda")
+    op(*inputs, num_rows=number)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        results = op(*inputs, num_rows=number)
+    for changed in (5, 0, 24, 17, -3, 1000):
+        number.fill_(changed)
+        graph.replay()
+        torch.cuda.synchronize()
+        assert_same_bytes(arrays(results), arrays(op(*inputs, num_rows=count(changed, "cuda"))))
+        cpu = op(*(tensor.cpu() for tensor in inputs), num_rows=count(changed))
+        assert_same_bytes(arrays(results), arrays(cpu))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(no_gpu() is not None, reason=str(no_gpu()))
+@pytest.mark.parametrize("number", [8, 4096, 1])
+@pytest.mark.parametrize("name", ["swiglu_oai_quantize", "gemma_fused_add_rmsnorm_quantize"])
+def test_a_large_buffer(name: str, number: int) -> None:
+    rows = [normal((4096, 6144), "bfloat16", 3.0), normal((4096, 6144), "bfloat16"), normal((6144,), "bfloat16")]
+    inputs = [to_tensor(array, "cuda") for array in rows[: len(OPS[name].inputs)]]
+    first = [tensor[:number] if tensor.ndim == 2 else tensor for tensor in inputs]
+    wanted = flat(getattr(m3ops_torch, name)(*first))
+    for got, want in zip(
+        flat(getattr(m3ops_torch, name)(*inputs, num_rows=count(number, "cuda"))), wanted, strict=True
+    ):
+        assert torch.equal(got[:number].view(torch.uint8), want.view(torch.uint8))
+        assert not got[number:].view(torch.uint8).any()
+
+
+@pytest.mark.parametrize("op", COUNTED.values(), ids=COUNTED)
+def test_a_limited_number_of_programs(op: Any) -> None:
+    """However large the buffer: programs that find nothing to do cost time too."""
+    grids = set()
+    for num_rows in (1, 100, 4096, 2**20):
+        specs = [_rows(name, num_rows) for name in op.inputs]
+        params = op.filled({})
+        plan = op.plan(tuple(specs), op.infer(*specs, **params), params, H100)
+        grids.add((plan.grid, plan.constants["ROWS"], plan.constants["COLS"]))
+    assert {grid for grid, _, _ in grids} == {PROGRAMS * 132}
+
+
+def _rows(name: str, num_rows: int) -> Any:
+    from m3ops.op import ArraySpec
+
+    special = {
+        "num_rows": ((1,), "int32"),
+        "weight": ((3072,), "bfloat16"),
+        "qkv": ((num_rows, 72 * 128), "bfloat16"),
+        "weight_q": ((128,), "bfloat16"),
+        "weight_k": ((128,), "bfloat16"),
+        "values": ((num_rows, 3072), "float8_e4m3fn"),
+        "scales": ((num_rows, 96), "uint8"),
+    }
+    return ArraySpec(*special.get(name, ((num_rows, 3072), "bfloat16")))
+
+
+# --- JAX -------------------------------------------------------------------------------------------------------------
+
+
+@every_op
+def test_vmap_counts_for_each_example(name: str) -> None:
+    op, given = getattr(m3ops_jax, name), ARGUMENTS[name]
+    axes = tuple(0 if array.ndim == 3 else None for array in given)
+    counts = jnp.array([[0], [6], [2], [5]], jnp.int32)
+    batched = jax.vmap(lambda number, *a: op(*a, num_rows=number), (0, *axes))(counts, *given)
+    each = [op(*(a[i] if a.ndim == 3 else a for a in given), num_rows=counts[i]) for i in range(len(counts))]
+    wanted = jax.tree.map(lambda *parts: np.stack([np.asarray(part) for part in parts]), *each)
+    assert_same_bytes([*map(np.asarray, jax.tree.leaves(batched))], jax.tree.leaves(wanted))
+
+
+def test_vmap_of_torch_counts_for_each_example() -> None:
+    x, counts = to_tensor(normal((3, 5, 64), "bfloat16")), torch.tensor([[2], [0], [5]], dtype=torch.int32)
+    values, scales = torch.func.vmap(lambda a, n: tuple(m3ops_torch.mxfp8_quantize(a, num_rows=n)))(x, counts)
+    for i in range(3):
+        wanted = m3ops_torch.mxfp8_quantize(x[i], num_rows=counts[i])
+        assert_same_bytes(arrays((values[i], scales[i])), arrays(wanted))
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_groups(groups: int) -> None:
+    x, number = normal((5, 256), "bfloat16"), np.array([3], np.int32)
+    params = OPS["swiglu_oai_quantize"].filled({"groups": groups})
+    wanted = COUNTED["swiglu_oai_quantize"].reference(x, number, **params)
+    got = m3ops_jax.swiglu_oai_quantize(x, groups=groups, num_rows=number)
+    assert_same_bytes([*map(np.asarray, got)], wanted)
+    got = m3ops_torch.swiglu_oai_quantize(to_tensor(x), groups=groups, num_rows=to_tensor(number))
+    assert_same_bytes(arrays(got), wanted)
+
+
+def test_counted_rows_are_whole() -> None:
+    """A device knows its own rows, not how many are before them: gathered or refused."""
+    x, number = normal((8 * len(DEVICES), 96), "bfloat16"), np.array([11], np.int32)
+
+    def sharded(kind: AxisType) -> Any:
+        mesh = jax.make_mesh((len(DEVICES),), ("a",), axis_types=(kind,), devices=DEVICES)
+        return jax.device_put(x, NamedSharding(mesh, P("a")))
+
+    call = jax.jit(lambda x: m3ops_jax.mxfp8_quantize(x, num_rows=jnp.asarray(number)))
+    wanted = COUNTED["mxfp8_quantize"].reference(x, number, **OPS["mxfp8_quantize"].filled({}))
+    assert_same_bytes([*map(np.asarray, call(sharded(AxisType.Auto)))], wanted)
+    with pytest.raises(ValueError, match=r"x must be sharded as .*whole along its last 2 axes"):
+        call(sharded(AxisType.Explicit))
+
+
+# --- Errors ----------------------------------------------------------------------------------------------------------
+
+WRONG: list[tuple[str, Any, type[Exception], str]] = [
+    ("a number", 3, TypeError, "num_rows must be an array, got int"),
+    ("int64", np.array([3], np.int16), TypeError, "num_rows must have dtype int32, got int16"),
+    ("two", np.array([3, 3], np.int32), ValueError, "num_rows must have one element, got shape (2,)"),
+]
+CALLS: list[Callable[[Any], Any]] = [
+    lambda number: m3ops_jax.mxfp8_quantize(jnp.zeros((4, 32), "bfloat16"), num_rows=number),
+    lambda number: m3ops_torch.mxfp8_quantize(
+        torch.zeros(4, 32), num_rows=torch.from_numpy(number) if isinstance(number, np.ndarray) else number
+    ),
+]
+
+
+@pytest.mark.parametrize(("what", "number", "kind", "message"), WRONG, ids=[row[0] for row in WRONG])
+def test_wrong_counts(what: str, number: Any, kind: type[Exception], message: str) -> None:
+    for call in CALLS:
+        with pytest.raises(kind) as caught:
+            call(number)
+        assert str(caught.value) == message
