@@ -1,16 +1,20 @@
-"""Graphs of torch.compile on AMD GPUs: the operators in them launch the same machine code, executed on the CPU."""
+"""What torch.compile makes for AMD GPUs: its kernels and the launches of our operators, executed on the CPU."""
 
 from __future__ import annotations
 
 import contextlib
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from unittest import mock
 
 import pytest
 import torch
 from compare import assert_same_bytes
-from rocm import torch_device
+from rocm import inductor, torch_device
 from rocm.launch import Launch
 from test_torch import arrays, tensors
 
@@ -38,8 +42,13 @@ def amd_operators(arch: str, launches: list[Launch]) -> Iterator[None]:
         yield
 
 
-@pytest.mark.filterwarnings("ignore:.*[Oo]verriding a previously registered kernel")
-@pytest.mark.parametrize("arch", ["gfx942", "gfx950"])
+ARCHS = ("gfx942", "gfx950")
+pytestmark = [
+    pytest.mark.filterwarnings(r"ignore:[\s\S]*verriding a previously registered kernel"),
+    pytest.mark.parametrize("arch", ARCHS),
+]
+
+
 @pytest.mark.parametrize("name", OPS)
 def test_a_graph_launches_the_code_of_eager_calls(name: str, arch: str) -> None:
     op, operands = getattr(m3ops_torch, name), tensors(name, "cpu")
@@ -57,3 +66,26 @@ def test_a_graph_launches_the_code_of_eager_calls(name: str, arch: str) -> None:
     (graph_launch,), (eager_launch,) = in_graph, eager
     assert graph_launch.image == eager_launch.image
     assert (graph_launch.grid, graph_launch.threads) == (eager_launch.grid, eager_launch.threads)
+
+
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with what Inductor generates for each GPU."""
+    folder = tmp_path_factory.mktemp("generated")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, inductor.__file__, folder, *ARCHS], check=True, env=environment)
+    return folder
+
+
+def test_all_that_inductor_generates(arch: str, generated: Path) -> None:
+    operands = [torch.randn(shape).bfloat16() for shape in inductor.OPERANDS]
+    call = inductor.load((generated / f"{arch}.py").read_text(), generated)
+    launches: list[Launch] = []
+    with amd_operators(arch, launches):
+        got = call(list(operands))
+    names = [launch.kernel.name for launch in launches]
+    ours = ["_gemma_fused_add_rmsnorm_kernel", "_swiglu_oai_quantize_kernel"]
+    assert [name for name in names if not name.startswith("triton_")] == ours
+    assert names.index(ours[0]) > 0, "kernels of Inductor before ours"
+    assert names[-1] not in ours, "and after"
+    assert_same_bytes(arrays(got), arrays(inductor.block(*operands)))
