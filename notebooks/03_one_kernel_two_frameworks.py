@@ -139,12 +139,13 @@ def compile_kernel(arch):
     """The plan for a GPU and the kernel compiled as it says, every pointer aligned to 16 bytes."""
     target = Target.named(arch)
     plan = op.plan(inputs, outputs, params, target)
-    arguments = [*(POINTERS[s.dtype] for s in inputs), "i32", *(POINTERS[s.dtype] for s in outputs)]
-    names = plan.kernel.arg_names
-    signature = dict(zip(names, arguments, strict=False)) | dict.fromkeys(plan.constants, "constexpr")
-    constants = {(names.index(name),): value for name, value in plan.constants.items()}
-    aligned = {(i,): [["tt.divisibility", 16]] for i in range(len(arguments))}
-    source = triton.compiler.ASTSource(plan.kernel, signature, constants, aligned)
+    names, types = plan.kernel.arg_names, ([POINTERS[spec.dtype] for spec in specs] for specs in (inputs, outputs))
+    given = dict(zip(names, plan.arguments(*types), strict=False)) | {"num_rows": "i32"}
+    constants = {name: None for name in names if given.get(name) is None} | dict(plan.constants)
+    signature = dict.fromkeys(names, "constexpr") | {n: t for n, t in given.items() if t}
+    aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if signature[name] != "constexpr"}
+    values = {(names.index(name),): value for name, value in constants.items()}
+    source = triton.compiler.ASTSource(plan.kernel, signature, values, aligned)
     backend, name = ("hip", arch) if target.vendor == "amd" else ("cuda", int(arch.removeprefix("sm_")))
     options = {"num_warps": plan.num_warps, "num_stages": 1}
     return plan, triton.compile(source, target=GPUTarget(backend, name, target.warp_size), options=options)

@@ -73,7 +73,8 @@ print("values", values[0, :4], "scale 2**", int(scales[0, 0]) - 127)
 # ## The kernel
 #
 # `m3ops/ops/relu2_quantize/kernel.py`. A kernel loads, calls the helpers of `m3ops.numerics.tile`, and stores. Strides
-# and sizes are compile-time constants, which is what makes the loads wide.
+# and sizes are compile-time constants, which is what makes the loads wide. Here a program has one tile; the kernels in
+# the package go through several where `num_rows=` counts the rows on the device (`rows.tiles`, as in `mxfp8_quantize`).
 
 
 # %%
@@ -95,12 +96,12 @@ def _relu2_quantize_kernel(
     COLS: tl.constexpr,
     MASKED: tl.constexpr,
 ):
-    window = rows.window(num_rows, SIZE, ROWS, COLS)
+    window = rows.window(tl.program_id(0), num_rows, SIZE, ROWS, COLS)
     x = rows.load(x_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, X_STRIDES).to(tl.float32)
     act = tile.maximum(x, 0.0)
     values, scales = tile.quantize_blocks(act * act, ROWS, COLS, FP8, RULE, CAST)
     rows.store(values_ptr, values, window, SIZE, ROWS, MASKED, INNER_SIZES, VALUES_STRIDES)
-    blocks = rows.window(num_rows, SIZE // 32, ROWS, COLS // 32)
+    blocks = rows.window(tl.program_id(0), num_rows, SIZE // 32, ROWS, COLS // 32)
     rows.store(scales_ptr, scales, blocks, SIZE // 32, ROWS, MASKED, INNER_SIZES, SCALES_STRIDES)
 
 

@@ -43,7 +43,8 @@ def execute(name: str) -> nbformat.NotebookNode:
     with tempfile.TemporaryDirectory() as scratch:
         kernel = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=f"{scratch}/kernel")
         resources = {"metadata": {"path": str(FOLDER)}}
-        client = NotebookClient(notebook, kernel, timeout=TIMEOUT, record_timing=False, resources=resources)
+        options = {"timeout": TIMEOUT, "record_timing": False, "coalesce_streams": True, "resources": resources}
+        client = NotebookClient(notebook, kernel, **options)
         client.execute(env=os.environ | {"PYTHONPATH": path})
     notebook.metadata.pop("language_info", None)  # the version of this machine's Python
     return notebook

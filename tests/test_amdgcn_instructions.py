@@ -90,6 +90,8 @@ def signed(x: int) -> int:
         (NINE, "s_bfe_i64 s[4:5], s[10:11], 0x80000\nv_mov_b32_e32 v1, s5", -(A >> 7 & 1)),
         (NINE, "s_bfe_i64 s[4:5], s[10:11], 0x100010\nv_mov_b32_e32 v1, s5", -(A >> 31)),
         (NINE, "s_bfe_i64 s[4:5], s[10:11], 0x7f0020\nv_mov_b32_e32 v1, s4", B),
+        (NINE, "s_sext_i32_i8 s4, s10\nv_mov_b32_e32 v1, s4", 0x84 - 256),
+        (NINE, "s_sext_i32_i16 s4, s11\nv_mov_b32_e32 v1, s4", 0xCC33 - 0x10000),
         (NINE, "s_andn2_b32 s4, s10, s11\nv_mov_b32_e32 v1, s4", A & ~B),
         (TWELVE, "s_and_not1_b32 s4, s10, s11\nv_mov_b32_e32 v1, s4", A & ~B),
         (NINE, "s_ashr_i32 s4, s10, 4\nv_mov_b32_e32 v1, s4", signed(A) >> 4),

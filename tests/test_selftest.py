@@ -8,7 +8,7 @@ import pytest
 from m3ops import selftest
 from m3ops.cases import CASES
 from m3ops.cases.run import run_torch
-from m3ops.ops import OPS
+from m3ops.ops import OPS, op_of
 
 
 def _only(monkeypatch: pytest.MonkeyPatch, run: selftest.Run) -> None:
@@ -28,7 +28,7 @@ def test_names_op_case_and_element(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     broken = next(case for case in CASES if case.id == "mxfp8_quantize: one row")
 
     def run(op: str, arrays: tuple[np.ndarray, ...], params: dict[str, object]) -> list[np.ndarray]:
-        results = [np.array(out) for out in OPS[op].reference(*arrays, **params)]
+        results = [np.array(out) for out in op_of(op, arrays).reference(*arrays, **params)]
         if op == broken.op and np.array_equal(arrays[0], broken.make()[0]):
             results[1][0, 1] ^= 1
         return results
