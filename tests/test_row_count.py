@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -190,26 +189,3 @@ def test_counted_rows_are_whole() -> None:
     assert_same_bytes([*map(np.asarray, call(sharded(AxisType.Auto)))], wanted)
     with pytest.raises(ValueError, match=r"x must be sharded as .*whole along its last 2 axes"):
         call(sharded(AxisType.Explicit))
-
-
-# --- Errors ----------------------------------------------------------------------------------------------------------
-
-WRONG: list[tuple[str, Any, type[Exception], str]] = [
-    ("a number", 3, TypeError, "num_rows must be an array, got int"),
-    ("int64", np.array([3], np.int16), TypeError, "num_rows must have dtype int32, got int16"),
-    ("two", np.array([3, 3], np.int32), ValueError, "num_rows must have one element, got shape (2,)"),
-]
-CALLS: list[Callable[[Any], Any]] = [
-    lambda number: m3ops_jax.mxfp8_quantize(jnp.zeros((4, 32), "bfloat16"), num_rows=number),
-    lambda number: m3ops_torch.mxfp8_quantize(
-        torch.zeros(4, 32), num_rows=torch.from_numpy(number) if isinstance(number, np.ndarray) else number
-    ),
-]
-
-
-@pytest.mark.parametrize(("what", "number", "kind", "message"), WRONG, ids=[row[0] for row in WRONG])
-def test_wrong_counts(what: str, number: Any, kind: type[Exception], message: str) -> None:
-    for call in CALLS:
-        with pytest.raises(kind) as caught:
-            call(number)
-        assert str(caught.value) == message

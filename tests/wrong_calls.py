@@ -1,0 +1,352 @@
+"""Wrong calls: what is wrong, the call of a front end ``m`` with arrays made by ``a``, and a part of the message."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from m3ops.numerics.formats import MXFP8
+
+Table = dict[str, tuple[Callable[[Any, Any], Any], str]]
+
+TYPE_ERRORS: Table = {
+    "a list": (lambda m, a: m.swiglu_oai([1.0, 2.0]), "gate_up must be an array, got list"),
+    "None": (lambda m, a: m.mxfp8_quantize(None), "x must be an array, got NoneType"),
+    "a number for weight": (lambda m, a: m.gemma_rmsnorm(a(2, 8), 1.0), "weight must be an array, got float"),
+    "int32 gate_up": (
+        lambda m, a: m.swiglu_oai(a(2, 64, dtype="int32")),
+        "gate_up must have dtype bfloat16, float16 or float32, got int32",
+    ),
+    "fp8 x": (
+        lambda m, a: m.mxfp8_quantize(a(2, 64, dtype="float8_e4m3fn")),
+        "x must have dtype bfloat16, float16 or float32, got float8_e4m3fn",
+    ),
+    "uint8 values": (
+        lambda m, a: m.mxfp8_dequantize(a(2, 64, dtype="uint8"), a(2, 2, dtype="uint8")),
+        "values must have dtype float8_e4m3fn or float8_e4m3fnuz, got uint8",
+    ),
+    "int8 scales": (
+        lambda m, a: m.mxfp8_dequantize(a(2, 64, dtype="float8_e4m3fn"), a(2, 2, dtype="int8")),
+        "scales must have dtype uint8, got int8",
+    ),
+    "a residual of another dtype": (
+        lambda m, a: m.gemma_fused_add_rmsnorm(a(2, 64), a(2, 64, dtype="float32"), a(64)),
+        "residual must have the dtype of x, bfloat16, got float32",
+    ),
+    "a float for num_heads_k": (
+        lambda m, a: m.gemma_rmsnorm_heads(a(2, 32), a(8), a(8), num_heads_k=4.0),
+        "num_heads_k must be a Python integer, known before the kernel is compiled, got float",
+    ),
+    "an int32 weight_q": (
+        lambda m, a: m.gemma_rmsnorm_heads(a(2, 576), a(8, dtype="int32"), a(8)),
+        "weight_q must have dtype bfloat16, float16 or float32, got int32",
+    ),
+    "a string for alpha": (
+        lambda m, a: m.swiglu_oai(a(2, 64), alpha="1"),
+        "alpha must be a Python number, known before the kernel is compiled, got str",
+    ),
+    "a list for alpha": (
+        lambda m, a: m.swiglu_oai(a(2, 64), alpha=[1.7]),
+        "alpha must be a Python number, known before the kernel is compiled, got list",
+    ),
+    "True for alpha": (
+        lambda m, a: m.swiglu_oai(a(2, 64), alpha=True),
+        "alpha must be a Python number, known before the kernel is compiled, got bool",
+    ),
+    "an array for beta": (
+        lambda m, a: m.swiglu_oai_quantize(a(2, 64), beta=a(1)),
+        "beta must be a Python number, known before the kernel is compiled, got an array",
+    ),
+    "alpha None": (lambda m, a: m.swiglu_oai(a(2, 64), alpha=None), "got NoneType"),
+    "groups 2.0": (
+        lambda m, a: m.swiglu_oai_quantize(a(2, 128), groups=2.0),
+        "groups must be a Python integer, known before the kernel is compiled, got float",
+    ),
+    "groups True": (lambda m, a: m.swiglu_oai(a(2, 64), groups=True), "got bool"),
+    "a layout that is no string": (
+        lambda m, a: m.swiglu_oai_quantize(a(2, 64), layout=None),
+        "layout must be a string, got NoneType",
+    ),
+    "a scale layout that is no string": (
+        lambda m, a: m.swiglu_oai_quantize(a(2, 64), scale_layout=True),
+        "scale_layout must be a string, got bool",
+    ),
+    "a rule that is no string": (
+        lambda m, a: m.mxfp8_quantize(a(2, 64), scale_rule=1),
+        "scale_rule must be a string, got int",
+    ),
+    "round_activation 1": (
+        lambda m, a: m.swiglu_oai_quantize(a(2, 64), round_activation=1),
+        "round_activation must be True or False, got int",
+    ),
+    "out_dtype int8": (
+        lambda m, a: m.swiglu_oai(a(2, 64), out_dtype=a(1, dtype="int8").dtype),
+        "out_dtype must be bfloat16, float16 or float32, got int8",
+    ),
+    "out_dtype None to dequantize": (
+        lambda m, a: m.mxfp8_dequantize(a(64, dtype="float8_e4m3fn"), a(2, dtype="uint8"), out_dtype=None),
+        "out_dtype must be bfloat16, float16 or float32, got None",
+    ),
+    "a tuple of arrays": (lambda m, a: m.mxfp8_quantize((a(2, 64),)), "x must be an array, got tuple"),
+    "a string for residual": (
+        lambda m, a: m.gemma_fused_add_rmsnorm(a(2, 64), "r", a(64)),
+        "residual must be an array, got str",
+    ),
+    "MXFP8 instead of its values": (
+        lambda m, a: m.mxfp8_dequantize(MXFP8(a(2, 64), a(2, 2)), a(2, 2, dtype="uint8")),
+        "values must be an array, got MXFP8",
+    ),
+    "int8 weight": (
+        lambda m, a: m.gemma_rmsnorm_quantize(a(2, 64), a(64, dtype="int8")),
+        "weight must have dtype bfloat16, float16 or float32, got int8",
+    ),
+    "bool x": (
+        lambda m, a: m.gemma_fused_add_rmsnorm(a(2, 64, dtype="bool"), a(2, 64), a(64)),
+        "x must have dtype bfloat16, float16 or float32, got bool",
+    ),
+    "values in E5M2": (
+        lambda m, a: m.mxfp8_dequantize(a(2, 64, dtype="float8_e5m2"), a(2, 2, dtype="uint8")),
+        "values must have dtype float8_e4m3fn or float8_e4m3fnuz, got float8_e5m2",
+    ),
+    "alpha complex": (lambda m, a: m.swiglu_oai(a(2, 64), alpha=1j), "alpha must be a Python number"),
+    "eps None": (lambda m, a: m.gemma_rmsnorm(a(2, 64), a(64), eps=None), "eps must be a Python number"),
+    "out_norm None": (
+        lambda m, a: m.gemma_rmsnorm_quantize(a(2, 64), a(64), out_norm=None),
+        "out_norm must be True or False, got NoneType",
+    ),
+    "out_dtype fp8": (
+        lambda m, a: m.swiglu_oai(a(2, 64), out_dtype=a(1, dtype="float8_e4m3fn").dtype),
+        "out_dtype must be bfloat16, float16 or float32, got float8_e4m3fn",
+    ),
+    "a number for num_rows": (
+        lambda m, a: m.mxfp8_quantize(a(4, 32), num_rows=3),
+        "num_rows must be an array, got int",
+    ),
+    "int16 num_rows": (
+        lambda m, a: m.gemma_rmsnorm(a(4, 64), a(64), num_rows=a(1, dtype="int16")),
+        "num_rows must have dtype int32, got int16",
+    ),
+}
+
+VALUE_ERRORS: Table = {
+    "no axis": (lambda m, a: m.swiglu_oai(a()), "gate_up must have at least one axis, got shape ()"),
+    "an odd last axis": (
+        lambda m, a: m.swiglu_oai(a(2, 7)),
+        "gate_up must have an even last axis, [gate | up], got shape (2, 7)",
+    ),
+    "I = 48": (
+        lambda m, a: m.swiglu_oai_quantize(a(2, 96)),
+        "half the last axis of gate_up must be a multiple of 32 (the MXFP8 block), got 48",
+    ),
+    "a last axis of 40": (
+        lambda m, a: m.mxfp8_quantize(a(2, 40)),
+        "the last axis of x must be a multiple of 32 (the MXFP8 block), got 40",
+    ),
+    "too few scales": (
+        lambda m, a: m.mxfp8_dequantize(a(2, 64, dtype="float8_e4m3fn"), a(2, 1, dtype="uint8")),
+        "scales must have shape (2, 2) for values of shape (2, 64), got (2, 1)",
+    ),
+    "a weight of another size": (
+        lambda m, a: m.gemma_rmsnorm(a(2, 64), a(32)),
+        "weight must have shape (64,) or broadcast against x (2, 64), got (32,)",
+    ),
+    "a weight that would enlarge x": (
+        lambda m, a: m.gemma_rmsnorm(a(1, 64), a(2, 64)),
+        "weight must have shape (64,) or broadcast against x (1, 64), got (2, 64)",
+    ),
+    "an empty row": (
+        lambda m, a: m.gemma_rmsnorm(a(2, 0), a(0)),
+        "x must have a last axis of 1 to 131072 elements, got shape (2, 0)",
+    ),
+    "a row past the limit": (
+        lambda m, a: m.gemma_rmsnorm(a(1, 131080), a(131080)),
+        "x must have a last axis of 1 to 131072 elements, got shape (1, 131080)",
+    ),
+    "a residual of another shape": (
+        lambda m, a: m.gemma_fused_add_rmsnorm(a(2, 64), a(64), a(64)),
+        "residual must have the shape of x, (2, 64), got (64,)",
+    ),
+    "a qkv of too few heads": (
+        lambda m, a: m.gemma_rmsnorm_heads(a(2, 64), a(8), a(8)),
+        "qkv must have a last axis of 64 q, 4 k and 4 v heads of 8, 576, got shape (2, 64)",
+    ),
+    "a weight_k of another size": (
+        lambda m, a: m.gemma_rmsnorm_heads(a(2, 32), a(8), a(4), num_heads_q=2, num_heads_k=1, num_heads_v=1),
+        "weight_k must have shape (8,) or broadcast against qkv (2, 32), got (4,)",
+    ),
+    "a weight_q that would enlarge qkv": (
+        lambda m, a: m.gemma_rmsnorm_heads(a(1, 32), a(2, 8), a(8), num_heads_q=2, num_heads_k=1, num_heads_v=1),
+        "weight_q must have shape (8,) or broadcast against qkv (1, 32), got (2, 8)",
+    ),
+    "a head_dim past the limit": (
+        lambda m, a: m.gemma_rmsnorm_heads(a(2, 4096), a(2048), a(2048), num_heads_q=1, num_heads_k=1, num_heads_v=0),
+        "weight_q must have a last axis, head_dim, of 1 to 1024 elements, got shape (2048,)",
+    ),
+    "no q heads": (
+        lambda m, a: m.gemma_rmsnorm_heads(a(2, 32), a(8), a(8), num_heads_q=0),
+        "num_heads_q must be at least 1, got 0",
+    ),
+    "fewer than no v heads": (
+        lambda m, a: m.gemma_rmsnorm_heads(a(2, 32), a(8), a(8), num_heads_v=-1),
+        "num_heads_v must be at least 0, got -1",
+    ),
+    "alpha NaN": (lambda m, a: m.swiglu_oai(a(2, 64), alpha=math.nan), "alpha must be a finite fp32 number"),
+    "alpha 0": (lambda m, a: m.swiglu_oai(a(2, 64), alpha=0), "alpha must be a finite fp32 number and >= "),
+    "alpha -1": (lambda m, a: m.swiglu_oai_quantize(a(2, 64), alpha=-1.0), "got -1.0"),
+    "alpha 1e30": (lambda m, a: m.swiglu_oai(a(2, 64), alpha=1e30), "<= 1.84467e+19, got 1e+30"),
+    "beta past fp32": (lambda m, a: m.swiglu_oai(a(2, 64), beta=1e39), "beta must be a finite fp32 number, got 1e+39"),
+    "limit 0": (lambda m, a: m.swiglu_oai(a(2, 64), limit=0.0), "limit must be a finite fp32 number and > 0, got 0.0"),
+    "limit -7": (
+        lambda m, a: m.swiglu_oai_quantize(a(2, 64), limit=-7),
+        "limit must be a finite fp32 number and > 0, got -7",
+    ),
+    "limit infinite": (lambda m, a: m.swiglu_oai(a(2, 64), limit=math.inf), "got inf"),
+    "groups 0": (lambda m, a: m.swiglu_oai(a(2, 64), groups=0), "groups must be at least 1, got 0"),
+    "groups that do not divide": (
+        lambda m, a: m.swiglu_oai(a(2, 64), groups=3),
+        "gate_up must have a last axis of 3 groups [gate | up], got shape (2, 64)",
+    ),
+    "groups of half a block": (
+        lambda m, a: m.swiglu_oai_quantize(a(2, 64), groups=2),
+        "half a group of gate_up must be a multiple of 32 (the MXFP8 block), got 16",
+    ),
+    "eps negative": (
+        lambda m, a: m.gemma_rmsnorm(a(2, 64), a(64), eps=-1e-6),
+        "eps must be a finite fp32 number and >= 0, got -1e-06",
+    ),
+    "eps NaN": (lambda m, a: m.gemma_fused_add_rmsnorm(a(2, 64), a(2, 64), a(64), eps=math.nan), "got nan"),
+    "an unknown layout": (
+        lambda m, a: m.swiglu_oai(a(2, 64), layout="concatenated"),
+        "layout must be 'split' or 'interleaved', got 'concatenated'",
+    ),
+    "an unknown scale rule": (
+        lambda m, a: m.mxfp8_quantize(a(2, 64), scale_rule="ceil"),
+        "scale_rule must be 'rceil' or 'floor', got 'ceil'",
+    ),
+    "an unknown format": (
+        lambda m, a: m.swiglu_oai_quantize(a(2, 64), fp8_format="e5m2"),
+        "fp8_format must be 'e4m3fn' or 'e4m3fnuz', got 'e5m2'",
+    ),
+    "an unknown scale layout": (
+        lambda m, a: m.mxfp8_quantize(a(2, 64), scale_layout="blocked"),
+        "scale_layout must be 'row_major', 'swizzle_128x4' or 'shuffle_32x8', got 'blocked'",
+    ),
+    "tiled scales of a vector": (
+        lambda m, a: m.gemma_rmsnorm_quantize(a(64), a(64), scale_layout="swizzle_128x4"),
+        "x must have at least two axes for scale_layout='swizzle_128x4', got shape (64,)",
+    ),
+    "tiled scales of groups": (
+        lambda m, a: m.swiglu_oai_quantize(a(2, 128), groups=2, scale_layout="swizzle_128x4"),
+        "groups must be 1 for scale_layout='swizzle_128x4', got 2",
+    ),
+    "row-major scales said to be tiled": (
+        lambda m, a: m.mxfp8_dequantize(
+            a(2, 64, dtype="float8_e4m3fn"), a(2, 2, dtype="uint8"), scale_layout="shuffle_32x8"
+        ),
+        "scales must have shape (256, 8) for values of shape (2, 64), got (2, 2)",
+    ),
+    "a norm's row of 40, to be quantized": (
+        lambda m, a: m.gemma_rmsnorm_quantize(a(2, 40), a(40)),
+        "the last axis of x must be a multiple of 32 (the MXFP8 block), got 40",
+    ),
+    "scales without the rows of values": (
+        lambda m, a: m.mxfp8_dequantize(a(2, 64, dtype="float8_e4m3fn"), a(2, dtype="uint8")),
+        "scales must have shape (2, 2) for values of shape (2, 64), got (2,)",
+    ),
+    "a weight with too many axes": (
+        lambda m, a: m.gemma_fused_add_rmsnorm_quantize(a(2, 64), a(2, 64), a(1, 2, 64)),
+        "weight must have shape (64,) or broadcast against x (2, 64), got (1, 2, 64)",
+    ),
+    "a residual of another size": (
+        lambda m, a: m.gemma_fused_add_rmsnorm_quantize(a(2, 64), a(2, 96), a(64)),
+        "residual must have the shape of x, (2, 64), got (2, 96)",
+    ),
+    "beta NaN": (lambda m, a: m.swiglu_oai(a(2, 64), beta=math.nan), "beta must be a finite fp32 number"),
+    "limit NaN": (lambda m, a: m.swiglu_oai_quantize(a(2, 64), limit=math.nan), "limit must be a finite"),
+    "limit too small for fp32": (
+        lambda m, a: m.swiglu_oai(a(2, 64), limit=1e-50),
+        "limit must be a finite fp32 number and > 0, got 1e-50",
+    ),
+    "two counts": (
+        lambda m, a: m.swiglu_oai(a(4, 64), num_rows=a(2, dtype="int32")),
+        "num_rows must have one element, got shape (2,)",
+    ),
+}
+
+# Of arguments that PyTorch alone has, or of what only its tensors can be.
+
+X, WEIGHT = torch.zeros(4, 64, dtype=torch.bfloat16), torch.zeros(64, dtype=torch.bfloat16)
+VALUES, SCALES = torch.zeros(4, 64).to(torch.float8_e4m3fn), torch.zeros(4, 2, dtype=torch.uint8)
+BUFFER = torch.zeros(8, 64, dtype=torch.bfloat16)
+
+TORCH_TYPE_ERRORS: Table = {
+    "a list of numbers for out": (
+        lambda m, a: m.gemma_rmsnorm(X, WEIGHT, out=[1.0]),
+        "out must be an array, got float",
+    ),
+    "another dtype of out": (
+        lambda m, a: m.mxfp8_quantize(X, out=(VALUES, SCALES.to(torch.int8))),
+        "out[1] must have dtype uint8, got int8",
+    ),
+}
+TORCH_VALUE_ERRORS: Table = {
+    "one of two for out": (
+        lambda m, a: m.mxfp8_quantize(X, out=VALUES),
+        "out must hold 2 tensors, as the result does, got 1",
+    ),
+    "another shape of out": (
+        lambda m, a: m.gemma_rmsnorm(X, WEIGHT, out=BUFFER),
+        "out must have shape (4, 64), got (8, 64)",
+    ),
+    "an out on another device": (
+        lambda m, a: m.gemma_rmsnorm(X, WEIGHT, out=BUFFER[:4].to("meta")),
+        "out must be on the device of x, cpu, got meta",
+    ),
+    "rows of out that are not contiguous": (
+        lambda m, a: m.gemma_rmsnorm(X, WEIGHT, out=a(64, 4).t()),
+        "out must have contiguous rows, got strides (1, 4)",
+    ),
+    "tiled scales of out that are not contiguous": (
+        lambda m, a: m.mxfp8_quantize(X, scale_layout="swizzle_128x4", out=(VALUES, a(128, 8, dtype="uint8")[:, ::2])),
+        "out[1] must be contiguous",
+    ),
+    "one row of out for all": (
+        lambda m, a: m.gemma_rmsnorm(X, WEIGHT, out=WEIGHT.expand(4, 64)),
+        "out must not overlap itself, got strides (0, 1)",
+    ),
+    "a part of x for out": (
+        lambda m, a: m.gemma_rmsnorm(BUFFER[:4], WEIGHT, out=BUFFER[1:5]),
+        "out must not overlap x, unless it is the same tensor",
+    ),
+    "the weight for out": (
+        lambda m, a: m.gemma_rmsnorm(BUFFER[:1], BUFFER[0:1], out=BUFFER[:1]),
+        "out must not overlap weight",
+    ),
+    "a part of gate_up for out": (
+        lambda m, a: m.swiglu_oai(BUFFER, out=BUFFER[:, :32]),
+        "out must not overlap gate_up",
+    ),
+    "one memory for both results": (
+        lambda m, a: m.gemma_fused_add_rmsnorm(X, X, WEIGHT, out=(BUFFER[:4], BUFFER[3:7])),
+        "out[1] must not overlap out[0]",
+    ),
+    "a derivative of out": (
+        lambda m, a: m.gemma_rmsnorm(X, WEIGHT.clone().requires_grad_(), out=BUFFER[:4]),
+        "out has no derivative",
+    ),
+    "a weight on another device": (
+        lambda m, a: m.gemma_rmsnorm(X.to("meta"), WEIGHT),
+        "weight must be on the device of x, meta, got cpu",
+    ),
+    "num_rows on another device": (
+        lambda m, a: m.gemma_rmsnorm(X, WEIGHT, num_rows=a(1, dtype="int32").to("meta")),
+        "num_rows must be on the device of x, cpu, got meta",
+    ),
+    "tiled scales that are not contiguous": (
+        lambda m, a: m.mxfp8_dequantize(VALUES, a(128, 8, dtype="uint8")[:, ::2], scale_layout="swizzle_128x4"),
+        "scales must be contiguous, with strides (4, 1), got (8, 2)",
+    ),
+}
