@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,16 +13,20 @@ from typing import Any
 import pytest
 import rocm_lowering
 
+from m3ops import cli
+
 ROOT = Path(__file__).parents[1]
 PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
     ROOT / "m3ops" / "numerics" / "README.md",
-    *ROOT.glob("docs/*.md"),
+    *sorted(ROOT.glob("docs/*.md")),
 ]
+NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+SOURCES = ("m3ops", "m3ops_jax", "m3ops_torch", "tests")
 SNIPPETS = [
-    (f"{page.relative_to(ROOT)}-{number}", snippet)
-    for page in PAGES
+    (f"{name}-{number}", snippet)
+    for name, page in zip(NAMES, PAGES, strict=True)
     for number, snippet in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL))
 ]
 
@@ -67,20 +73,52 @@ def test_there_is_a_snippet_for_each_front_end() -> None:
     assert {"m3ops_jax", "m3ops_torch"} <= set(re.findall(r"\bm3ops_\w+", readme))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_commands_exist(page: Path) -> None:
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_targets_extras_and_variables_exist(page: Path) -> None:
     """CI runs ``make lint``, ``demo`` and ``test``; a page names nothing that is not there."""
+    text, makefile = page.read_text(), (ROOT / "Makefile").read_text()
+    for target, variables in re.findall(r"(?:^    |`)make ([\w-]+)((?: [A-Z]+=\S+?)*)(?=[ `\n])", text, re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+        assert not [name for name in re.findall(r"([A-Z]+)=", variables) if f"\n{name} ?=" not in makefile]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for extras in re.findall(r"(?:m3ops|\.)\[([\w,]+)\]", text):
+        assert set(extras.split(",")) <= project["optional-dependencies"].keys()
+    for variable in re.findall(r"\bM3OPS_\w+", text):
+        assert any(variable in path.read_text() for folder in SOURCES for path in (ROOT / folder).rglob("*.py"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_commands_are_understood(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = page.read_text()
-    makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"^    make ([\w-]+)|`make ([\w-]+)", text, re.MULTILINE):
-        assert re.search(rf"^{''.join(target)}:", makefile, re.MULTILINE), target
-    for command in re.findall(r"python -m m3ops (\w+)", text):
-        assert f'add_parser("{command}"' in (ROOT / "m3ops" / "cli.py").read_text()
-    for path in re.findall(r"python ((?:tests|docs|notebooks)/[\w/]+\.py)", text):
-        assert (ROOT / path).is_file()
+    monkeypatch.setattr(cli, "_bench", lambda _: 0)
+    monkeypatch.setattr(cli, "_selftest", lambda _: 0)
+    for arguments in re.findall(r"python -m m3ops ([^`#\n]*)", text):
+        assert cli.main(arguments.split()) == 0
+    for path, arguments in re.findall(r"python ((?:tests|docs|notebooks)/[\w/]+\.py)([^`#\n]*)", text):
+        source = (ROOT / path).read_text()
+        assert not [option for option in re.findall(r"--[\w-]+", arguments) if f'"{option}"' not in source]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_of_pytest_select_something() -> None:
+    """All in one process, whose imports are what takes time."""
+    commands = [
+        match for page in PAGES for match in re.findall(r"^    .*\bpytest (.*)$", page.read_text(), re.MULTILINE)
+    ]
+    collect = "import pytest, shlex, sys; sys.exit(max(map(pytest.main, map(shlex.split, sys.argv[1:]))))"
+    arguments = [f"--collect-only -q {command.partition(' #')[0]}" for command in commands]
+    done = subprocess.run([sys.executable, "-c", collect, *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(commands) >= 4
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_files_exist(page: Path) -> None:
+    """Those of an op to be added, ``my_op``, do not yet."""
+    for path in re.findall(r"`((?:m3ops|m3ops_jax|m3ops_torch|tests|notebooks|docs)/[\w/.*<>]*)`", page.read_text()):
+        assert "my_op" in path or list(ROOT.glob(re.sub("<.*?>", "*", path))), path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
         assert target.startswith("https://") or (page.parent / target).exists(), target
