@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+SIZES = ("all", "large", "small", "padded")
+
 Commands = Any
 """What ``add_subparsers`` gives; its class has no public name."""
 
@@ -31,7 +33,7 @@ def _add_bench(commands: Commands) -> None:
     about = "Check the ops' bytes and time them beside their rivals on this machine's GPU."
     bench = commands.add_parser("bench", help=about, description=about)
     bench.add_argument("--op", nargs="+", choices=tuple(OPS), default=tuple(OPS), metavar="OP", help=_list(OPS))
-    bench.add_argument("--size", choices=("all", "large", "small"), default="all", help="prefill or decode (all)")
+    bench.add_argument("--size", choices=SIZES, default="all", help="prefill, decode, with num_rows (all)")
     bench.add_argument(
         "--contender", nargs="+", choices=CONTENDERS, default=CONTENDERS, metavar="NAME", help=_list(CONTENDERS)
     )
@@ -48,7 +50,7 @@ def _bench(args: argparse.Namespace) -> int:
     from m3ops.bench.run import main as run
     from m3ops.workloads import WORKLOADS
 
-    chosen = [w for w in WORKLOADS if w.op in args.op and args.size in ("all", "small" if w.small else "large")]
+    chosen = [w for w in WORKLOADS if w.op in args.op and args.size in ("all", w.kind)]
     return run(chosen, args.contender, args.json, args.png)
 
 

@@ -39,6 +39,8 @@ class Workload:
         inputs: Shapes and dtypes of the array arguments.
         given: Keyword arguments that differ from the defaults.
         small: Whether launch latency decides its speed, not memory bandwidth.
+        live: How many of the rows count, given on the device as ``num_rows=``; None for all, without it.
+        into: Whether results go to memory that is given as ``out=``.
     """
 
     op: str
@@ -48,6 +50,13 @@ class Workload:
     inputs: tuple[ArraySpec, ...]
     given: Mapping[str, Any] = field(default_factory=dict)
     small: bool = False
+    live: int | None = None
+    into: bool = False
+
+    @property
+    def kind(self) -> str:
+        """``"large"``, ``"small"`` or ``"padded"``."""
+        return "padded" if self.live is not None else "small" if self.small else "large"
 
     @property
     def id(self) -> str:
@@ -64,8 +73,13 @@ class Workload:
 
     @property
     def bytes_moved(self) -> int:
-        """Each input byte read once and each output byte written once."""
-        return sum(spec.nbytes for spec in (*self.inputs, *self.outputs))
+        """Each input byte read once and each output byte written once; of rows that do not count only zeros written."""
+        inputs, outputs = (sum(spec.nbytes for spec in specs) for specs in (self.inputs, self.outputs))
+        if self.live is None:
+            return inputs + outputs
+        alone = replace(self.with_rows(self.live), live=None)
+        zeros = 0 if self.into else outputs - sum(spec.nbytes for spec in alone.outputs)
+        return alone.bytes_moved + zeros
 
     def with_rows(self, num_rows: int) -> Workload:
         """The same call with another number of rows."""
@@ -99,10 +113,18 @@ HIDDEN_PREFILL = ("hidden prefill", TOKENS, HIDDEN)
 QKV_PREFILL = ("packed QK norm prefill", QKV_TOKENS, QKV_SIZE)
 QK_PREFILL = ("QK norm prefill", HEAD_ROWS, HEAD_DIM)
 
+PADDED_ROWS, LIVE_ROWS = 4096, 8
+"""A buffer for the worst case, and what a decode step puts there."""
+
 
 def _workloads() -> Iterator[Workload]:
     def at(op: str, name: str, num_rows: int, size: int, *, small: bool = False, **given: Any) -> Workload:
         return Workload(op, name, num_rows, size, _inputs(op, num_rows, size), given, small)
+
+    def padded(op: str, size: int) -> Iterator[Workload]:
+        whole = at(op, f"{LIVE_ROWS} of {PADDED_ROWS} rows", PADDED_ROWS, size, small=True)
+        yield replace(whole, live=LIVE_ROWS)
+        yield replace(whole, name=f"{whole.name}, out=", live=LIVE_ROWS, into=True)
 
     for op in ("swiglu_oai_quantize", "swiglu_oai", "mxfp8_quantize"):
         for prefill in (MOE_PREFILL, DENSE_PREFILL, SHARED_PREFILL, SLICE_PREFILL):
@@ -127,6 +149,8 @@ def _workloads() -> Iterator[Workload]:
     yield at("gemma_rmsnorm_heads", *QKV_PREFILL)
     for num_rows in (1, 64):
         yield at("gemma_rmsnorm_heads", f"packed QK norm decode, M = {num_rows}", num_rows, QKV_SIZE, small=True)
+    yield from padded("swiglu_oai_quantize", MOE_SIZE)
+    yield from padded("gemma_fused_add_rmsnorm_quantize", HIDDEN)
 
 
 WORKLOADS = tuple(_workloads())

@@ -16,6 +16,7 @@ import pytest
 import torch
 from compare import assert_same_bytes
 
+import m3ops_torch
 from m3ops import cli
 from m3ops.bench import run, timing
 from m3ops.bench.jax_side import JaxSide
@@ -113,7 +114,8 @@ class CpuTorch(TorchSide):
 
     def contenders(self, workload: Workload) -> dict[str, Any]:
         formula = functools.partial(torch.compile, backend="eager", fullgraph=True)(self._formulas[workload.op])
-        return {**super().contenders(workload), "torch.compile": [functools.partial(formula, **workload.given)]}
+        made = super().contenders(workload)
+        return made | {name: [functools.partial(formula, **workload.given)] for name in made if name == "torch.compile"}
 
     def copy_gbps(self) -> float:
         return 1000.0
@@ -138,9 +140,9 @@ class CpuJax(JaxSide):
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> list[Workload]:
-    """One small and one large workload of each op, a few rows of it."""
+    """One small and one large workload of each op, a few rows of it, and those with a count of rows."""
     monkeypatch.setattr(run, "ROTATED_BYTES", 1 << 15)
-    chosen = {(w.op, w.small): w.with_rows(min(w.num_rows, 6)) for w in WORKLOADS}
+    chosen = {(w.op, w.kind, w.into): w.with_rows(min(w.num_rows, 6 if w.live is None else 12)) for w in WORKLOADS}
     return list(chosen.values())
 
 
@@ -162,6 +164,9 @@ def test_the_loop_on_both_frameworks(tiny: list[Workload]) -> None:
     assert [note.split(": ")[0] for note in report.notes] == ["fp32-sum, gemma_rmsnorm"] * 2 + [
         "fp32-sum, gemma_fused_add_rmsnorm"
     ] * 2
+    padded = {(w.op, w.name): set(report.workloads()[w.op, w.name]) for w in tiny if w.kind == "padded"}
+    assert len(padded) == 4
+    assert all(contenders == {"m3ops_torch", "live-rows"} for contenders in padded.values())
     row = next(row for row in report.rows if row.contender == "m3ops_torch" and row.mode == "events")
     workload = next(w for w in tiny if w.op == row.op and not w.small)
     assert (row.us, row.gbps) == (20.0, workload.bytes_moved / 20e3)
@@ -196,6 +201,20 @@ def test_wrong_bytes_are_not_timed(tiny: list[Workload], monkeypatch: pytest.Mon
     assert names(report, "mxfp8_quantize") == {"copy"}
 
 
+def test_rows_that_do_not_count_are_checked(tiny: list[Workload], monkeypatch: pytest.MonkeyPatch) -> None:
+    torch_side = CpuTorch()
+
+    def counts_nothing(*inputs: torch.Tensor, num_rows: Any = None, **given: Any) -> Any:
+        return m3ops_torch.swiglu_oai_quantize(*inputs, **given)
+
+    monkeypatch.setattr(torch_side, "_ops", SimpleNamespace(swiglu_oai_quantize=counts_nothing))
+    report = Report("a made-up device", {}, "2026-01-01", 1000.0)
+    padded = [w for w in tiny if w.op == "swiglu_oai_quantize" and w.kind == "padded"]
+    run.run([torch_side], padded, ("live-rows", "m3ops_torch"), report)
+    assert ["elements of result 0 differ" in failure for failure in report.failures] == [True, True]
+    assert names(report, "swiglu_oai_quantize", small=True) == {"live-rows"}
+
+
 def test_frameworks_that_disagree_are_not_timed(tiny: list[Workload], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CpuTorch, "same", lambda *_: False)
     report = Report("a made-up device", {}, "2026-01-01", 1000.0)
@@ -223,10 +242,12 @@ def test_arrays_cross_between_frameworks_unchanged(workload: Workload) -> None:
 def made_up_report() -> Report:
     report = Report("Some GPU 80GB", {"m3ops": "0.1.0", "torch": "2.11.0", "jax": "0.11.2"}, "2026-01-01T00:00", 3000.0)
     report.empty_us = 1.07
-    fractions = dict(zip(CONTENDERS, (0.99, 0.97, 0.91, 0.5, 0.55, 0.98, 1.0), strict=True))
+    fractions = dict(zip(CONTENDERS, (0.99, 0.97, 0.91, 0.5, 0.55, 0.98, 1.02, 1.0), strict=True))
     for workload in WORKLOADS:
         for name, fraction in fractions.items():
             fused = workload.op in ("swiglu_oai_quantize", "gemma_fused_add_rmsnorm")
+            if (workload.live is not None) != (name == "live-rows") and name != "m3ops_torch":
+                continue
             if (name == "chain" and not fused) or (name == "fp32-sum" and "norm" not in workload.op):
                 continue
             by_jax = name in ("m3ops_jax", "jax.jit")
@@ -264,6 +285,7 @@ def test_the_table_shows_every_workload_and_ratio() -> None:
     for workload in WORKLOADS:
         assert f"{workload.num_rows} x {workload.size}" in text
         assert workload.name in text
+    assert "0.97 live-rows" in text
     assert "1.08 chain" in text or "1.09 torch.compile" in text
     assert "50.0  an eager call" in text
     assert "FAILED: m3ops_jax" in text
@@ -283,6 +305,16 @@ def test_no_chart_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 # The command line.
+
+
+def test_the_size_chooses_workloads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    chosen: dict[str, Any] = {}
+    for size in cli.SIZES:
+        monkeypatch.setattr(run, "main", lambda workloads, *_, size=size: chosen.update({size: workloads}) or 0)
+        assert cli.main(["bench", "--size", size, "--op", "swiglu_oai_quantize"]) == 0
+    assert chosen["all"] == [w for w in WORKLOADS if w.op == "swiglu_oai_quantize"]
+    assert sum(len(chosen[size]) for size in ("large", "small", "padded")) == len(chosen["all"])
+    assert [w.live for w in chosen["padded"]] == [8, 8]
 
 
 @pytest.mark.parametrize(

@@ -10,33 +10,48 @@ from m3ops.bench.result import Report, Row
 GPUS = ("h100", "h200")
 LARGE = ("m3ops_torch", "m3ops_jax", "torch.compile", "jax.jit", "chain", "fp32-sum", "copy")
 DECODE = ("m3ops_torch", "torch.compile", "chain", "fp32-sum", "copy")
-HEADS = {"chain": "two kernels", "fp32-sum": "fp32 sum"}
+PADDED = ("m3ops_torch", "live-rows")
+HEADS = {"chain": "two kernels", "fp32-sum": "fp32 sum", "live-rows": "live rows alone"}
+TOLD = ("interleaved", "out=")
+"""What the size does not tell of a workload."""
 
 
 def main() -> None:
     reports = {gpu: Report.load(Path(__file__).parent / f"{gpu}.json") for gpu in GPUS}
-    print("\n".join([*tables(reports, "events", LARGE), *tables(reports, "graph", DECODE), *host(reports)]))
+    sections = (("events", LARGE), ("graph", DECODE), ("graph", PADDED))
+    print("\n".join([line for section in sections for line in tables(reports, *section)] + list(host(reports))))
 
 
 def tables(reports: dict[str, Report], mode: str, contenders: tuple[str, ...]) -> Iterator[str]:
     """A table for each op, with a line for each workload and GPU that was timed in this mode."""
-    workloads = {key: rows for report in reports.values() for key, rows in report.workloads().items()}
-    ops = dict.fromkeys(op for (op, _), rows in workloads.items() if any(r.mode == mode for r in rows.values()))
+    padded = "live-rows" in contenders
+    workloads = {
+        key: rows
+        for report in reports.values()
+        for key, rows in report.workloads().items()
+        if any(row.mode == mode for row in rows.values()) and ("live-rows" in rows) == padded
+    }
+    ops = dict.fromkeys(op for op, _ in workloads)
     for op in ops:
         names = [n for n in contenders if any(n in rows for (of, _), rows in workloads.items() if of == op)]
         yield f"`{op}`\n"
         yield f"| rows x size | GPU | {' | '.join(HEADS.get(name, name) for name in names)} |"
         yield "|---" * (2 + len(names)) + "|"
         for (of, workload), rows in workloads.items():
-            if of != op or not any(row.mode == mode for row in rows.values()):
+            if of != op:
                 continue
-            size = "{} x {}".format(*next(iter(rows.values())).shape)
+            size = ", ".join(["{} x {}".format(*next(iter(rows.values())).shape), *told(workload)])
             for gpu, report in reports.items():
                 if timed := report.workloads().get((op, workload)):
                     cells = (_cell(timed.get(name), report) for name in names)
                     yield f"| {size} | {gpu.upper()} | {' | '.join(cells)} |"
                     size = ""
         yield ""
+
+
+def told(workload: str) -> list[str]:
+    """The part of a workload's name that its size does not tell."""
+    return [part for part in workload.split(", ") if part in TOLD]
 
 
 def _cell(row: Row | None, report: Report) -> str:

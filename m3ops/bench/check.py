@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from m3ops.numerics.formats import BLOCK, SCALE_BIAS
-from m3ops.ops import OPS
+from m3ops.ops import COUNTED, OPS
 from m3ops.workloads import Workload
 
 Arrays = Sequence[np.ndarray]
@@ -25,13 +25,16 @@ class CheckFailed(Exception):
 
 
 def sample_rows(workload: Workload) -> np.ndarray:
-    """Row numbers from the first to the last."""
+    """Row numbers from the first to the last; where rows are counted, with all that count."""
     count = min(max(ELEMENTS // workload.inputs[0].shape[-1], 4), 64, workload.num_rows)
-    return np.unique(np.linspace(0, workload.num_rows - 1, count).round().astype(np.int64))
+    spread = np.linspace(0, workload.num_rows - 1, count).round().astype(np.int64)
+    return np.union1d(np.arange(workload.live or 0), spread)
 
 
 def expected(workload: Workload, inputs: Arrays) -> Arrays:
     """The specification's results for these rows."""
+    if workload.live is not None:
+        return COUNTED[workload.op].reference(*inputs, np.array([workload.live], np.int32), **workload.params)
     return OPS[workload.op].reference(*inputs, **workload.params)
 
 

@@ -14,11 +14,12 @@ The file is one object:
     failures      checks that failed; nothing was timed there
 
 A row's ``shape`` is [rows, elements of a row of the result]. ``gbps`` counts each input byte read once and each output
-byte written once, whatever the contender moves; ``of_copy`` is ``gbps / copy_gbps``. Both are null in mode "call".
+byte written once, whatever the contender moves, and of rows that do not count the zeros alone; ``of_copy`` is
+``gbps / copy_gbps``. Both are null in mode "call".
 ``mode`` says how ``us``, a median, was taken:
 
     events   device events around one call, the L2 cache flushed before (PyTorch, large)
-    graph    replay of a graph of 20 calls, by call, inputs in the cache (PyTorch, small)
+    graph    replay of a graph of 20 calls, by call, inputs in the cache (PyTorch, small and padded)
     batch    wall clock of many asynchronous calls, by call, over inputs larger than any cache (JAX, large)
     call     the same over one input: the host's time by call, with the device's where that is longer (JAX, small)
 """
@@ -32,9 +33,11 @@ from pathlib import Path
 from typing import Any
 
 OURS = ("m3ops_torch", "m3ops_jax")
-RIVALS = ("torch.compile", "jax.jit", "chain", "fp32-sum")
+RIVALS = ("torch.compile", "jax.jit", "chain", "fp32-sum", "live-rows")
 CONTENDERS = (*OURS, *RIVALS, "copy")
-"""Ours; the plain formulas compiled; two kernels unfused; norms that ``tl.sum`` in fp32; a copy of as many bytes."""
+"""Ours; the plain formulas compiled; two kernels unfused; norms that ``tl.sum`` in fp32; for a buffer of which not all
+rows count, our call on those that do, after one zero fill of all results where they are new; a copy of as many bytes.
+"""
 
 TIMED_BY_JAX = ("m3ops_jax", "jax.jit")
 

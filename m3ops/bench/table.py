@@ -8,7 +8,8 @@ LEGEND = """\
 us, median; beside it the fraction of copy bandwidth (large), or multiples of an empty kernel's replay (e).
 PyTorch: events with the L2 cache flushed (large), graph replay (decode). JAX: wall clock of asynchronous batches over
 rotating inputs (large), of one call with the host's part (decode, marked h). GB/s are our kernel's, the better side's.
-Ratio: time of the best rival over ours, timed alike; above 1 ours is faster. "copy" moves as many bytes."""
+Ratio: time of the best rival over ours, timed alike; above 1 ours is faster. "copy" moves as many bytes. "live-rows" is
+our call on the rows that count alone, after a zero fill of all rows where results are new (no out=)."""
 
 
 def render(report: Report) -> str:

@@ -86,6 +86,8 @@ class TorchSide:
         return tensor.view({1: self._torch.uint8, 2: self._torch.int16, 4: self._torch.int32}[tensor.itemsize])
 
     def contenders(self, workload: Workload) -> dict[str, list[Contender]]:
+        if workload.live is not None:
+            return self._padded(workload, workload.live)
         op, given = workload.op, workload.given
         made: dict[str, list[Contender]] = {
             "m3ops_torch": [functools.partial(getattr(self._ops, op), **given)],
@@ -119,6 +121,27 @@ class TorchSide:
             "swiglu_oai_quantize": lambda gate_up, **given: ops.mxfp8_quantize(ops.swiglu_oai(gate_up, **given)),
             "gemma_fused_add_rmsnorm": add_then_norm,
         }
+
+    def _padded(self, workload: Workload, live: int) -> dict[str, list[Contender]]:
+        """A call that counts rows, and one on those rows alone; into memory that is there, or into new zeros."""
+        op = functools.partial(getattr(self._ops, workload.op), **workload.given)
+        count = self._torch.tensor([live], dtype=self._torch.int32, device=self._device)
+        given = {"out": self._zeros(workload.outputs)} if workload.into else {}
+        kept = self._zeros(workload.outputs)
+
+        def alone(*inputs: Any) -> tuple[Any, ...]:
+            results = kept if workload.into else self._zeros(workload.outputs)
+            op(*(x[:live] if x.ndim > 1 else x for x in inputs), out=tuple(result[:live] for result in results))
+            return results
+
+        return {"m3ops_torch": [functools.partial(op, num_rows=count, **given)], "live-rows": [alone]}
+
+    def _zeros(self, specs: Sequence[ArraySpec]) -> tuple[Any, ...]:
+        """Zeros of these shapes by one fill, as fast as a fill can be."""
+        sizes = [spec.nbytes for spec in specs]
+        memory = self._torch.zeros(sum(sizes) // 8, dtype=self._torch.int64, device=self._device)
+        parts = zip(memory.view(self._torch.uint8).split(sizes), specs, strict=True)
+        return tuple(part.view(getattr(self._torch, spec.dtype)).view(spec.shape) for part, spec in parts)
 
     def _copy(self, size: int) -> Contender:
         torch = self._torch
