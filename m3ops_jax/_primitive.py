@@ -24,6 +24,7 @@ from m3ops_jax.compile_for import current_targets
 Params = tuple[tuple[str, Any], ...]
 
 exact.BARRIERS[jnp] = jax.lax.optimization_barrier
+exact.LOOPS[jnp] = lambda step, total, *terms: jax.lax.scan(lambda t, term: (step(t, *term), None), total, terms)[0]
 
 
 def call(

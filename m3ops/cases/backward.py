@@ -120,6 +120,12 @@ def _norm(op: str) -> Iterator[Case]:
 
     yield Case(name, "gradients of -0.0", zeros)
 
+    def underflow() -> tuple[np.ndarray, ...]:
+        tiny = np.where(np.arange(1100) % 2, 1.0, 2.0**-80).astype(np.float32)
+        return tuple(a * tiny if a.ndim > 1 else a for a in rows(1, 1100)())
+
+    yield Case(name, "one row whose products underflow to -0.0", underflow)
+
     def huge() -> tuple[np.ndarray, ...]:
         *inputs, grad = rows(64, 96)()
         return *inputs, np.asarray(grad * np.exp2(2.0 * np.arange(64)[:, None]), np.float32)

@@ -101,6 +101,19 @@ def settled(x: Array) -> Array:
     return BARRIERS.get(x.__array_namespace__(), lambda array: array)(x)
 
 
+LOOPS: dict[ModuleType, Callable[..., Array]] = {}
+"""For an array namespace whose programs are compiled, :func:`fold` as a loop of the program."""
+
+
+def fold(step: Callable[..., Array], total: Array, *terms: Array) -> Array:
+    """``step(total, *term)`` for each term along the first axes, in their order."""
+    if loop := LOOPS.get(total.__array_namespace__()):
+        return loop(step, total, *terms)
+    for term in zip(*terms, strict=True):
+        total = step(total, *term)
+    return total
+
+
 def load(x: Array) -> Array:
     """The numbers in an array of any of :data:`FORMATS`, exactly."""
     fmt = FORMATS[x.dtype.name]
@@ -278,6 +291,7 @@ def _product_groups(x: Array, y: Array) -> Array:
 def _sum_exactly(groups: Array) -> tuple[Array, Array, Array]:
     """Sum along the last axis, the largest magnitude, and whether that is below 2**126."""
     xp = groups.__array_namespace__()
+    groups = settled(groups)
     largest = max_magnitude(groups)
     exponent = bits32(largest) >> 23
     scaled = groups * power_of_two(xp.clip(253 - exponent, 1, 253) - 127)  # exact, and below 1
@@ -327,19 +341,17 @@ def sum_rows(x: Array, y: Array) -> Array:
     leading, lanes = x.shape[:-2], c.lanes(size)
     blocks = c.partials(num_rows, size) // lanes
     pad = [(0, 0)] * len(leading) + [(0, blocks * lanes * c.PARTIAL_ROWS - num_rows), (0, 0)]
-    x, y = (xp.pad(a, pad).reshape(*leading, blocks, c.PARTIAL_ROWS, lanes, size) for a in (x, y))
-    total = settled(xp.zeros((*leading, blocks, lanes, size), xp.float64))  # else XLA would drop the addition of +0
-    for row in range(min(c.PARTIAL_ROWS, -(-num_rows // lanes))):
-        total = settled(fma(x[..., row, :, :], y[..., row, :, :], total))
-    total = total.reshape(*leading, blocks * lanes, size)
+    shape, links = (*leading, blocks, c.PARTIAL_ROWS, lanes, size), -(-num_rows // lanes)
+    x, y = (xp.moveaxis(xp.pad(a, pad).reshape(shape), -3, 0)[: max(links, 1)] for a in (x, y))
+    total = round32(plus(x[0] * y[0], 0.0))
+    total = fold(lambda total, x, y: fma(x, y, total), total, x[1:], y[1:]).reshape(*leading, blocks * lanes, size)
     while True:
         number = total.shape[-2]
         chains = -(-number // c.FAN_IN)
         pad = [(0, 0)] * len(leading) + [(0, chains * c.FAN_IN - number), (0, 0)]
         parts = xp.pad(total, pad).reshape(*leading, chains, c.FAN_IN, size)
-        total = parts[..., 0, :]  # plus +0, which changes nothing: a partial sum is never -0
-        for part in range(1, min(c.FAN_IN, number)):
-            total = settled(round32(total + parts[..., part, :]))
+        parts = xp.moveaxis(parts, -2, 0)[:number]
+        total = fold(lambda total, part: round32(total + part), plus(parts[0], 0.0), parts[1:])
         if chains == 1:
             return total[..., 0, :]
 
