@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from m3ops.ops import OPS
 
@@ -21,3 +25,11 @@ def test_site_builds_without_warnings(tmp_path: Path) -> None:
         page = (tmp_path / "reference" / f"{front_end}.html").read_text()
         assert not [op for op in OPS if f'id="m3ops_{front_end}.{op}.{op}"' not in page]
     assert not list(tmp_path.rglob("*.py"))
+    for html in tmp_path.glob("*.html"):  # two powers in one paragraph, 2**31 and 2**32, make what is between them bold
+        assert not re.findall(r"\d<strong>.*", html.read_text()), html.name
+
+
+def test_performance_page_has_the_tables_of_its_data(capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(ROOT / "docs" / "performance" / "tables.py"), run_name="__main__")
+    page = (ROOT / "docs" / "performance.md").read_text().splitlines()
+    assert not [line for line in capsys.readouterr().out.splitlines() if line.startswith("|") and line not in page]
