@@ -168,12 +168,13 @@ class Op:
 
     def derivative_error(self, without: str, custom: str) -> Exception:
         """What a front end raises when asked for a derivative, with its ways to do without one or to define one."""
+        name = self.name.removesuffix("_counted").removesuffix("_backward")
         if self.differentiable:
-            return NotImplementedError(
-                f"{self.name.removesuffix('_backward')} has no second derivative; define one with {custom}"
-            )
+            which = "second derivative" if self.backward or self.name.endswith("_backward") else "derivative"
+            counted = " with num_rows" if self.counted else ""
+            return NotImplementedError(f"{name} has no {which}{counted}; define one with {custom}")
         return TypeError(
-            f"{self.name} has no derivative: rounding to MXFP8 is a step function. Keep the derivative out with "
+            f"{name} has no derivative: rounding to MXFP8 is a step function. Keep the derivative out with "
             f"{without}, define one around the call with {custom}, or let it pass straight through as that of "
             "swiglu_oai_fake_quant does"
         )

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 
 from m3ops.numerics.formats import MXFP8
-from m3ops.op import Backward, Op
+from m3ops.op import Op
 from m3ops.ops import COUNTED, EVERY_OP, OPS
-from m3ops_torch import _launch, _out, _reference, _sharding, _vmap
+from m3ops_torch import _autograd, _launch, _out, _reference, _sharding, _vmap
 from m3ops_torch._launch import Layout, layout_of
 
 _ALL = EVERY_OP | {op.name: op for op in COUNTED.values()}
@@ -115,13 +115,8 @@ def _define(op: Op) -> Callable[..., Any]:
     torch.library.register_fake(f"m3ops::{op.name}", partial(_fake, op), lib=_LIBRARY)
     _LIBRARY.impl(op.name, partial(_reference.run, op), "CPU")
     _LIBRARY.impl(op.name, partial(_launch.run, op), "CUDA")  # ROCm builds of PyTorch use this key too
-    if op.backward:
-        torch.library.register_autograd(
-            f"m3ops::{op.name}", partial(_differentiate, op.backward), setup_context=_save, lib=_LIBRARY
-        )
-    else:
-        torch.library.register_autograd(f"m3ops::{op.name}", partial(_no_derivative, op), lib=_LIBRARY)
     operator: Callable[..., Any] = getattr(torch.ops.m3ops, op.name).default
+    _LIBRARY.impl(op.name, _autograd.implementation(op, _OPERATORS), "Autograd", with_keyset=True)
     torch.library.register_vmap(f"m3ops::{op.name}", partial(_vmap.batched, op, operator), lib=_LIBRARY)
     return operator
 
@@ -149,25 +144,9 @@ def _fake(op: Op, *tensors: torch.Tensor, **params: Any) -> list[torch.Tensor]:
     return _launch.allocate(outputs, tensors[0].device)
 
 
-def _save(ctx: Any, inputs: tuple[torch.Tensor, ...], keyword_only_inputs: dict[str, Any], output: Any) -> None:
-    ctx.save_for_backward(*inputs)
-    ctx.params = keyword_only_inputs
-
-
-def _differentiate(backward: Backward, ctx: Any, grads: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    """The gradients of an op's inputs, given those of its results."""
-    operator = _OPERATORS[backward.op.name]
-    gradients = operator(*ctx.saved_tensors, *grads, **backward.params(ctx.params))
-    return tuple(gradients[number] for number in backward.gradients)
-
-
-def _no_derivative(op: Op, *_: Any) -> NoReturn:
-    """Without it a gradient would end here in silence."""
-    raise op.derivative_error("Tensor.detach", "torch.autograd.Function")
-
-
 # Without a name torch.export can trace the tuple but not save it.
 torch.utils._pytree._register_namedtuple(MXFP8, serialized_type_name="m3ops.MXFP8")
 
-_OPERATORS = {name: _define(op) for name, op in _ALL.items()}
+_OPERATORS: dict[str, Callable[..., Any]] = {}
+_OPERATORS.update({name: _define(op) for name, op in _ALL.items()})
 _OUT_OPERATORS = {op.name: _define_out(op) for op in (*OPS.values(), *COUNTED.values())}

@@ -56,6 +56,8 @@ def swiglu_oai_fake_quant(
 
 
 class _FakeQuant(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(
         gate_up: torch.Tensor, activation: dict[str, Any], rounding: dict[str, Any], out_dtype: torch.dtype | None

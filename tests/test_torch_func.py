@@ -1,0 +1,180 @@
+"""``torch.func``: transforms around derivatives give the bytes of plain autograd, and none ends in silence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from compare import assert_same_bytes
+from test_gradients import DIFFERENTIABLE, arguments, cotangents, every_differentiable_op, expected
+from test_torch import arrays
+from torch.autograd import forward_ad
+from torch.func import grad, jacfwd, jacrev, jvp, vjp, vmap
+
+import m3ops_torch
+from m3ops.cases.run import flat, to_tensor
+
+STRAIGHT_THROUGH = "swiglu_oai_fake_quant"
+FUNCTIONS = [*DIFFERENTIABLE, STRAIGHT_THROUGH]
+every_function = pytest.mark.parametrize("name", FUNCTIONS)
+
+
+def given(name: str, device: str) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Inputs of [5, 6, 64] rows, and a cotangent for each result."""
+    op = "swiglu_oai" if name == STRAIGHT_THROUGH else name
+    inputs = arguments(op)
+    return [to_tensor(a, device) for a in inputs], [to_tensor(a, device) for a in cotangents(op, inputs)]
+
+
+def loss(name: str, weights: list[torch.Tensor], *inputs: torch.Tensor) -> torch.Tensor:
+    """A number whose gradient by the results of the op is ``weights``."""
+    results = flat(getattr(m3ops_torch, name)(*inputs))
+    return sum((r.float() * w.float()).sum() for r, w in zip(results, weights, strict=True))
+
+
+def plain(name: str, inputs: list[torch.Tensor], weights: list[torch.Tensor]) -> list[Any]:
+    leaves = [t.detach().requires_grad_() for t in inputs]
+    return arrays(torch.autograd.grad(loss(name, weights, *leaves), leaves))
+
+
+@every_function
+def test_grad(name: str, device: str) -> None:
+    inputs, weights = given(name, device)
+    every = tuple(range(len(inputs)))
+    got = arrays(grad(partial(loss, name, weights), every)(*inputs))
+    assert_same_bytes(got, plain(name, inputs, weights))
+    op = "swiglu_oai" if name == STRAIGHT_THROUGH else name
+    assert_same_bytes(got, expected(op, arguments(op), cotangents(op, arguments(op))))
+    results, pull = vjp(getattr(m3ops_torch, name), *inputs)
+    assert_same_bytes(arrays(results), arrays(getattr(m3ops_torch, name)(*inputs)))
+    assert_same_bytes(arrays(pull(tuple(weights) if isinstance(results, tuple) else weights[0])), got)
+
+
+@every_function
+def test_vmap_of_grad(name: str, device: str) -> None:
+    """The gradient of each example, that of a shared weight too."""
+    inputs, weights = given(name, device)
+    every = tuple(range(len(inputs)))
+    axes = tuple(0 if t.ndim == 3 else None for t in inputs)
+
+    def one(weights: list[torch.Tensor], *inputs: torch.Tensor) -> Any:
+        return grad(partial(loss, name, weights), every)(*inputs)
+
+    got = vmap(one, (0, *axes))(weights, *inputs)
+    for i in range(5):
+        example = [t[i] if t.ndim == 3 else t for t in inputs]
+        assert_same_bytes(arrays([g[i] for g in got]), plain(name, example, [w[i] for w in weights]))
+
+
+@every_function
+def test_grad_of_vmap(name: str, device: str) -> None:
+    inputs, weights = given(name, device)
+    every, axes = tuple(range(len(inputs))), tuple(0 if t.ndim == 3 else None for t in inputs)
+
+    def total(*inputs: torch.Tensor) -> torch.Tensor:
+        results = flat(vmap(getattr(m3ops_torch, name), axes)(*inputs))
+        return sum((r.float() * w.float()).sum() for r, w in zip(results, weights, strict=True))
+
+    got = arrays(grad(total, every)(*inputs))
+    assert_same_bytes(got[:1], plain(name, inputs, weights)[:1])  # a weight's is summed by another order of rows
+
+
+@every_function
+def test_jacrev(name: str, device: str) -> None:
+    """A row of the Jacobian is the gradient of one element of a result."""
+    inputs, weights = given(name, device)
+    inputs = [t[0, :2] if t.ndim == 3 else t for t in inputs]
+    got = jacrev(lambda *a: flat(getattr(m3ops_torch, name)(*a))[0])(*inputs)
+    for row, col in ((0, 3), (1, 20)):
+        one = [torch.zeros_like(w[0, :2]) for w in weights]
+        one[0][row, col] = 1
+        assert_same_bytes(arrays([got[row, col]]), plain(name, inputs, one)[:1])
+
+
+@every_differentiable_op
+@pytest.mark.parametrize("mapped", [False, True], ids=["grad", "vmap of grad"])
+def test_compiled(name: str, mapped: bool, device: str) -> None:
+    (first, *others), _ = given(name, device)
+    others = [t[0] if mapped and t.ndim == 3 else t for t in others]
+    function = grad(lambda x: flat(getattr(m3ops_torch, name)(x, *others))[0].float().square().sum())
+    function = vmap(function) if mapped else function
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+    assert_same_bytes(arrays(compiled(first)), arrays(function(first)))
+
+
+def test_compiled_straight_through(device: str) -> None:
+    """Dynamo looks into an autograd.Function under grad and leaves its backward out; then it meets the rounding."""
+    x = torch.randn(4, 64, device=device)
+    function = grad(lambda x: m3ops_torch.swiglu_oai_fake_quant(x).sum())
+    with pytest.raises(RuntimeError, match="mxfp8_dequantize has no derivative"):
+        torch.compile(function, fullgraph=True, backend="aot_eager")(x)
+
+
+jvp_warns = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")  # of its own import
+
+
+def forward_mode(function: Any, x: torch.Tensor) -> Any:
+    with forward_ad.dual_level():
+        return forward_ad.unpack_dual(function(forward_ad.make_dual(x, x))).tangent
+
+
+SECOND: dict[str, Callable[[Any, torch.Tensor], Any]] = {
+    "grad of grad": lambda f, x: grad(lambda x: grad(f)(x).float().sum())(x),
+    "jacrev of grad": lambda f, x: jacrev(grad(f))(x),
+}
+FORWARD: dict[str, Callable[[Any, torch.Tensor], Any]] = {
+    "jvp": lambda f, x: jvp(f, (x,), (x,)),
+    "jacfwd": lambda f, x: jacfwd(f)(x[0, 0]),
+    "forward_ad": forward_mode,
+    "vmap of jvp": lambda f, x: vmap(lambda x: jvp(f, (x,), (x,)))(x),
+    "jvp of grad": lambda f, x: jvp(grad(f), (x,), (x,)),
+}
+
+
+@jvp_warns
+@every_differentiable_op
+def test_there_is_no_second_derivative_and_no_forward_mode(name: str, device: str) -> None:
+    (first, *others), _ = given(name, device)
+
+    def total(x: torch.Tensor) -> torch.Tensor:
+        rest = [t.view(-1, *x.shape)[0] if t.ndim == 3 else t for t in others]
+        return flat(getattr(m3ops_torch, name)(x, *rest))[0].float().sum()
+
+    for ways, message in (
+        (SECOND, f"{name} has no second derivative"),
+        (FORWARD, f"{name} has no derivative in forward mode"),
+    ):
+        for way in ways.values():
+            with pytest.raises(NotImplementedError, match=message):
+                way(total, first)
+
+
+@jvp_warns
+def test_forward_mode_of_rounding(device: str) -> None:
+    x = torch.randn(4, 64, device=device)
+    with pytest.raises(TypeError, match="mxfp8_quantize has no derivative: rounding to MXFP8 is a step function"):
+        jvp(lambda x: tuple(m3ops_torch.mxfp8_quantize(x)), (x,), (x,))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (m3ops_torch.swiglu_oai, "swiglu_oai has no derivative with num_rows; define"),
+        (m3ops_torch.mxfp8_quantize, "mxfp8_quantize has no derivative: rounding"),
+    ],
+)
+def test_a_counted_op_has_no_derivative(call: Any, message: str, device: str) -> None:
+    x, number = torch.randn(4, 64, device=device), torch.tensor([3], dtype=torch.int32, device=device)
+    for take in (lambda f: f(x.clone().requires_grad_()).backward(), lambda f: grad(f)(x)):
+        with pytest.raises((NotImplementedError, TypeError), match=message):
+            take(lambda x: flat(call(x, num_rows=number))[0].float().sum())
+
+
+def test_an_op_without_a_derivative_so_far(device: str) -> None:
+    qkv, weight = torch.randn(4, 3 * 128, device=device), torch.randn(128, device=device)
+    heads = partial(m3ops_torch.gemma_rmsnorm_heads, num_heads_q=1, num_heads_k=1, num_heads_v=1)
+    with pytest.raises(NotImplementedError, match="gemma_rmsnorm_heads has no derivative; define"):
+        grad(lambda qkv: heads(qkv, weight, weight).sum())(qkv)
