@@ -103,6 +103,7 @@ def _norm(op: str) -> Iterator[Case]:
     yield Case(name, "a row more than one block of 8 lanes", rows(129, 128))
     yield Case(name, "partial sums summed twice", rows(530, 20, dtype="bfloat16"))
     yield Case(name, "a weight for each head", per_row((20, 3, 64), (3, 64)))
+    yield Case(name, "a weight for each head, of whole tiles", per_row((6, 3, 256), (3, 256), "bfloat16"))
     yield Case(name, "a weight for each batch and head, not token", per_row((2, 19, 3, 40), (2, 1, 3, 40), "float16"))
     yield Case(name, "a weight for each row", per_row((5, 2, 64), (5, 2, 64)))
     yield Case(name, "a weight for each head, no rows", per_row((0, 3, 64), (3, 64)))
