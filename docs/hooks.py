@@ -37,6 +37,16 @@ def on_files(files: Files, config: Any) -> Files:
     return files
 
 
+def on_page_content(html: str, **_: Any) -> str:
+    """Docstrings name what they speak of by Sphinx's roles; here that is a link, if it is on the same page."""
+
+    def named(role: re.Match[str]) -> str:
+        place = re.search(rf'id="([\w.]*\.{role[1]})"', html)
+        return f'<a href="#{place[1]}"><code>{role[1]}</code></a>' if place else f"<code>{role[1]}</code>"
+
+    return re.sub(r":[a-z]+:<code>([\w.]+)</code>", named, html)
+
+
 def _with_links_of_the_site(source: str) -> str:
     """A page's text; its links lead to the site's pages where the repository has files."""
     text = (ROOT / source).read_text()

@@ -30,7 +30,7 @@ class RowLayout:
     strides: tuple[tuple[int, ...], ...]
 
     def constants(self, *names: str) -> dict[str, Any]:
-        """Constexpr arguments for :func:`pointers`: ``INNER_SIZES`` and ``<NAME>_STRIDES``."""
+        """Constexpr arguments for :func:`load` and :func:`store`: ``INNER_SIZES`` and ``<NAME>_STRIDES``."""
         named = {f"{name.upper()}_STRIDES": strides for name, strides in zip(names, self.strides, strict=True)}
         return {"INNER_SIZES": self.inner_sizes, **named}
 
