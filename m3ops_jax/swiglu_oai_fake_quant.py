@@ -31,6 +31,8 @@ def swiglu_oai_fake_quant(
     The result is ``mxfp8_dequantize(*swiglu_oai_quantize(gate_up))``. Its gradient is that of :func:`swiglu_oai`: it
     passes straight through the rounding, which as a step function has none.
 
+    It takes no ``num_rows``, with which no op has a derivative; without one call those two ops.
+
     Args:
         gate_up: ``[gate | up]`` along the last axis, shape ``[..., 2 * I]`` with I / groups a multiple of 32; bfloat16,
             float16 or float32.

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from m3ops import validate
 from m3ops.op import Op
@@ -32,8 +34,21 @@ def check(op: Op, tensors: Sequence[torch.Tensor], out: Sequence[Any], params: M
             raise ValueError(
                 f"{name} must be on the device of {op.inputs[0]}, {tensors[0].device}, got {tensor.device}"
             )
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (*tensors, *out)):
+    if _differentiated((*tensors, *out)):
         raise ValueError("out has no derivative: call under torch.no_grad(), or with tensors that require none")
+    for name, tensor in zip((*op.inputs, *_names(out)), (*tensors, *out), strict=True):
+        if torch._C._functorch.is_batchedtensor(tensor):
+            raise ValueError("out has no rule for torch.func.vmap: call on all examples, their axis a leading one")
+        if is_traceable_wrapper_subclass(tensor):
+            raise ValueError(f"{name} must be a plain tensor where out is given, got {type(tensor).__name__}")
+
+
+def _differentiated(tensors: Sequence[torch.Tensor]) -> bool:
+    """Whether a derivative would go through the call, backward or forward."""
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        return True
+    forward = forward_ad._current_level >= 0
+    return forward and any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
 
 
 def check_overlap(op: Op, tensors: Sequence[torch.Tensor], out: Sequence[torch.Tensor]) -> None:

@@ -42,7 +42,6 @@ def batched(
         ]
         stacked = [torch.stack([part.view(torch.uint8) for part in parts]) for parts in zip(*each, strict=True)]
         return [raw.view(part.dtype) for raw, part in zip(stacked, each[0], strict=True)], [0] * len(stacked)
-    ranks = {n: tensor.ndim - (dim is not None) for n, tensor, dim in zip(op.inputs, tensors, dims, strict=True)}
     ranks = {name: tensor.ndim - (dim is not None) for name, tensor, dim in zip(op.inputs, tensors, dims, strict=True)}
     rank = 1 + max(ranks.values())
     summed = set(op.row_sums.values())

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed as dist
 from torch.utils import _pytree as pytree
@@ -69,6 +70,14 @@ def main(rank: int, device: str, folder: Path) -> None:
 
     check(tiled, [x], 0, sharded=True)
     check(tiled, [x], 1, sharded=False)  # the rows of a matrix share tiles
+
+    def counted(x: torch.Tensor, number: torch.Tensor) -> Any:
+        return m3ops_torch.mxfp8_quantize(x, num_rows=number)
+
+    number = torch.tensor([13], dtype=torch.int32, device=device)
+    check(counted, [x, number], 0, sharded=False)  # which rows count, only all of them together tell
+    with pytest.raises(ValueError, match="x must be a plain tensor where out is given, got DTensor"):
+        m3ops_torch.mxfp8_quantize(distributed(x, Shard(0)), out=m3ops_torch.mxfp8_quantize(x))
 
     x, weight = everything["gemma_rmsnorm"]
     many = weight.expand(*x.shape).contiguous()

@@ -159,6 +159,14 @@ def test_forward_mode_of_rounding(device: str) -> None:
         jvp(lambda x: tuple(m3ops_torch.mxfp8_quantize(x)), (x,), (x,))
 
 
+@jvp_warns
+def test_forward_mode_of_out(device: str) -> None:
+    x, weight, out = (torch.randn(shape, device=device) for shape in [(4, 64), (64,), (4, 64)])
+    for way in (forward_mode, lambda f, x: jvp(f, (x,), (x,))):
+        with pytest.raises(ValueError, match="out has no derivative"):
+            way(lambda x: m3ops_torch.gemma_rmsnorm(x, weight, out=out), x)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -337,6 +337,10 @@ TORCH_VALUE_ERRORS: Table = {
         lambda m, a: m.gemma_rmsnorm(X, WEIGHT.clone().requires_grad_(), out=BUFFER[:4]),
         "out has no derivative",
     ),
+    "examples with out": (
+        lambda m, a: torch.func.vmap(lambda x: m.gemma_rmsnorm(x, WEIGHT, out=BUFFER[0]))(X),
+        "out has no rule for torch.func.vmap",
+    ),
     "a weight on another device": (
         lambda m, a: m.gemma_rmsnorm(X.to("meta"), WEIGHT),
         "weight must be on the device of x, meta, got cpu",
