@@ -84,7 +84,7 @@ def _on_shards(
     """What one device computes, with sums over rows completed by all-reduce."""
     results = list(compute(*shards))
     for number in op.row_sums:
-        if names := summed_over(axes[number], division):
+        if names := [name for name in summed_over(axes[number], division) if jax.lax.axis_size(name) > 1]:
             results[number] = jax.lax.psum(results[number], names)
     return tuple(results)
 

@@ -7,8 +7,10 @@ import pytest
 import torch
 from backends import BACKENDS, Backend
 
-# For the tests of sharding. It has to be said before JAX starts its CPU backend; a program uses one device unless told.
-jax.config.update("jax_num_cpu_devices", 8)
+# For the tests of sharding, where JAX_NUM_CPU_DEVICES does not say otherwise. It has to be said before JAX starts its
+# CPU backend; a program uses one device unless told.
+if jax.config.jax_num_cpu_devices < 1:
+    jax.config.update("jax_num_cpu_devices", 8)
 
 
 @pytest.fixture(params=BACKENDS, ids=lambda backend: backend.name)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+from absl.testing import parameterized
 from compare import assert_same_bytes
 
 import m3ops_jax
@@ -57,10 +58,20 @@ def equations(jaxpr: Any) -> Iterator[Any]:
                 yield from equations(inner)
 
 
+class TestVariants(chex.TestCase):
+    """Jitted, eager and pmapped, from arrays of JAX and of NumPy."""
+
+    @chex.all_variants
+    @parameterized.parameters(*OPS)
+    def test_the_specifications_bytes(self, name: str) -> None:
+        arrays, params = ARGUMENTS[name], OPS[name].filled({})
+        results = jax.tree.leaves(self.variant(getattr(m3ops_jax, name))(*arrays))
+        assert_same_bytes([*map(np.asarray, results)], OPS[name].reference(*arrays, **params))
+
+
 @every_op
-def test_jit_equals_eager(name: str) -> None:
+def test_disabled_jit(name: str) -> None:
     op, arrays = getattr(m3ops_jax, name), ARGUMENTS[name]
-    same(jax.jit(op)(*arrays), op(*arrays))
     with jax.disable_jit():
         same(op(*arrays), jax.jit(op)(*arrays))
 
@@ -253,10 +264,9 @@ def test_weak_types_become_strong(name: str) -> None:
 
 
 @every_op
-def test_numpy_and_jax_arrays_are_alike(name: str) -> None:
+def test_constants_of_a_program(name: str) -> None:
     op, arrays = getattr(m3ops_jax, name), ARGUMENTS[name]
-    same(op(*map(jnp.asarray, arrays)), op(*arrays))
-    same(jax.jit(lambda: op(*arrays))(), op(*arrays))  # as constants of a program
+    same(jax.jit(lambda: op(*arrays))(), op(*arrays))
 
 
 @pytest.mark.parametrize("kind", [float, np.float32, np.float64])

@@ -6,6 +6,7 @@ CPU part runs, with the same bytes, in a process that has never seen the op's Py
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import subprocess
@@ -68,6 +69,42 @@ def test_for_cuda(name: str) -> None:
     assert f".entry {call.name}(" in call.source
 
 
+# Prints ELF's machine, AMD's number of the GPU and the digest of the code object in each program, knowing only JAX.
+READ = """
+import hashlib, pathlib, struct, sys, zlib
+import jax
+from jax.interpreters import mlir
+from jaxlib.mlir import ir
+
+def read(operation):
+    if operation.name == "stablehlo.custom_call":
+        record = zlib.decompress(operation.attributes["mhlo.backend_config"]["opaque"].value_bytes)
+        elf = record[record.index(b"\\x7fELF"):]
+        (machine,), (flags,) = struct.unpack_from("<H", elf, 0x12), struct.unpack_from("<I", elf, 0x30)
+        (table,), (size, count) = struct.unpack_from("<Q", elf, 0x28), struct.unpack_from("<HH", elf, 0x3A)
+        print(machine, hex(flags & 0xFF), hashlib.sha256(elf[:table + size * count]).hexdigest())
+    return ir.WalkResult.ADVANCE
+
+for path in map(pathlib.Path, sys.argv[1:]):
+    program = jax.export.deserialize(bytearray(path.read_bytes()))
+    with mlir.make_ir_context():
+        ir.Module.parse(program.mlir_module()).operation.walk(read)
+assert not [name for name in sys.modules if name.startswith("m3ops")]
+"""
+
+
+def test_the_code_object_is_found_without_m3ops(tmp_path: Path) -> None:
+    rocm.require_embedded_code()
+    gpus, digests = {"gfx942": "0x4c", "gfx950": "0x4f"}, []  # EF_AMDGPU_MACH of LLVM's AMDGPUUsage
+    for arch in gpus:
+        artifact = export("swiglu_oai", *ARGUMENTS["swiglu_oai"], platforms=["rocm"], archs=(arch,))
+        (tmp_path / arch).write_bytes(artifact)
+        (call,) = rocm.kernel_calls(jax.export.deserialize(artifact))
+        digests.append(hashlib.sha256(call.image).hexdigest())
+    said = python(READ, *(tmp_path / arch for arch in gpus)).splitlines()
+    assert said == [f"224 {number} {digest}" for number, digest in zip(gpus.values(), digests, strict=True)]
+
+
 LOAD = """
 import pathlib, sys
 import jax, numpy as np
@@ -119,7 +156,8 @@ def test_for_more_devices_than_there_are(platform: str, arch: str) -> None:
 @pytest.mark.parametrize(("platform", "arch"), [("cuda", "sm_90"), ("rocm", "gfx950")])
 def test_on_an_automatic_mesh_the_kernel_waits_until_xla_has_divided(platform: str, arch: str) -> None:
     """There the program first holds a request to divide by rows, the same for the kernel as for the specification."""
-    mesh = jax.make_mesh((8,), ("a",), axis_types=(AxisType.Auto,), devices=jax.devices("cpu"))
+    devices = jax.devices("cpu")
+    mesh = jax.make_mesh((len(devices),), ("a",), axis_types=(AxisType.Auto,), devices=devices)
     x = jax.ShapeDtypeStruct((64, 128), np.dtype("bfloat16"), sharding=NamedSharding(mesh, P("a")))
     with m3ops_jax.compile_for(arch):
         traced = jax.jit(m3ops_jax.swiglu_oai_quantize).trace(x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import chex
@@ -58,11 +59,10 @@ def test_numerical_gradients(name: str) -> None:
 def test_transforms_give_the_same_bytes(name: str) -> None:
     inputs = arguments(name)
     wanted = want(name, inputs)
-    check(jax.jit(jax.grad(jax.checkpoint(loss(name)), tuple(range(len(inputs)))))(*inputs), wanted)
     with jax.disable_jit():
         check(gradients(name)(*inputs), wanted)
     with jax.enable_x64(True):
-        check(jax.jit(gradients(name))(*inputs), wanted)
+        check(jax.jit(jax.grad(jax.checkpoint(loss(name)), tuple(range(len(inputs)))))(*inputs), wanted)
 
 
 @every_differentiable_op
@@ -101,9 +101,34 @@ def test_grad_of_vmap(name: str) -> None:
         np.testing.assert_allclose(grads[number], wanted[number], rtol=1e-5, atol=1e-5)
 
 
+PAIRS = [{"groups": 4}, {"layout": "interleaved"}, {"layout": "interleaved", "groups": 2}]
+
+
+@pytest.mark.parametrize("given", PAIRS, ids=str)
+def test_gates_and_ups_that_lie_otherwise(given: dict[str, Any]) -> None:
+    """The gradient of one pair ``[gate | up]`` is where that lies, alone and under vmap on either side of it."""
+    (gate_up,) = arguments("swiglu_oai")
+    grad = normal((5, 6, 64), "bfloat16", 0.5)
+    op = functools.partial(m3ops_jax.swiglu_oai, **given)
+
+    def plain(array: np.ndarray) -> np.ndarray:
+        pairs = array.reshape(5, 6, given.get("groups", 1), -1)
+        alternating = pairs.reshape(*pairs.shape[:-1], -1, 2).swapaxes(-1, -2).reshape(pairs.shape)
+        return alternating if "layout" in given else pairs
+
+    def pull(op: Any, gate_up: jax.Array, grad: jax.Array) -> Any:
+        return jax.vjp(op, gate_up)[1](grad)[0]
+
+    (wanted,) = expected("swiglu_oai", (plain(gate_up),), (grad.reshape(*plain(gate_up).shape[:-1], -1),))
+    of_grad = jax.vmap(functools.partial(pull, op), 1, 1)
+    both = jax.jit(lambda *arrays: (of_grad(*arrays), pull(jax.vmap(op, 1, 1), *arrays)))
+    check(map(plain, map(np.asarray, both(gate_up, grad))), [wanted, wanted])
+    calls = [e.primitive.name for e in equations(jax.make_jaxpr(of_grad)(gate_up, grad).jaxpr)]
+    assert calls.count("swiglu_oai_backward") == 1
+
+
 def test_inside_scan() -> None:
-    weights = normal((3, 64), "float32", 0.3)
-    x = normal((5, 64), "float32")
+    weights, x = normal((3, 64), "float32", 0.3), normal((5, 64), "float32")
 
     def scanned(x: Any, weights: Any) -> Any:
         return jnp.sum(jax.lax.scan(lambda x, w: (m3ops_jax.gemma_rmsnorm(x, w), None), x, weights)[0] ** 2)
@@ -113,12 +138,9 @@ def test_inside_scan() -> None:
             x = m3ops_jax.gemma_rmsnorm(x, weight)
         return jnp.sum(x**2)
 
-    got = jax.jit(jax.grad(scanned, (0, 1)))(x, weights)
-    same(got, jax.jit(jax.grad(unrolled, (0, 1)))(x, list(weights))[:1] + (got[1],))
-    assert np.isfinite(got[1]).all()
-    chex.assert_numerical_grads(
-        scanned, (jnp.asarray(x), jnp.asarray(weights)), 1, modes=("rev",), atol=0.02, rtol=0.02
-    )
+    of_x, of_weights = jax.grad(unrolled, (0, 1))(x, list(weights))  # eagerly: one compilation serves all three
+    same(jax.jit(jax.grad(scanned, (0, 1)))(x, weights), (of_x, jnp.stack(of_weights)))
+    assert np.asarray(of_weights).all()
 
 
 @every_differentiable_op
@@ -169,7 +191,7 @@ def test_sharded_heads_with_weights_of_their_own(kinds: tuple[AxisType, AxisType
         sharded = put(mesh, P("a", "b"), x) + [jax.device_put(weight, NamedSharding(mesh, spec))]
         with jax.set_mesh(mesh):
             got, collectives = run(gradients("gemma_rmsnorm"), *sharded)
-        assert collectives["all-reduce"] == 1
+        assert collectives["all-reduce"] == (mesh.shape["a"] > 1)
         assert set(collectives) <= {"all-reduce", "all-gather"}
         assert spec != P("b") or "all-gather" not in collectives
         of_x, of_weight = want("gemma_rmsnorm", (x, weight))

@@ -17,7 +17,7 @@ from test_jax_sharding import AUTO, DEVICES, EXPLICIT, every_kind, mesh_of, run
 
 import m3ops_jax
 from m3ops.cases.case import normal
-from m3ops.ops import OPS
+from m3ops.ops import EVERY_OP, OPS
 
 GROUPS = 2 * (len(DEVICES) // 2)
 X = normal((8, 16, 128 * GROUPS), "bfloat16", 2.0)
@@ -93,6 +93,32 @@ def test_tensor_parallel_layer(kinds: tuple[AxisType, AxisType]) -> None:
     assert collectives == {"all-reduce": 1}
     for result in quantized:
         assert result.sharding.is_equivalent_to(NamedSharding(mesh, P("a", None, "b")), 3)
+
+
+@every_kind
+def test_gradients(kinds: tuple[AxisType, AxisType]) -> None:
+    """That of a weight is summed over the devices that divide the rows, and nothing else is communicated."""
+    mesh = mesh_of(*kinds)
+    x, up = normal((8, 16, 64), "bfloat16"), normal((64, X.shape[-1]), "bfloat16")
+    grad = normal((*X.shape[:-1], X.shape[-1] // 2), "bfloat16", 0.5)
+    specs = [(X, P("a", None, "b")), (grad, P("a", None, "b")), (x, P("a")), (up, P(None, "b"))]
+    gate_up, sharded_grad, *layer = (jax.device_put(a, NamedSharding(mesh, spec)) for a, spec in specs)
+
+    def of_gate_up(gate_up: jax.Array, grad: jax.Array) -> Any:
+        return jax.vjp(grouped("swiglu_oai"), gate_up)[1](grad)
+
+    def of_up(x: jax.Array, up: jax.Array, grad: jax.Array) -> Any:
+        return jax.vjp(lambda up: grouped("swiglu_oai")(x @ up), up)[1](grad)
+
+    with jax.set_mesh(mesh):
+        (result,), collectives = run(of_gate_up, gate_up, sharded_grad)
+        (of_weight,), of_weight_collectives = run(of_up, *layer, sharded_grad)
+    assert not collectives
+    backward = EVERY_OP["swiglu_oai_backward"]
+    assert_same_bytes([np.asarray(result)], backward.reference(X, grad, **backward.filled({"groups": GROUPS})))
+    assert result.sharding.is_equivalent_to(gate_up.sharding, 3)
+    assert of_weight_collectives == ({"all-reduce": 1} if mesh.shape["a"] > 1 else {})
+    assert of_weight.sharding.is_equivalent_to(layer[1].sharding, 2)
 
 
 @grouped_op
