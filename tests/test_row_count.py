@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -9,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from backends import no_gpu
+from backends import array_spec, no_gpu
 from compare import assert_same_bytes
+from interpreter import launch
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from rocm import torch_device
@@ -126,6 +128,19 @@ def test_a_limited_number_of_programs(op: Any) -> None:
         plan = op.plan(tuple(specs), op.infer(*specs, **params), params, H100)
         grids.add((plan.grid, plan.constants["ROWS"], plan.constants["COLS"]))
     assert {grid for grid, _, _ in grids} == {PROGRAMS * 132}
+
+
+@pytest.mark.parametrize("programs", [1, 2])
+@every_op
+def test_few_programs_go_through_all_tiles(name: str, programs: int) -> None:
+    op, inputs = COUNTED[name], [*map(np.asarray, ARGUMENTS[name]), np.array([23], np.int32)]
+    params, specs = op.filled({}), tuple(map(array_spec, inputs))
+    expected = op.reference(*inputs, **params)
+    plan = op.plan(specs, op.infer(*specs, **params), params, H100)
+    live = (*plan.constants["LIVE"][:2], programs)
+    results = [np.empty(array.shape, array.dtype) for array in expected]
+    launch(replace(plan, grid=programs, constants={**plan.constants, "LIVE": live}), inputs, results)
+    assert_same_bytes(results, expected)
 
 
 def _rows(name: str, num_rows: int) -> Any:
