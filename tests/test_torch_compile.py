@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import PIPE, STDOUT
 from typing import Any
 
 import pytest
@@ -118,8 +120,10 @@ def test_a_package_of_aotinductor(device: str, tmp_path: Path) -> None:
         assert pytree.tree_structure(got) == pytree.tree_structure(want)
         assert_same_bytes(arrays(got), arrays(want))
     torch.save(operands, tmp_path / "operands")
-    paths = (package, tmp_path / "operands", tmp_path / "results")
-    subprocess.run([sys.executable, "-c", LOADED_ELSEWHERE, *map(str, paths)], check=True)
+    command = [sys.executable, "-c", LOADED_ELSEWHERE, package, tmp_path / "operands", tmp_path / "results"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, env=environment, stdout=PIPE, stderr=STDOUT, text=True, check=False)
+    assert done.returncode == 0, done.stdout
     assert_same_bytes(arrays(torch.load(tmp_path / "results")), arrays(want))
 
 
