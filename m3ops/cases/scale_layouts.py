@@ -24,6 +24,7 @@ def _rows() -> Iterator[tuple[str, Rows]]:
 
 def _special_rows() -> Iterator[tuple[str, Rows]]:
     yield "whole tiles", partial(normal, (256, 256), "bfloat16")
+    yield "half a tile, whole ones of the kernel", partial(normal, (64, 256), "bfloat16")
     yield "no rows", partial(normal, (0, 64), "bfloat16")
     yield "no matrix", partial(normal, (0, 3, 64), "bfloat16")
     yield "an empty last axis", partial(normal, (3, 0), "bfloat16")
