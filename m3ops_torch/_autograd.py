@@ -57,7 +57,11 @@ def implementation(op: Op, operators: Mapping[str, Any]) -> Operator:
                 _no_derivative(op)
             raise NotImplementedError(f"{op.name} has no derivative in forward mode; take it backward")
 
-    Derivative.__name__ = f"{op.name}_derivative"
+        @staticmethod
+        def _compiled_autograd_key(ctx: Any) -> tuple[Any, ...]:
+            return (ctx._autograd_function_id,)
+
+    named: Any = type(f"m3ops_{op.name}", (Derivative,), {})  # the name that the nodes of a graph show
 
     def call(keyset: Any, *tensors: torch.Tensor, **params: Any) -> list[torch.Tensor]:
         grad_mode = torch.is_grad_enabled()
@@ -65,7 +69,7 @@ def implementation(op: Op, operators: Mapping[str, Any]) -> Operator:
             return below(keyset, tensors, params)
         modes = grad_mode, torch._C._is_fwd_grad_enabled()
         with enable_single_level_autograd_function():
-            return list(Derivative.apply(modes, keyset, params, *tensors))  # type: ignore[attr-defined]
+            return list(named.apply(modes, keyset, params, *tensors))
 
     return call
 

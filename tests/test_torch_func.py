@@ -105,6 +105,17 @@ def test_compiled(name: str, mapped: bool, device: str) -> None:
     assert_same_bytes(arrays(compiled(first)), arrays(function(first)))
 
 
+def test_compiled_autograd(device: str) -> None:
+    """The backward graph as Dynamo collects it, of nodes that show the op's name."""
+    inputs, weights = given("swiglu_oai", device)
+    leaf = inputs[0].requires_grad_()
+    value = loss("swiglu_oai", weights, leaf)
+    assert m3ops_torch.swiglu_oai(leaf).grad_fn.name() == "m3ops_swiglu_oaiBackward"
+    with torch._dynamo.compiled_autograd._enable(torch.compile(backend="eager")):
+        value.backward()
+    assert_same_bytes(arrays([leaf.grad]), plain("swiglu_oai", inputs, weights))
+
+
 def test_compiled_straight_through(device: str) -> None:
     """Dynamo looks into an autograd.Function under grad and leaves its backward out; then it meets the rounding."""
     x = torch.randn(4, 64, device=device)
