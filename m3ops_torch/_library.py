@@ -44,8 +44,7 @@ def call(op_name: str, *tensors: Any, num_rows: Any = None, out: Any = None, **p
     key = _launch.key_of(op_name, tensors, params) if hashable else None
     if key is not None and (launch := _launch.kept.get(key)):
         return tuple(launch(tensors))
-    layouts = tuple(_layout(name, tensor) for name, tensor in zip(op.inputs, tensors, strict=True))
-    plain = (_validated if hashable else _validated.__wrapped__)(op, layouts, **params)
+    plain = _validate(op, tensors, params, hashable)
     results = tuple(operator(*tensors, **plain))
     if key is not None:
         _launch.keep(key, op, tensors, plain)
@@ -64,8 +63,7 @@ def _call_out(op: Op, tensors: Any, out: list[Any], params: dict[str, Any]) -> t
         _out.check_overlap(op, tensors, out)
         launch(tensors, out)
         return tuple(out)
-    layouts = tuple(_layout(name, tensor) for name, tensor in zip(op.inputs, tensors, strict=True))
-    plain = (_validated if hashable else _validated.__wrapped__)(op, layouts, **params)
+    plain = _validate(op, tensors, params, hashable)
     _out.check(op, tensors, out, plain)
     _out.check_overlap(op, tensors, out)
     operator(*tensors, **plain, out=out)
@@ -81,6 +79,11 @@ def _hashable(params: dict[str, Any]) -> bool:
     except TypeError:
         return False
     return True
+
+
+def _validate(op: Op, tensors: Any, params: dict[str, Any], hashable: bool) -> dict[str, Any]:
+    layouts = tuple(_layout(name, tensor) for name, tensor in zip(op.inputs, tensors, strict=True))
+    return (_validated if hashable else _validated.__wrapped__)(op, layouts, **params)
 
 
 @functools.lru_cache(maxsize=_launch.MOST_KEPT, typed=True)
@@ -108,10 +111,15 @@ def dtype_name(dtype: Any) -> str | None:
     return str(dtype).removeprefix("torch.") if isinstance(dtype, torch.dtype) else repr(dtype)
 
 
-def _define(op: Op) -> Callable[..., Any]:
+def _arguments(op: Op) -> str:
+    """As a schema writes them."""
     tensors = [f"Tensor {name}" for name in op.inputs]
     params = [f"{_SCHEMA_TYPES[p.annotation]} {name}" for name, p in op.params.items()]
-    _LIBRARY.define(f"{op.name}({', '.join(tensors)}, *, {', '.join(params)}) -> Tensor[]")
+    return ", ".join([*tensors, "*", *params])
+
+
+def _define(op: Op) -> Callable[..., Any]:
+    _LIBRARY.define(f"{op.name}({_arguments(op)}) -> Tensor[]")
     torch.library.register_fake(f"m3ops::{op.name}", partial(_fake, op), lib=_LIBRARY)
     _LIBRARY.impl(op.name, partial(_reference.run, op), "CPU")
     _LIBRARY.impl(op.name, partial(_launch.run, op), "CUDA")  # ROCm builds of PyTorch use this key too
@@ -124,9 +132,7 @@ def _define(op: Op) -> Callable[..., Any]:
 def _define_out(op: Op) -> Callable[..., Any]:
     """The operator that writes into tensors it is given. ``torch.compile`` knows from its schema that it does."""
     name = f"{op.name}_out"
-    tensors = [f"Tensor {name}" for name in op.inputs]
-    params = [f"{_SCHEMA_TYPES[p.annotation]} {name}" for name, p in op.params.items()]
-    _LIBRARY.define(f"{name}({', '.join(tensors)}, *, {', '.join(params)}, Tensor(a!)[] out) -> ()")
+    _LIBRARY.define(f"{name}({_arguments(op)}, Tensor(a!)[] out) -> ()")
     torch.library.register_fake(f"m3ops::{name}", partial(_fake_out, op), lib=_LIBRARY)
     _LIBRARY.impl(name, partial(_reference.run_out, op), "CPU")
     _LIBRARY.impl(name, partial(_launch.run_out, op), "CUDA")

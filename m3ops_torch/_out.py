@@ -68,11 +68,8 @@ def check_overlap(op: Op, tensors: Sequence[torch.Tensor], out: Sequence[torch.T
 
 def _in_place(op: Op, result: torch.Tensor, name: str, given: torch.Tensor) -> bool:
     """Whether a result takes the place of an input, element by element, and the op reads it before it writes."""
-    return op.in_place and name not in op.shared and result.data_ptr() == given.data_ptr() and _alike(result, given)
-
-
-def _alike(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return layout_of(a) == layout_of(b)
+    same = result.data_ptr() == given.data_ptr() and layout_of(result) == layout_of(given)
+    return same and op.in_place and name not in op.shared
 
 
 def _extent(tensor: torch.Tensor) -> tuple[int, int]:
