@@ -21,7 +21,8 @@ def gemma_rmsnorm_heads(
     """:func:`gemma_rmsnorm` of each q and each k head of a packed qkv, in one launch: MiniMax-M3's QK norm.
 
     The result of a head is that of ``gemma_rmsnorm(head, weight)`` to the bit; v heads keep their bytes. The numbers of
-    heads default to MiniMax-M3's; under tensor parallelism give those of a rank.
+    heads default to MiniMax-M3's; under tensor parallelism give those of a rank. It has no derivative: to train, call
+    :func:`gemma_rmsnorm` of the heads.
 
     Args:
         qkv: ``[q heads | k heads | v heads]`` along the last axis, each head_dim long, shape

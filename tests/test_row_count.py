@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec as P
 from rocm import torch_device
 from test_jax import ARGUMENTS, every_op
 from test_jax_sharding import DEVICES
-from test_torch import arrays, tensors
+from test_torch import OPCHECKS, arrays, tensors
 from test_torch_out import nested, poisoned
 
 import m3ops_jax
@@ -73,6 +73,15 @@ def test_tiled_scales_in_given_tensors(layout: str, device: str) -> None:
     m3ops_torch.mxfp8_quantize(x, scale_layout=layout, num_rows=count(40, device), out=out)
     dead = m3ops_torch.mxfp8_quantize(x, scale_layout=layout).scales != zeros.scales
     assert torch.equal(out.scales, torch.where(dead, 0xA5, zeros.scales))
+
+
+@every_op
+def test_opcheck(name: str, device: str) -> None:
+    inputs = (*tensors(name, device), count(5, device))
+    params = {k: "bfloat16" if k == "out_dtype" else p.default for k, p in OPS[name].params.items()}
+    # The schema test compares before and after with an operator that 8-bit floats lack.
+    checks = [c for c in OPCHECKS if not (c == "test_schema" and any(t.itemsize == 1 for t in inputs))]
+    torch.library.opcheck(getattr(torch.ops.m3ops, f"{name}_counted").default, inputs, params, test_utils=checks)
 
 
 @every_op

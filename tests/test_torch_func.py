@@ -10,12 +10,13 @@ import pytest
 import torch
 from compare import assert_same_bytes
 from test_gradients import DIFFERENTIABLE, arguments, cotangents, every_differentiable_op, expected
-from test_torch import arrays
+from test_torch import OPCHECKS, arrays
 from torch.autograd import forward_ad
 from torch.func import grad, jacfwd, jacrev, jvp, vjp, vmap
 
 import m3ops_torch
 from m3ops.cases.run import flat, to_tensor
+from m3ops.ops import OPS
 
 STRAIGHT_THROUGH = "swiglu_oai_fake_quant"
 FUNCTIONS = [*DIFFERENTIABLE, STRAIGHT_THROUGH]
@@ -51,6 +52,17 @@ def test_grad(name: str, device: str) -> None:
     results, pull = vjp(getattr(m3ops_torch, name), *inputs)
     assert_same_bytes(arrays(results), arrays(getattr(m3ops_torch, name)(*inputs)))
     assert_same_bytes(arrays(pull(tuple(weights) if isinstance(results, tuple) else weights[0])), got)
+
+
+@every_differentiable_op
+def test_opcheck(name: str, device: str) -> None:
+    """Of the operator that computes the gradients."""
+    inputs, weights = given(name, device)
+    backward = OPS[name].backward
+    assert backward is not None
+    params = backward.params(OPS[name].filled({}))
+    operator = getattr(torch.ops.m3ops, backward.op.name).default
+    torch.library.opcheck(operator, (*inputs, *weights), params, test_utils=OPCHECKS)
 
 
 @every_function
