@@ -17,9 +17,13 @@ TOLD = ("interleaved", "out=")
 
 
 def main() -> None:
-    reports = {gpu: Report.load(Path(__file__).parent / f"{gpu}.json") for gpu in GPUS}
-    sections = (("events", LARGE), ("graph", DECODE), ("graph", PADDED))
-    print("\n".join([line for section in sections for line in tables(reports, *section)] + list(host(reports))))
+    reports = {gpu: _report(gpu) for gpu in GPUS}
+    print("\n".join([*tables(reports, "events", LARGE), *tables(reports, "graph", DECODE), *host(reports), ""]))
+    print("\n".join(tables({"h200": _report("h200_num_rows")}, "graph", PADDED)))
+
+
+def _report(name: str) -> Report:
+    return Report.load(Path(__file__).parent / f"{name}.json")
 
 
 def tables(reports: dict[str, Report], mode: str, contenders: tuple[str, ...]) -> Iterator[str]:

@@ -10,7 +10,7 @@ from m3ops.op import ArraySpec, LaunchPlan
 from m3ops.ops.swiglu_oai.kernel import _swiglu_oai_kernel
 from m3ops.rows import row_layout, split_rows
 from m3ops.target import Target
-from m3ops.tiling import column_tiling
+from m3ops.tiling import element_tiling
 
 FLOPS_PER_ELEMENT = 30
 
@@ -34,9 +34,7 @@ def plan(
     gate_up, out = (split_rows(spec, params["groups"]) for spec in (*inputs, *outputs))
     rows = row_layout(gate_up, out)
     size = out.shape[-1]
-    # No reduction, so 8 elements a thread are enough. H100, (65536, 3072), (16384, 3072) and (65536, 384), fraction of
-    # copy bandwidth: 1.03, 1.05 and 1.08 like this, 1.02, 1.02 and 1.05 in tiles of 2048 with 2 warps.
-    tiling = column_tiling(rows.num_rows, size, target, tile=1024, num_warps=128 // target.warp_size)
+    tiling = element_tiling(rows.num_rows, size, target)
     return LaunchPlan(
         kernel=_swiglu_oai_kernel,
         grid=tiling.grid,

@@ -11,7 +11,7 @@ from m3ops.ops.swiglu_oai.plan import activation_constants
 from m3ops.ops.swiglu_oai_backward.kernel import _swiglu_oai_backward_kernel
 from m3ops.rows import row_layout, split_rows
 from m3ops.target import Target
-from m3ops.tiling import column_tiling
+from m3ops.tiling import element_tiling
 
 FLOPS_PER_ELEMENT = 36
 
@@ -22,7 +22,7 @@ def plan(
     gate_up, grad, grad_gate_up = (split_rows(spec, params["groups"]) for spec in (*inputs, *outputs))
     rows = row_layout(gate_up, grad, grad_gate_up)
     size = grad.shape[-1]
-    tiling = column_tiling(rows.num_rows, size, target, tile=1024, num_warps=128 // target.warp_size)  # as forward
+    tiling = element_tiling(rows.num_rows, size, target)
     return LaunchPlan(
         kernel=_swiglu_oai_backward_kernel,
         grid=tiling.grid,
