@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import interpreter
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import triton
 import triton.language as tl
+from backends import array_spec
 from compare import assert_same_bytes
 from interpreter import launch
 from test_interpreter import (
@@ -35,11 +37,12 @@ from triton.runtime.jit import JITFunction
 
 from m3ops import rows
 from m3ops.cases.case import normal
+from m3ops.cases.mxfp8_dequantize import random_bytes
 from m3ops.numerics import tile
 from m3ops.op import ArraySpec, LaunchPlan
 from m3ops.ops import OPS
 from m3ops.target import Target
-from m3ops.tiling import RowTiling
+from m3ops.tiling import RowTiling, Tiling, tiling
 
 # Memory
 
@@ -278,12 +281,22 @@ def test_ops_give_the_specifications_bytes(name: str, dtype: str, target: Target
 def test_any_tile_gives_the_same_norm(name: str, rows: int, cols: int, reload: bool) -> None:
     x, residual, weight = normal((5, 300), "bfloat16"), normal((5, 300), "bfloat16", 2.0), normal((300,), "float32")
     arrays = [x, weight] if name == "gemma_rmsnorm" else [x, residual, weight]
+    check_tiling(name, arrays, RowTiling(-(-5 // rows), rows, cols, True, 1, -(-300 // cols), reload))
+
+
+@pytest.mark.parametrize(("rows", "cols"), [(1, 32), (8, 128), (2, 1024)])
+@pytest.mark.parametrize("name", ["swiglu_oai", "swiglu_oai_quantize", "mxfp8_quantize", "mxfp8_dequantize"])
+def test_any_tile_gives_the_same_elements(name: str, rows: int, cols: int) -> None:
+    x = normal((5, 2 * 1056), "bfloat16", 3.0)
+    arrays = {"gate_up": [x], "x": [x[:, :1056]], "values": random_bytes((5, 1056))}[OPS[name].inputs[0]]
+    check_tiling(name, arrays, tiling(5, 1056, rows, cols, 1))
+
+
+def check_tiling(name: str, arrays: Sequence[np.ndarray], t: Tiling) -> None:
     op = OPS[name]
     expected = op.reference(*arrays, **op.filled({}))
-    specs, outputs = ([ArraySpec(a.shape, a.dtype.name) for a in group] for group in (arrays, expected))
-    plan = op.plan(tuple(specs), tuple(outputs), op.filled({}), H100)
-    t = RowTiling(-(-5 // rows), rows, cols, True, 1, -(-300 // cols), reload)
+    plan = op.plan(tuple(map(array_spec, arrays)), tuple(map(array_spec, expected)), op.filled({}), H100)
     forced = dataclasses.replace(plan, grid=t.grid, constants={**plan.constants, **t.constants})
-    results = [np.empty(spec.shape, spec.dtype) for spec in outputs]
+    results = [np.empty(array.shape, array.dtype) for array in expected]
     launch(forced, arrays, results)
     assert_same_bytes(results, expected)
