@@ -31,8 +31,8 @@ device = "cuda" if torch.cuda.is_available() else "cpu"
 #
 # | exponent field | value |
 # |---|---|
-# | 1 to 15 | $\pm\, 2^{\text{exponent} - 7} \cdot (1 + \text{mantissa} / 8)$ |
-# | 0 | $\pm\, 2^{-6} \cdot \text{mantissa} / 8$, the subnormal numbers |
+# | 1 to 15 | `±2**(exponent - 7) * (1 + mantissa / 8)` |
+# | 0 | `±2**-6 * mantissa / 8`, the subnormal numbers |
 # | 15 with mantissa 7 | NaN; there is no infinity |
 
 # %%
@@ -83,7 +83,7 @@ for x in (1.0625, 1.1875, 300.0, -0.0014, 500.0):
     print(f"{x:8} -> code {code:#04x} = {e4m3[code]}")
 
 # %% [markdown]
-# The relative error of a normal number is at most 1/16. Below $2^{-6}$ the steps stop shrinking and the error grows;
+# The relative error of a normal number is at most 1/16. Below `2**-6` the steps stop shrinking and the error grows;
 # above 448 a value saturates. A scale has one task: to bring the numbers of a block into the flat part.
 
 # %%
@@ -103,7 +103,7 @@ plt.show()
 # %% [markdown]
 # ## One scale for 32 values
 #
-# E8M0 is a bare exponent: byte $b$ means $2^{b - 127}$, and 255 means NaN. The byte is chosen from the largest
+# E8M0 is a bare exponent: byte `b` means `2**(b - 127)`, and 255 means NaN. The byte is chosen from the largest
 # magnitude of the block, `amax`. How, is where implementations differ:
 #
 # | rule | exponent | |
@@ -208,7 +208,7 @@ for rule in ("rceil", "floor"):
 # ## The corners
 #
 # What the few lines above leave out, `m3ops` defines: a NaN or an infinity makes its whole block NaN (scale byte 255,
-# value bytes 0x7F), a block of zeros has scale byte 0, and no power of two below $2^{-127}$ is used. The rules in full
+# value bytes 0x7F), a block of zeros has scale byte 0, and no power of two below `2**-127` is used. The rules in full
 # are on the numerics page, `m3ops/numerics/README.md`.
 
 # %%
