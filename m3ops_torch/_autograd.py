@@ -38,7 +38,8 @@ def implementation(op: Op, operators: Mapping[str, Any]) -> Operator:
         @staticmethod
         def forward(ctx: Any, modes: Any, keyset: Any, params: Any, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
             ctx.params = params
-            ctx.save_for_backward(*tensors)
+            if op.backward is not None:
+                ctx.save_for_backward(*tensors)
             # A Function turns these modes off; but outer transforms, which are below, have derivatives of their own.
             with torch.set_grad_enabled(modes[0]), forward_ad._set_fwd_grad_enabled(modes[1]):
                 return tuple(below(keyset, tensors, params))

@@ -136,7 +136,7 @@ def test_compiled_straight_through(device: str) -> None:
         torch.compile(function, fullgraph=True, backend="aot_eager")(x)
 
 
-jvp_warns = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")  # of its own import
+jvp_warns = pytest.mark.filterwarnings("ignore:`torch.jit.script` is:FutureWarning")  # of its own import
 
 
 def forward_mode(function: Any, x: torch.Tensor) -> Any:
@@ -202,6 +202,16 @@ def test_a_counted_op_has_no_derivative(call: Any, message: str, device: str) ->
     for take in (lambda f: f(x.clone().requires_grad_()).backward(), lambda f: grad(f)(x)):
         with pytest.raises((NotImplementedError, TypeError), match=message):
             take(lambda x: flat(call(x, num_rows=number))[0].float().sum())
+
+
+def test_what_has_no_derivative_keeps_no_inputs(device: str) -> None:
+    x = torch.randn(4, 64, device=device).requires_grad_()
+    kept: list[torch.Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        m3ops_torch.mxfp8_quantize(x)
+        assert not kept
+        m3ops_torch.swiglu_oai(x)
+    assert [t.data_ptr() for t in kept] == [x.data_ptr()]
 
 
 def test_an_op_without_a_derivative_so_far(device: str) -> None:
