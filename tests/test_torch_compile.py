@@ -159,3 +159,18 @@ def test_export_save_and_load(name: str, dynamic: bool, device: str, tmp_path: P
         got, want = loaded(*operands), op(*operands)
         assert pytree.tree_structure(got) == pytree.tree_structure(want)  # MXFP8 is still MXFP8
         assert_same_bytes(arrays(got), arrays(want))
+
+
+def test_export_of_num_rows_and_out(device: str) -> None:
+    class Model(torch.nn.Module):
+        def forward(self, x: torch.Tensor, number: torch.Tensor, *out: torch.Tensor) -> Any:
+            return m3ops_torch.mxfp8_quantize(x, num_rows=number, out=out or None)
+
+    x, number = torch.randn(9, 64, device=device), torch.tensor([5], dtype=torch.int32, device=device)
+    fresh = m3ops_torch.mxfp8_quantize(x, num_rows=number)
+    for given in ((), tuple(torch.full_like(t.view(torch.uint8), 7).view(t.dtype) for t in fresh)):
+        axes = ({0: ROWS}, None, *([({0: ROWS},) * len(given)] if given else []))
+        operands = [t[:4].clone() if len(t) > 1 else t for t in (x, number, *given)]
+        exported = torch.export.export(Model(), tuple(operands), dynamic_shapes=axes).module()
+        want = Model()(x, number, *(t.clone() for t in given))
+        assert_same_bytes(arrays(exported(x, number, *given)), arrays(want))
