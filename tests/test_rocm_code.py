@@ -24,7 +24,7 @@ VALU_LIMITS = {
     ("swiglu_oai", 3072, "interleaved"): {"gfx942": 41, "gfx950": 31},
     ("swiglu_oai_quantize", 3072, "interleaved"): {"gfx942": 41, "gfx950": 32},
     ("mxfp8_quantize", 3072): {"gfx942": 11.5, "gfx950": 7.5},
-    ("mxfp8_dequantize", 3072): {"gfx942": 17, "gfx950": 10.5},
+    ("mxfp8_dequantize", 3072): {"gfx942": 17, "gfx950": 4.2},
     ("gemma_rmsnorm", 6144): {"gfx942": 21, "gfx950": 14},
     ("gemma_rmsnorm", 128): {"gfx942": 21.5, "gfx950": 15.5},
     ("gemma_rmsnorm_heads", 9216): {"gfx942": 21.5, "gfx950": 16.5},

@@ -220,14 +220,20 @@ def encode_e4m3(x, broken, FP8: tl.constexpr, CAST: tl.constexpr):
 
 
 @triton.jit
-def decode_e4m3(codes, FP8: tl.constexpr):
-    """E4M3 codes (uint8) to fp32, exactly."""
-    fmt: tl.constexpr = _decode_constants(FP8)
-    magnitude = (codes & 0x7F).to(tl.int32)
-    # Shifted into fp32's fields the code is the number times 2**(bias - 127), a subnormal one where the code's is.
-    number = from_bits32((magnitude << 20) | ((codes & 0x80).to(tl.int32) << 24)) * fmt[0]
-    nan = (magnitude if FP8 == "e4m3fn" else codes) == fmt[1]
-    return tl.where(nan, from_bits32(tl.full(codes.shape, _QUIET_NAN, tl.int32)), number)
+def decode_e4m3(codes, FP8: tl.constexpr, CAST: tl.constexpr):
+    """E4M3 codes (uint8) to fp32, exactly; CAST as for :func:`encode_e4m3`."""
+    if CAST == "integer" or CAST == "fnuz":
+        fmt: tl.constexpr = _decode_constants(FP8)
+        magnitude = (codes & 0x7F).to(tl.int32)
+        # Shifted into fp32's fields the code is the number times 2**(bias - 127), a subnormal one where the code's is.
+        number = from_bits32((magnitude << 20) | ((codes & 0x80).to(tl.int32) << 24)) * fmt[0]
+        nan = (magnitude if FP8 == "e4m3fn" else codes) == fmt[1]
+        number = tl.where(nan, from_bits32(tl.full(codes.shape, _QUIET_NAN, tl.int32)), number)
+    elif FP8 == "e4m3fn":
+        number = codes.to(tl.float8e4nv, bitcast=True).to(tl.float32)
+    else:
+        number = codes.to(tl.float8e4b8, bitcast=True).to(tl.float32)
+    return number
 
 
 @triton.constexpr_function
@@ -237,12 +243,12 @@ def _decode_constants(FP8):
 
 
 @triton.jit
-def dequantize_blocks(codes, scales, ROWS: tl.constexpr, COLS: tl.constexpr, FP8: tl.constexpr):
+def dequantize_blocks(codes, scales, ROWS: tl.constexpr, COLS: tl.constexpr, FP8: tl.constexpr, CAST: tl.constexpr):
     """``values * 2**(scales - 127)`` in fp32 from codes [ROWS, COLS] and E8M0 bytes [ROWS, COLS / 32]."""
     exponent = scales.to(tl.int32)
     bits = tl.where(exponent == 0, 0x00400000, exponent << 23)  # 2**-127 is subnormal
     scale = from_bits32(tl.where(exponent == 255, _QUIET_NAN, bits))
-    blocks = tl.reshape(decode_e4m3(codes, FP8), (ROWS, COLS // _BLOCK, _BLOCK))
+    blocks = tl.reshape(decode_e4m3(codes, FP8, CAST), (ROWS, COLS // _BLOCK, _BLOCK))
     return tl.reshape(blocks * scale[:, :, None], (ROWS, COLS))
 
 

@@ -23,6 +23,7 @@ def _mxfp8_dequantize_kernel(
     SCALE_TILES: tl.constexpr,
     OUT_STRIDES: tl.constexpr,
     FP8: tl.constexpr,
+    CAST: tl.constexpr,
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
     MASKED: tl.constexpr,
@@ -36,8 +37,8 @@ def _mxfp8_dequantize_kernel(
         blocks = rows.window(t, live, SIZE // 32, ROWS, COLS // 32)
         values = rows.load(values_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, VALUES_STRIDES)
         exponents = scales.load(scales_ptr, blocks, SIZE // 32, ROWS, MASKED, INNER_SIZES, SCALES_STRIDES, SCALE_TILES)
-        out = tile.dequantize_blocks(values, exponents, ROWS, COLS, FP8)
-        out = tile.narrow(out, out_ptr.dtype.element_ty, MIXED_FMA)
+        out = tile.dequantize_blocks(values, exponents, ROWS, COLS, FP8, CAST)
+        out = tile.narrow_beside_fp8(out, out_ptr.dtype.element_ty, MIXED_FMA)
         rows.store(out_ptr, out, window, SIZE, ROWS, MASKED, INNER_SIZES, OUT_STRIDES)
     if live_ptr is not None:
         rows.clear(out_ptr, live, num_rows, SIZE, LIVE)

@@ -8,6 +8,7 @@ from typing import Any
 from m3ops.numerics.formats import FP8_FORMATS
 from m3ops.op import ArraySpec, LaunchPlan
 from m3ops.ops.mxfp8_dequantize.kernel import _mxfp8_dequantize_kernel
+from m3ops.ops.mxfp8_quantize.plan import cast
 from m3ops.rows import row_layout
 from m3ops.scales import scale_layout
 from m3ops.target import Target
@@ -32,6 +33,7 @@ def plan(
             **rows.constants("values", "out", *layout.operands),
             **layout.constants,
             "FP8": fp8,
+            "CAST": cast(fp8, target),
             **tiling.constants,
             "MIXED_FMA": out.dtype in target.mixed_fma,
         },

@@ -16,16 +16,18 @@ from m3ops.tiling import column_tiling
 FLOPS_PER_ELEMENT = 4
 
 
+def cast(fp8_format: str, target: Target) -> str:
+    """How a target converts to and from a format, the CAST of ``tile.encode_e4m3``."""
+    wanted = FP8_FORMATS[fp8_format].name
+    if wanted in target.hardware_fp8:
+        return target.vendor
+    return "fnuz" if wanted == "float8_e4m3fn" and "float8_e4m3fnuz" in target.hardware_fp8 else "integer"
+
+
 def format_constants(params: Mapping[str, Any], target: Target) -> dict[str, Any]:
     """Constexpr arguments of ``tile.quantize_blocks``."""
-    wanted = FP8_FORMATS[params["fp8_format"]].name
-    if wanted in target.hardware_fp8:
-        cast = target.vendor
-    elif wanted == "float8_e4m3fn" and "float8_e4m3fnuz" in target.hardware_fp8:
-        cast = "fnuz"
-    else:
-        cast = "integer"
-    return {"FP8": params["fp8_format"], "RULE": params["scale_rule"], "CAST": cast}
+    fp8_format = params["fp8_format"]
+    return {"FP8": fp8_format, "RULE": params["scale_rule"], "CAST": cast(fp8_format, target)}
 
 
 def plan(
