@@ -104,6 +104,10 @@ torch.save(torch.utils._pytree.tree_leaves(torch._inductor.aoti_load_package(pat
 """
 
 
+DIES = pytest.mark.xfail(run=False, reason="the process dies with torch 2.11.0 and triton 3.8.0 on CUDA")
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, DIES])])
 def test_a_package_of_aotinductor(device: str, tmp_path: Path) -> None:
     """It calls the operators through the dispatcher: a process that loads it has to import m3ops_torch.
 
