@@ -10,14 +10,14 @@ demo: .venv/installed
 test: .venv/installed
 	$(BIN)/python -m pytest -n auto
 
-# The tests of the JAX front end against other versions, without PyTorch; flax is the newest that takes this jax.
-JAX ?= 0.11.0
+# The tests of the JAX front end with the oldest versions, or others, and without PyTorch.
+JAX ?= 0.11.2
 TRITON ?= 3.7.1
 OTHER := .cache/jax-$(JAX)
 test-jax:
 	$(PYTHON) -m venv $(OTHER)
-	$(OTHER)/bin/pip install --quiet jax==$(JAX) jaxlib==$(JAX) triton==$(TRITON) flax \
-		$$(grep -E '^(chex|flatbuffers|hypothesis|jax-triton|pytest|pytest-xdist)==' requirements.txt)
+	$(OTHER)/bin/pip install --quiet jax==$(JAX) jaxlib==$(JAX) triton==$(TRITON) \
+		$$(grep -E '^(chex|flatbuffers|flax|hypothesis|jax-triton|pytest|pytest-xdist)==' requirements.txt)
 	$(OTHER)/bin/pip install --quiet --no-deps --upgrade --target $(OTHER)/rocm-plugin jax-rocm7-plugin==$(JAX)
 	JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES=8 M3OPS_CACHE_DIR=$(OTHER) \
 		$(OTHER)/bin/python -m pytest -n auto --noconftest tests/test_jax*.py

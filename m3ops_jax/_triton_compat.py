@@ -15,15 +15,12 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-import mmap
 import os
 import re
-import sys
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -272,8 +269,8 @@ def _lower_for_rocm(triton_lib: Any, ctx: Any, *operands: Any, **params: Any) ->
     config = {named.name: named.attr for named in attributes["mhlo.backend_config"]}
     record = zlib.decompress(config["opaque"].value_bytes)
     # TritonAnyKernelCall: kernel_call.kernel, or autotuned_kernel_call.configs.kernel_call.kernel.
-    record = _edit(record, (1, 1), functools.partial(_correct, triton_lib))
-    record = _edit(record, (2, 2, 1, 1), functools.partial(_correct, triton_lib))
+    record = _edit(record, (1, 1), _correct)
+    record = _edit(record, (2, 2, 1, 1), _correct)
     config["opaque"] = ir.StringAttr.get(zlib.compress(record))
     attributes["mhlo.backend_config"] = ir.DictAttr.get(config)
     return results
@@ -284,7 +281,7 @@ _KERNEL_NAME, _NUM_WARPS, _SHARED_MEM_BYTES, _PTX, _MODULE_IMAGE = 1, 2, 3, 4, 1
 _IMAGE_OBJECT_FILE, _IMAGE_KERNEL_NAME, _IMAGE_SHARED_MEM_BYTES = 1, 2, 3
 
 
-def _correct(triton_lib: Any, kernel: bytes) -> bytes:
+def _correct(kernel: bytes) -> bytes:
     """Corrects one serialized TritonKernel."""
     fields = decode(kernel)
     value = {number: payload for number, _, payload in fields}
@@ -304,7 +301,7 @@ def _correct(triton_lib: Any, kernel: bytes) -> bytes:
     # "file not found" from an exported or cached program in another process, and the random path makes every
     # compilation miss JAX's persistent cache. The runtime prefers module_image, and knows it by the ptx field, which
     # therefore has to differ for different code.
-    if _on("embedded_code") and _MODULE_IMAGE not in value and _runtime_takes_images(triton_lib):
+    if _on("embedded_code") and _MODULE_IMAGE not in value:
         image = [
             (_IMAGE_OBJECT_FILE, 2, code.image),
             (_IMAGE_KERNEL_NAME, 2, value[_KERNEL_NAME]),
@@ -313,15 +310,6 @@ def _correct(triton_lib: Any, kernel: bytes) -> bytes:
         fields = [(n, wire, code.fingerprint.encode() if n == _PTX else payload) for n, wire, payload in fields]
         fields.append((_MODULE_IMAGE, 2, encode(image)))
     return encode(fields)
-
-
-@functools.cache
-def _runtime_takes_images(triton_lib: Any) -> bool:
-    """Whether the plugin's schema has TritonKernel.module_image, which came with 0.11.1; older ones need the path."""
-    plugin = sys.modules[triton_lib.triton_kernel_call_lib.TritonKernel.__module__]
-    assert plugin.__file__ is not None
-    with Path(plugin.__file__).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as contents:
-        return contents.find(b"ModuleImageProto") >= 0
 
 
 # The protocol buffer wire format: enough to change a field and leave the others as they are, known or not.

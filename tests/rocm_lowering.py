@@ -109,13 +109,6 @@ def require_plugin() -> None:
     install_stub()
 
 
-def require_embedded_code() -> None:
-    """Skips a test of machine code in the program where the plugin only takes the path of a file."""
-    require_plugin()
-    if not _triton_compat._runtime_takes_images(_triton_compat.load().triton_lib):
-        pytest.skip("ROCm plugins before 0.11.1 read kernels from files and cannot export them")
-
-
 @functools.cache
 def install_stub() -> None:
     """Makes JAX able to lower Triton kernels for ROCm in this process; does nothing where it already is.

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from compare import assert_same_bytes
-from test_gradients import expected
+from differentiable import expected
 
 import m3ops_jax
 import m3ops_torch

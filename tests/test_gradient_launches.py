@@ -9,8 +9,8 @@ import pytest
 import torch
 from backends import array_spec, no_gpu, poisoned
 from compare import assert_same_bytes
+from differentiable import arguments, cotangents, every_differentiable_op, expected
 from interpreter import launch
-from test_gradients import arguments, cotangents, every_differentiable_op, expected
 
 import m3ops_torch
 from m3ops.cases.case import normal

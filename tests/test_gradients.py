@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from compare import assert_same_bytes
+from differentiable import DIFFERENTIABLE, arguments, cotangents, every_differentiable_op, expected
 from test_oracles import SMALLEST_WORST, U, gate_bound, norm_rows, tail
 
 import m3ops_jax
@@ -18,37 +19,9 @@ import m3ops_torch
 from m3ops.cases.case import normal
 from m3ops.cases.run import flat, to_numpy, to_tensor
 from m3ops.numerics.constants import FAN_IN, PARTIAL_ROWS, lanes, partials
-from m3ops.op import Backward
-from m3ops.ops import EVERY_OP, OPS
+from m3ops.ops import EVERY_OP
 
 Array = np.ndarray
-DIFFERENTIABLE = [name for name, op in OPS.items() if op.backward]
-every_differentiable_op = pytest.mark.parametrize("name", DIFFERENTIABLE)
-
-
-def backward_of(name: str) -> Backward:
-    backward = OPS[name].backward
-    assert backward is not None
-    return backward
-
-
-def arguments(name: str, dtype: str = "bfloat16") -> tuple[Array, ...]:
-    """Inputs of [5, 6, 64] rows."""
-    rows = {"x": normal((5, 6, 64), dtype), "residual": normal((5, 6, 64), dtype, 2.0)}
-    given = rows | {"gate_up": normal((5, 6, 128), dtype, 3.0), "weight": normal((64,), "float32", 0.5)}
-    return tuple(given[input_name] for input_name in OPS[name].inputs)
-
-
-def cotangents(name: str, inputs: tuple[Array, ...], **given: Any) -> tuple[Array, ...]:
-    results = OPS[name].reference(*inputs, **OPS[name].filled(given))
-    return tuple(normal(r.shape, r.dtype.name, 0.5 + i) for i, r in enumerate(results))
-
-
-def expected(name: str, inputs: tuple[Array, ...], grads: tuple[Array, ...], **given: Any) -> list[Array]:
-    """The specification's gradients of all inputs."""
-    backward = backward_of(name)
-    results = backward.op.reference(*inputs, *grads, **backward.params(OPS[name].filled(given)))
-    return [results[number] for number in backward.gradients]
 
 
 def of_jax(name: str, inputs: tuple[Array, ...], grads: tuple[Array, ...], **given: Any) -> list[Array]:

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from compare import assert_same_bytes
+from differentiable import DIFFERENTIABLE, arguments, every_differentiable_op, expected
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
-from test_gradients import DIFFERENTIABLE, arguments, every_differentiable_op, expected
 from test_jax import equations, same
 from test_jax_sharding import DEVICES, every_kind, mesh_of, put, run
 
@@ -148,6 +148,14 @@ def test_forward_mode_is_refused(name: str) -> None:
     inputs = [*map(jnp.asarray, arguments(name))]
     with pytest.raises(TypeError, match="can't apply forward-mode"):
         jax.jvp(getattr(m3ops_jax, name), inputs, inputs)
+
+
+@every_differentiable_op
+def test_a_derivative_with_num_rows_is_refused(name: str) -> None:
+    first, *others = map(jnp.asarray, arguments(name))
+    counted = functools.partial(getattr(m3ops_jax, name), num_rows=jnp.array([3], jnp.int32))
+    with pytest.raises(NotImplementedError, match=f"{name} has no derivative with num_rows; define one with jax.cust"):
+        jax.vjp(lambda x: counted(x, *others), first)
 
 
 # --- sharded rows ----------------------------------------------------------------------------------------------------

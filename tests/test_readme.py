@@ -36,6 +36,8 @@ PROMISED: dict[str, Any] = {
     "scales": (16, 96),
     "exported": ("cpu", "cuda", "rocm"),
     "quantized": ((200, 3072), (256, 96)),
+    "normalized": (16, 128),
+    "residual": (16, 128),
 }
 
 

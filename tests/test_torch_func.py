@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from compare import assert_same_bytes
-from test_gradients import DIFFERENTIABLE, arguments, cotangents, every_differentiable_op, expected
+from differentiable import DIFFERENTIABLE, arguments, cotangents, every_differentiable_op, expected
 from test_torch import OPCHECKS, arrays
 from torch.autograd import forward_ad
 from torch.func import grad, jacfwd, jacrev, jvp, vjp, vmap

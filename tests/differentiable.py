@@ -1,0 +1,35 @@
+"""The ops that have a gradient, arguments for them, and what the specification says it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from m3ops.cases.case import normal
+from m3ops.ops import OPS
+
+Array = np.ndarray
+DIFFERENTIABLE = [name for name, op in OPS.items() if op.backward]
+every_differentiable_op = pytest.mark.parametrize("name", DIFFERENTIABLE)
+
+
+def arguments(name: str, dtype: str = "bfloat16") -> tuple[Array, ...]:
+    """Inputs of [5, 6, 64] rows."""
+    rows = {"x": normal((5, 6, 64), dtype), "residual": normal((5, 6, 64), dtype, 2.0)}
+    given = rows | {"gate_up": normal((5, 6, 128), dtype, 3.0), "weight": normal((64,), "float32", 0.5)}
+    return tuple(given[input_name] for input_name in OPS[name].inputs)
+
+
+def cotangents(name: str, inputs: tuple[Array, ...], **given: Any) -> tuple[Array, ...]:
+    results = OPS[name].reference(*inputs, **OPS[name].filled(given))
+    return tuple(normal(r.shape, r.dtype.name, 0.5 + i) for i, r in enumerate(results))
+
+
+def expected(name: str, inputs: tuple[Array, ...], grads: tuple[Array, ...], **given: Any) -> list[Array]:
+    """The specification's gradients of all inputs."""
+    backward = OPS[name].backward
+    assert backward is not None
+    results = backward.op.reference(*inputs, *grads, **backward.params(OPS[name].filled(given)))
+    return [results[number] for number in backward.gradients]
