@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 
@@ -21,7 +22,13 @@ class Target:
 
     @classmethod
     def named(cls, arch: str) -> Target:
-        """The target of this name, for compiling where there is no such device."""
+        """The target of this name, for compiling where there is no such device.
+
+        Raises:
+            ValueError: The name is not of this form.
+        """
+        if not re.fullmatch(r"sm_\d{2,3}|gfx\d{1,2}[0-9a-f]{2}", arch):
+            raise ValueError(f"arch must be a name such as 'gfx950' or 'sm_90', got {arch!r}")
         vendor = "amd" if arch.startswith("gfx") else "nvidia"
         return cls(vendor, arch, _MULTIPROCESSORS.get(arch, 128))
 

@@ -29,11 +29,12 @@ def launch(
     outputs = op.infer(*inputs, **params)
     if not any(spec.size for spec in outputs):
         return [jnp.zeros(spec.shape, jnp.dtype(spec.dtype)) for spec in outputs]
-    plan = op.plan(inputs, outputs, params, _target(platform, targets))
+    target = _target(platform, targets)
+    plan = op.plan(inputs, outputs, params, target)
     results: list[jax.Array] = []
     for launch, _, made in plan.launches(arrays, outputs, lambda spec: spec):
         given, results = results[-1:] or list(arrays), results[:-1]  # a further launch is given a temporary array
-        results += _call(op, launch, given, made, targets, dict(in_place))
+        results += _call(op, launch, given, made, target.arch if targets else None, dict(in_place))
     return results
 
 
@@ -42,12 +43,12 @@ def _call(
     plan: LaunchPlan,
     arrays: Sequence[jax.Array],
     outputs: Sequence[ArraySpec],
-    targets: tuple[str, ...],
+    arch: str | None,
     in_place: dict[int, int],
 ) -> list[jax.Array]:
     results = _triton_compat.triton_call(
         *plan.arguments(list(map(_to_raw, arrays)), ()),
-        target=targets or None,
+        target=arch,
         in_place=in_place,
         kernel=plan.kernel,
         out_type=[jax.ShapeDtypeStruct(spec.shape, _raw_dtype(spec.dtype)) for spec in outputs],

@@ -16,7 +16,6 @@ import dataclasses
 import functools
 import hashlib
 import os
-import re
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,12 +27,12 @@ from jax.interpreters import mlir
 from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import stablehlo as hlo
 
+from m3ops.target import Target
+
 MENDS = frozenset({"cache_dir", "num_ctas", "named_target", "wave32", "embedded_code"})
 
 # jaxlib's HIP launcher starts num_warps * 64 threads, whatever the device (kNumThreadsPerWarp in jaxlib/gpu/vendor.h).
 _HIP_LAUNCHER_WARP = 64
-
-_ARCHITECTURES = {"cuda": re.compile(r"sm_\d{2,3}"), "rocm": re.compile(r"gfx\d{1,2}[0-9a-f]{2}")}
 
 _switched_off: ContextVar[frozenset[str]] = ContextVar("m3ops_switched_off_mends", default=frozenset())
 _load_lock = threading.Lock()
@@ -123,15 +122,15 @@ def _load() -> ModuleType:
 
 @dataclasses.dataclass(frozen=True)
 class _Request:
-    """What :func:`triton_call` asks of the lowering: architectures by name, and which result is in which operand."""
+    """What :func:`triton_call` asks of the lowering: an architecture by name, and which result is in which operand."""
 
-    archs: tuple[str, ...] | None
+    arch: str | None
     in_place: tuple[tuple[int, int], ...]
 
 
 def triton_call(
     *args: Any,
-    target: str | Sequence[str] | None = None,
+    target: str | None = None,
     in_place: Mapping[int, int] | None = None,
     **kwargs: Any,
 ) -> Any:
@@ -139,25 +138,18 @@ def triton_call(
 
     Args:
         *args: The kernel's inputs.
-        target: The architecture to compile for, such as ``"gfx950"`` or ``"sm_90"``, which then needs no device; one
-            of each vendor where a program is lowered for both. ``None`` asks the device.
+        target: The architecture to compile for, such as ``"gfx950"`` or ``"sm_90"``, which then needs no device.
+            ``None`` asks the device.
         in_place: From the number of an array among the inputs to that of a result of its shape and dtype which takes
             its memory. The kernel has a pointer for each, unlike with jax-triton's ``input_output_aliases``.
         **kwargs: Everything else that ``jax_triton.triton_call`` takes.
 
     Returns:
         The kernel's outputs, in the structure of ``out_type``.
-
-    Raises:
-        ValueError: if ``target`` names no architecture.
     """
-    names = (target,) if isinstance(target, str) else None if target is None else tuple(target)
-    for name in names or ():
-        if not any(pattern.fullmatch(name) for pattern in _ARCHITECTURES.values()):
-            raise ValueError(f"target must be an architecture such as 'gfx950' or 'sm_90', got {name!r}")
     # This parameter reaches the functions that make the target unchanged and unchecked. Unlike a context variable, it
     # is part of the equation: it counts in jit's cache key and survives until the equation is lowered.
-    return load().triton_call(*args, compute_capability=_Request(names, tuple((in_place or {}).items())), **kwargs)
+    return load().triton_call(*args, compute_capability=_Request(target, tuple((in_place or {}).items())), **kwargs)
 
 
 def _lower(lower: Callable[..., Any], ctx: Any, *operands: Any, **params: Any) -> Any:
@@ -165,7 +157,7 @@ def _lower(lower: Callable[..., Any], ctx: Any, *operands: Any, **params: Any) -
     request = params["compute_capability"]
     if not isinstance(request, _Request):  # a call that did not come through this module
         return lower(ctx, *operands, **params)
-    results = lower(ctx, *operands, **params | {"compute_capability": request.archs})
+    results = lower(ctx, *operands, **params | {"compute_capability": request.arch})
     if request.in_place:
         several = len(results) > 1
         results[0].owner.attributes["output_operand_aliases"] = ir.ArrayAttr.get(
@@ -184,14 +176,13 @@ def _lower(lower: Callable[..., Any], ctx: Any, *operands: Any, **params: Any) -
 # architecture where there is another one.
 
 
-def _requested(platform: str, names: Any) -> str | None:
-    """Picks the architecture of one platform from the request of :func:`triton_call`."""
-    if not isinstance(names, tuple) or not _on("named_target"):
+def _requested(vendor: str, name: Any) -> str | None:
+    """The architecture that :func:`triton_call` was given, if it was."""
+    if not isinstance(name, str) or not _on("named_target"):
         return None
-    for name in names:
-        if _ARCHITECTURES[platform].fullmatch(name):
-            return str(name)
-    raise ValueError(f"this program is lowered for {platform}, but target={names!r} names no {platform} architecture")
+    if Target.named(name).vendor != vendor:
+        raise ValueError(f"this program is lowered for {vendor}, not for target={name!r}")
+    return name
 
 
 def _lower_for_cuda(triton_lib: Any, ctx: Any, *operands: Any, **params: Any) -> Any:
@@ -200,21 +191,16 @@ def _lower_for_cuda(triton_lib: Any, ctx: Any, *operands: Any, **params: Any) ->
 
 
 def _cuda_target(triton_lib: Any, request: Any, num_ctas: int) -> Any:
-    arch = _requested("cuda", request)
+    arch = _requested("nvidia", request)
     capability = int(arch.removeprefix("sm_")) if arch else request if isinstance(request, int) else None
     return triton_lib.make_cuda_target(capability, num_ctas)
 
 
 def _hip_target(triton_lib: Any, request: Any, num_ctas: int) -> Any:
-    if (arch := _requested("rocm", request)) is None:
+    if (arch := _requested("amd", request)) is None:
         return triton_lib.make_hip_target(None, num_ctas)
     triton_lib._patch_hip_backend()  # what make_hip_target does first: older Triton imports torch unconditionally
-    return triton_lib.hb.GPUTarget("hip", arch, _wave_size(arch))
-
-
-def _wave_size(arch: str) -> int:
-    """Threads of a wave as Triton compiles them: 32 from gfx10 on, as in its HIPOptions."""
-    return 32 if int(arch.removeprefix("gfx")[:-2]) >= 10 else 64
+    return triton_lib.hb.GPUTarget("hip", arch, Target.named(arch).warp_size)
 
 
 class _RecordingBackend:
@@ -260,7 +246,7 @@ def _lower_for_rocm(triton_lib: Any, ctx: Any, *operands: Any, **params: Any) ->
     make_target = functools.partial(_hip_target, triton_lib)
     options = params["backend_options"]
     target = make_target(params["compute_capability"], options["num_ctas"])
-    if _on("wave32") and options["num_warps"] * _wave_size(target.arch) < _HIP_LAUNCHER_WARP:
+    if _on("wave32") and options["num_warps"] * Target.named(target.arch).warp_size < _HIP_LAUNCHER_WARP:
         # One wave of 32 cannot be launched (see _correct): the smallest block that can be has two of them.
         params["backend_options"] = type(options)({**options, "num_warps": 2})
     results = triton_lib.triton_kernel_call_lowering(make_target, ctx, *operands, **params)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from contextlib import AbstractContextManager
 
 import jax
+
+from m3ops.target import Target
 
 _targets = jax.make_user_context(default_value=())
 
@@ -23,11 +24,11 @@ def compile_for(*archs: str) -> AbstractContextManager[None]:
         A context manager.
 
     Raises:
-        ValueError: A name is not of this form.
+        ValueError: A name is not of this form, or two are of one vendor.
     """
-    for arch in archs:
-        if not re.fullmatch(r"sm_\d{2,3}|gfx\d{1,2}[0-9a-f]{2}", arch):
-            raise ValueError(f"archs must be names such as 'gfx950' or 'sm_90', got {arch!r}")
+    vendors = [Target.named(arch).vendor for arch in archs]
+    if len(set(vendors)) < len(vendors):
+        raise ValueError(f"archs must be at most one of each vendor, got {', '.join(archs)}")
     context: AbstractContextManager[None] = _targets(archs)
     return context
 

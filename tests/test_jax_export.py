@@ -68,6 +68,24 @@ def test_for_cuda(name: str) -> None:
     assert f".entry {call.name}(" in call.source
 
 
+def test_one_program_for_both_vendors() -> None:
+    with m3ops_jax.compile_for("sm_90", "gfx950"):
+        traced = jax.jit(m3ops_jax.swiglu_oai).trace(*ARGUMENTS["swiglu_oai"])
+        lowered = traced.lower(lowering_platforms=("cuda", "rocm"))
+    assert sorted(bool(call.image) for call in rocm.kernel_calls(lowered)) == [False, True]
+
+
+def test_wrong_architectures_are_refused() -> None:
+    with pytest.raises(ValueError, match="such as 'gfx950' or 'sm_90', got 'mi300x'"):
+        m3ops_jax.compile_for("mi300x")
+    with pytest.raises(ValueError, match="at most one of each vendor, got gfx942, gfx950"):
+        m3ops_jax.compile_for("gfx942", "gfx950")
+    with m3ops_jax.compile_for("sm_90"):
+        traced = jax.jit(m3ops_jax.swiglu_oai).trace(*ARGUMENTS["swiglu_oai"])
+    with pytest.raises(ValueError, match=r"lowering for rocm, but compile_for\(\) names only sm_90"):
+        traced.lower(lowering_platforms=("rocm",))
+
+
 # Prints ELF's machine, AMD's number of the GPU and the digest of the code object in each program, knowing only JAX.
 READ = """
 import hashlib, pathlib, struct, sys, zlib
