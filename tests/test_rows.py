@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from backends import array_spec
 
+from m3ops.numerics.constants import PARTIAL_ROWS
 from m3ops.op import ArraySpec
+from m3ops.ops import EVERY_OP
 from m3ops.rows import row_layout
 from m3ops.target import Target
 from m3ops.tiling import Tiling, column_tiling, row_block_tiling, row_tiling, tiling
@@ -120,6 +122,17 @@ def test_many_rows_that_are_quantized_waste_no_lanes(target: Target) -> None:
 def test_more_programs_than_a_grid_holds() -> None:
     with pytest.raises(ValueError, match="need 2147483648 programs, more than a grid holds"):
         tiling(2**31, 32, 1, 32, 1)
+
+
+def test_more_programs_of_a_gradient_than_a_grid_holds() -> None:
+    def grid(programs: int) -> int:
+        op, rows = EVERY_OP["gemma_rmsnorm_backward"], ArraySpec((programs * PARTIAL_ROWS, 1024), "bfloat16")
+        specs, params = (rows, ArraySpec((1024,), "bfloat16"), rows), op.filled({})
+        return op.plan(specs, op.infer(*specs, **params), params, H100).grid
+
+    assert grid(2**31 - 1) == 2**31 - 1
+    with pytest.raises(ValueError, match="need 2147483648 programs, more than a grid holds"):
+        grid(2**31)
 
 
 def test_programs_are_on_the_first_axis_of_the_grid() -> None:
