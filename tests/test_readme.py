@@ -124,3 +124,15 @@ def test_files_exist(page: Path) -> None:
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
         assert target.startswith("https://") or (page.parent / target).exists(), target
+
+
+def test_the_versions_on_the_cpu_are_those_that_the_tests_run_with() -> None:
+    makefile, readme = (ROOT / "Makefile").read_text(), (ROOT / "README.md").read_text()
+    pinned = dict(re.findall(r"^([\w-]+)==(.*)$", (ROOT / "requirements.txt").read_text(), re.MULTILINE))
+    oldest = {name.lower(): version for name, version in re.findall(r"^(JAX|TRITON) \?= (.*)$", makefile, re.MULTILINE)}
+    for line, versions in (("CPU", pinned), ("CPU, the JAX tests", pinned | oldest)):
+        (row,) = re.findall(rf"^\| {line} \| (.*) \|$", readme, re.MULTILINE)
+        said = dict(re.findall(r"(jax|jax-triton|torch|triton) ([\d.]+)", row))
+        assert said == {name: versions[name] for name in said}
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert f"jax>={oldest['jax']}" in extras["jax"]
