@@ -190,6 +190,19 @@ def test_sharded_rows(name: str, kinds: tuple[AxisType, AxisType]) -> None:
 
 
 @several_devices
+@every_differentiable_op
+def test_a_sharded_last_axis_is_gathered_once(name: str) -> None:
+    mesh, arrays = mesh_of(AxisType.Auto, AxisType.Auto), sharded_arguments(name)
+    specs = [P("a", None, "b") if a.ndim == 3 else P("b") for a in arrays]
+    sharded = [jax.device_put(a, NamedSharding(mesh, spec)) for a, spec in zip(arrays, specs, strict=True)]
+    got, collectives = run(gradients(name), *sharded)
+    assert collectives["all-gather"] <= len(arrays)
+    assert collectives["all-reduce"] <= (name != "swiglu_oai")
+    assert set(collectives) <= {"all-gather", "all-reduce"}
+    close_to(got, want(name, arrays))
+
+
+@several_devices
 @every_kind
 def test_sharded_heads_with_weights_of_their_own(kinds: tuple[AxisType, AxisType]) -> None:
     """Over the heads nothing is summed; the weight is sharded as they are, or whole."""
