@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-SOURCES = ("numerics/*.py", "tiling.py", "rows.py", "ops/*/kernel.py", "ops/*/plan.py")
-"""What is changed, within m3ops/: numerics, plans and kernels."""
+PLANS = ("tiling.py", "row_count.py", "ops/*/plan.py")
+KERNELS = ("numerics/*.py", "rows.py", "row_sums.py", "scales.py", "ops/*/kernel.py")
+"""What is changed, within m3ops/: plans, and numerics and kernels."""
 
 SPEED_ONLY = {"flops", "bytes_moved", "FLOPS_PER_ELEMENT", "NORM_FLOPS", "QUANTIZE_FLOPS", "ACTIVATION_FLOPS"} | {
-    *("num_warps", "TILE", "SMALL", "ROW_TILE", "WIDEST_TILE", "tile", "threads"),
-    *("rows", "cols", "programs", "elements", "many", "reload", "warps", "row_bytes", "padded"),
+    *("num_warps", "TILE", "SMALL", "ROW_TILE", "WIDEST_TILE", "WIDEST_KEPT", "PROGRAMS", "tile", "threads"),
+    *("rows", "cols", "programs", "elements", "many", "reload", "warps", "moved", "_columns", "_rows"),
 }
 """Names in plans whose values decide speed and never bytes: tile shapes, warps, what profilers are told.
 
@@ -72,7 +73,7 @@ class Mutant:
 
 def mutants_of(root: Path) -> list[Mutant]:
     """All mutants of the sources under ``root``, the directory that holds m3ops/."""
-    paths = sorted({path for pattern in SOURCES for path in (root / "m3ops").glob(pattern)})
+    paths = sorted({path for pattern in (*PLANS, *KERNELS) for path in (root / "m3ops").glob(pattern)})
     return [mutant for path in paths for mutant in _of_file(path.relative_to(root).as_posix(), path.read_bytes())]
 
 
@@ -80,7 +81,7 @@ def _of_file(path: str, source: bytes) -> Iterator[Mutant]:
     lines = [0]
     for line in source.splitlines(keepends=True):
         lines.append(lines[-1] + len(line))
-    plans = path.endswith(("plan.py", "tiling.py"))
+    plans = path.endswith(tuple(name.removeprefix("ops/*") for name in PLANS))
     for node in _expressions(ast.parse(source), plans):
         start, end = (
             lines[row - 1] + column
@@ -89,8 +90,6 @@ def _of_file(path: str, source: bytes) -> Iterator[Mutant]:
         before = ast.unparse(node)
         for changed in _changed(node):
             after = ast.unparse(changed)
-            if after == before:  # the largest number of fp32 has no next one
-                continue
             yield Mutant(path, node.lineno, start, end, before, f"({after})")
 
 
@@ -102,23 +101,37 @@ def _expressions(node: ast.AST, plans: bool) -> Iterator[ast.expr]:
         if field in ("annotation", "returns", "decorator_list"):
             continue
         children = value if isinstance(value, list) else [value]
-        if plans and field == "args" and ast.unparse(node).startswith("tiling("):
+        if plans and field == "args" and _called(node) == "tiling":
             children = children[:4]  # the fifth are the warps
+        if plans and isinstance(node, ast.Dict) and field == "values":
+            children = [value for key, value in zip(node.keys, children, strict=True) if not _is_speed(key)]
         for child in children:
             if isinstance(child, ast.AST) and not (plans and _decides_speed(child)) and not _is_docstring(child):
                 yield from _expressions(child, plans)
 
 
 def _decides_speed(node: ast.AST) -> bool:
-    if isinstance(node, ast.keyword):
-        return node.arg in SPEED_ONLY
-    if isinstance(node, ast.arguments):
-        return {arg.arg for arg in node.args[-len(node.defaults) :]} <= SPEED_ONLY
-    if isinstance(node, ast.While | ast.If):  # a choice of speed if all it does is
-        return all(map(_decides_speed, [*node.body, *node.orelse]))
-    targets = node.targets if isinstance(node, ast.Assign) else []
-    names = {name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}
-    return bool(names) and names <= SPEED_ONLY
+    match node:
+        case ast.keyword(arg=name) | ast.FunctionDef(name=name):
+            return name in SPEED_ONLY
+        case ast.arguments():
+            return {arg.arg for arg in node.args[-len(node.defaults) :]} <= SPEED_ONLY
+        case ast.While() | ast.If():  # a choice of speed if all it does is
+            return all(map(_decides_speed, [*node.body, *node.orelse]))
+        case ast.Return(value=value):  # from one of the branches that differ in warps and in what is kept
+            return _called(value) == "_whole_rows"
+        case ast.Assign():
+            names = {name.id for target in node.targets for name in ast.walk(target) if isinstance(name, ast.Name)}
+            return names <= SPEED_ONLY
+    return False
+
+
+def _is_speed(key: ast.expr | None) -> bool:
+    return isinstance(key, ast.Constant) and key.value in SPEED_ONLY
+
+
+def _called(node: ast.AST | None) -> str:
+    return node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
 
 
 def _is_docstring(node: ast.AST) -> bool:
@@ -138,8 +151,8 @@ def _changed(node: ast.expr) -> Iterator[ast.expr]:
         case ast.Constant(value=int(value)):
             yield ast.Constant(value + 1)
             yield ast.Constant(value - 1)
-        case ast.Constant(value=float(value)) if abs(value) <= np.finfo(np.float32).max:  # one ulp of fp32
-            yield ast.Constant(float(np.nextafter(np.float32(value), np.float32(value + 1))))
+        case ast.Constant(value=float(value)) if abs(value) < np.finfo(np.float32).max:  # one ulp of fp32
+            yield ast.Constant(float(np.nextafter(np.float32(value), np.float32(np.inf))))
         case ast.IfExp(test=test):
             yield _with(node, test=ast.UnaryOp(ast.Not(), test))
         case ast.Attribute(attr=name) if name in _FUNCTIONS:

@@ -1,10 +1,11 @@
 """Changes the numerics, plans and kernels one spot at a time and counts the changes that the CPU tests notice.
 
-    python tests/mutate.py --sample 150      # a sample, the same one every time; all of them without --sample
+    python tests/mutate.py --sample 100      # a sample, the same one every time; all of them without --sample
 
-Each mutant is tried in a copy of the tree, in processes forked from one that has imported the frameworks. The stages of
-:data:`STAGES` follow one another: each runs for the mutants that the ones before did not notice, and the first failure
-ends a mutant. What takes more than ``--limit`` seconds of processor time, an endless loop as a rule, counts as noticed.
+Each mutant is tried in a copy of the tree, in processes forked from one that has imported the frameworks. It goes
+through those of :data:`CHECKS` that concern its file; the first that fails has noticed it. What takes more than
+``--limit`` seconds of processor time, an endless loop as a rule, counts as noticed. After ``--minutes`` no further one
+is tried.
 """
 
 from __future__ import annotations
@@ -13,14 +14,15 @@ import argparse
 import contextlib
 import importlib
 import os
+import re
 import resource
 import shutil
 import sys
 import tempfile
 import time
 import zlib
-from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -35,31 +37,30 @@ PRELOADED = ("jax", "torch", "triton.runtime.interpreter", "triton.compiler", "g
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--sample", type=int, help="how many mutants to try (all)")
-    parser.add_argument("--limit", type=int, default=300, help="seconds for one mutant in one stage (%(default)s)")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="for how long (no limit)")
+    parser.add_argument("--limit", type=int, default=300, help="seconds for one mutant in one check (%(default)s)")
     parser.add_argument("--only", default="", help="part of the names of the mutants to try")
     args = parser.parse_args()
     for name in PRELOADED:
         importlib.import_module(name)
-    chosen = [mutant for mutant in mutants_of(ROOT) if args.only in mutant.name]
-    chosen.sort(key=lambda mutant: zlib.crc32(mutant.name.encode()))
+    known = [mutant for mutant in mutants_of(ROOT) if args.only in mutant.name]
+    chosen = sorted(known, key=lambda mutant: zlib.crc32(mutant.name.encode()))[: args.sample]
+    tried, survived = 0, []
     with tempfile.TemporaryDirectory() as directory:
-        _run_stages(_copied_to(Path(directory)), chosen[: args.sample], args.limit)
-
-
-def _run_stages(tree: Path, mutants: list[Mutant], limit: int) -> None:
-    alive = mutants
-    for stage, run in STAGES.items():
-        if not _passes(tree, partial(run, ""), limit):
-            sys.exit(f"{stage}: fails without any change")
-        alive = [mutant for mutant in alive if _survives(tree, mutant, run, limit)]
-        print(f"{stage}: {len(mutants) - len(alive)} of {len(mutants)} noticed so far", flush=True)
-    tried = Counter(mutant.path for mutant in mutants)
-    survived = Counter(mutant.path for mutant in alive)
-    for path in sorted(tried):
-        print(f"{tried[path] - survived[path]:4} of {tried[path]:4}  {path}")
-    print(*(f"survived: {mutant.name}" for mutant in alive), sep="\n")
-    noticed = len(mutants) - len(alive)
-    print(f"{noticed} of {len(mutants)} noticed, {100 * noticed / max(len(mutants), 1):.1f} %")
+        tree = _copied_to(Path(directory))
+        for check in CHECKS:
+            if any(map(check.concerns, chosen)) and not _passes(tree, partial(check.run, ""), args.limit):
+                sys.exit(f"{check.name}: fails without any change")
+        end = time.monotonic() + 60 * args.minutes
+        for mutant in chosen:
+            if time.monotonic() > end:
+                break
+            tried += 1
+            if _survives(tree, mutant, args.limit):
+                survived.append(mutant)
+    for mutant in survived:
+        print(f"survived: {mutant.name}")
+    print(f"{tried - len(survived)} of {tried} noticed, of {len(known)} there are")
 
 
 def _copied_to(tree: Path) -> Path:
@@ -74,18 +75,18 @@ def _copied_to(tree: Path) -> Path:
     return tree
 
 
-def _survives(tree: Path, mutant: Mutant, run: Callable[[str], int], limit: int) -> bool:
-    """Whether a stage passes in a tree with one change."""
+def _survives(tree: Path, mutant: Mutant, limit: int) -> bool:
+    """Whether all checks pass in a tree with one change."""
     path = tree / mutant.path
+    op = path.parent.name if "/ops/" in mutant.path else ""
     original = path.read_bytes()
     path.write_bytes(mutant.apply(original))
     start = time.monotonic()
-    try:
-        passes = _passes(tree, partial(run, path.parent.name if mutant.path.startswith("m3ops/ops/") else ""), limit)
-    finally:
-        path.write_bytes(original)
-    print(f"  {'alive  ' if passes else 'noticed'} {time.monotonic() - start:4.0f} s  {mutant.name}", flush=True)
-    return passes
+    concerned = (check for check in CHECKS if check.concerns(mutant))
+    noticed = next((check for check in concerned if not _passes(tree, partial(check.run, op), limit)), None)
+    path.write_bytes(original)
+    print(f"{time.monotonic() - start:4.0f} s  {mutant.name}: {noticed.name if noticed else 'alive'}", flush=True)
+    return noticed is None
 
 
 def _passes(tree: Path, run: Callable[[], int], limit: int) -> bool:
@@ -107,30 +108,65 @@ def _quietly(tree: Path, run: Callable[[], int]) -> int:
             return 1
 
 
-def _contract(op: str) -> int:
-    """The contract tests on the specification and in the interpreter, those of one op first, else in a random order."""
+def _contract(op: str, *, first: bool) -> int:
+    """The contract on the specification and in the interpreter: an op's cases, else some first and then the rest."""
     contract = importlib.import_module("test_contract")
     backends = importlib.import_module("backends").BACKENDS
     interpreter = next(backend for backend in backends if backend.name == "interpreter")
-    for case in sorted(contract.CASES, key=lambda case: (case.op != op, zlib.crc32(case.id.encode()))):
+    cases = sorted(contract.CASES, key=lambda case: zlib.crc32(case.id.encode()))
+    own = [case for case in cases if case.op == op]
+    for case in own or (cases[:FIRST] if first else cases[FIRST:]):
         contract.test_specification_has_not_moved(case)
         contract.test_same_bytes_as_the_specification(interpreter, case)
     return 0
 
 
-def _pytest(*args: str) -> Callable[[str], int]:
-    return lambda op: int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *args]))
+def _pytest(*args: str, some: str = "") -> Callable[[str], int]:
+    """Runs tests: of an op those with its name if there are any, else all, or some."""
+
+    def run(op: str) -> int:
+        chosen = ["-k", op.removesuffix("_backward") or some]
+        status = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *args, *chosen]))
+        return 0 if status == pytest.ExitCode.NO_TESTS_COLLECTED else status
+
+    return run
 
 
-STAGES: dict[str, Callable[[str], int]] = {
-    "contract tests on the specification and in the interpreter": _contract,
-    "tests/test_rows.py": _pytest("tests/test_rows.py"),
-    "tests/test_interpreter_launch.py": _pytest("tests/test_interpreter_launch.py"),
-    "tests/test_scale_layouts.py": _pytest("tests/test_scale_layouts.py"),
-    "tests/test_scale_rules.py, test_oracles.py": _pytest("tests/test_scale_rules.py", "tests/test_oracles.py"),
-    "AMD machine code": _pytest("tests/test_rocm_contract.py", "-k", "test_same_bytes_on_other_targets and torch"),
-}
-"""What runs, from the fastest to the slowest; each takes the name of the mutated op, if it is of one."""
+@dataclass(frozen=True)
+class Check:
+    """Tests that concern the files whose names match; ``run`` takes the name of the mutated op, if it is of one."""
+
+    name: str
+    files: str
+    run: Callable[[str], int]
+
+    def concerns(self, mutant: Mutant) -> bool:
+        return bool(re.search(self.files, mutant.path))
+
+
+FIRST = 100
+"""Cases on which a mutant of no one op is tried first: most are noticed there, and one that is not costs little."""
+
+CHECKS = (
+    Check("some cases", "", partial(_contract, first=True)),
+    Check("rows", "rows|tiling|plan", lambda _: _pytest("tests/test_rows.py")("")),
+    Check("oracles", "exact|constants|formats|tile", _pytest("tests/test_oracles.py", "tests/test_scale_rules.py")),
+    Check("layouts", "scale|rows|tiling|quantize", _pytest("tests/test_scale_layouts.py")),
+    Check("launches", "rows|tile|tiling|kernel|plan", _pytest("tests/test_interpreter_launch.py")),
+    Check("counts", "row_count|rows|scales|kernel", _pytest("tests/test_row_count.py")),
+    Check(
+        "gradients",
+        "exact|constants|tile|row_sums|backward",
+        _pytest("tests/test_gradients.py", "tests/test_gradient_launches.py"),
+    ),
+    Check(
+        "sharding",
+        "scale_layouts|row_count",
+        _pytest("tests/test_jax_sharding.py", some="test_rows and mxfp8_quantize"),
+    ),
+    Check("all cases", "m3ops/[^/]*[.]py|numerics", partial(_contract, first=False)),
+    Check("AMD", "tile|kernel|plan", _pytest("tests/test_rocm_contract.py", some="random")),
+)
 
 
 if __name__ == "__main__":
