@@ -45,7 +45,8 @@ def execute(name: str) -> nbformat.NotebookNode:
         resources = {"metadata": {"path": str(FOLDER)}}
         options = {"timeout": TIMEOUT, "record_timing": False, "coalesce_streams": True, "resources": resources}
         client = NotebookClient(notebook, kernel, **options)
-        client.execute(cleanup_kc=True, env=os.environ | {"PYTHONPATH": path})  # a kernel of the caller's is left running
+        # A kernel that the client did not make itself it would leave running.
+        client.execute(cleanup_kc=True, env=os.environ | {"PYTHONPATH": path})
     notebook.metadata.pop("language_info", None)  # the version of this machine's Python
     return notebook
 
