@@ -165,13 +165,21 @@ def sharded_arguments(name: str) -> list[np.ndarray]:
     return [np.tile(a, (2, 3, 1))[:8, :16] if a.ndim == 3 else a for a in arguments(name)]
 
 
-def close_to(got: Any, wanted: list[np.ndarray]) -> None:
-    """Rows to the byte. A weight's gradient is summed by each device over its own rows, then by all-reduce."""
+def check_sharded(got: Any, wanted: list[np.ndarray], inputs: list[np.ndarray]) -> None:
+    """Rows to the byte. A weight's gradient is summed by each device over its own rows, then by all-reduce.
+
+    So it is a sum of the same products in another order. Either sum rounds once for each row, half a unit in the last
+    place of something no larger than the sum of the products' magnitudes; no cotangent of ``loss`` is above 3.5.
+    """
     for result, exact in zip(got, wanted, strict=True):
         if exact.ndim == 3:
             assert_same_bytes([np.asarray(result)], [exact])
-        else:
-            np.testing.assert_allclose(result, exact, rtol=1e-4, atol=1e-3)
+            continue
+        normed = sum(a.astype(np.float64) for a in inputs if a.ndim == 3)
+        normed = np.abs(normed) / np.sqrt(np.mean(normed**2, axis=-1, keepdims=True))
+        num_rows = normed[..., 0].size
+        allowed = 2 * num_rows * 2.0**-24 * 3.5 * normed.sum((0, 1))
+        assert (np.abs(np.asarray(result, np.float64) - exact) <= allowed).all()
 
 
 @several_devices
@@ -183,7 +191,7 @@ def test_sharded_rows(name: str, kinds: tuple[AxisType, AxisType]) -> None:
     with jax.set_mesh(mesh):
         got, collectives = run(gradients(name), *put(mesh, P("a", "b"), *arrays))
     assert dict(collectives) == ({} if name == "swiglu_oai" else {"all-reduce": 1})
-    close_to(got, want(name, arrays))
+    check_sharded(got, want(name, arrays), arrays)
     for gradient in got:
         rows = P("a", "b") if gradient.ndim == 3 else P()
         assert gradient.sharding.is_equivalent_to(NamedSharding(mesh, rows), gradient.ndim)
@@ -199,7 +207,7 @@ def test_a_sharded_last_axis_is_gathered_once(name: str) -> None:
     assert collectives["all-gather"] <= len(arrays)
     assert collectives["all-reduce"] <= (name != "swiglu_oai")
     assert set(collectives) <= {"all-gather", "all-reduce"}
-    close_to(got, want(name, arrays))
+    check_sharded(got, want(name, arrays), arrays)
 
 
 @several_devices
@@ -236,4 +244,4 @@ def test_grad_inside_and_around_shard_map(name: str, check_vma: bool) -> None:
     with jax.set_mesh(mesh):
         got, collectives = run(jax.grad(total, tuple(range(len(arrays)))), *put(mesh, P("a", "b"), *arrays))
     assert set(collectives) <= {"all-reduce"}
-    close_to(got, want(name, arrays))
+    check_sharded(got, want(name, arrays), arrays)
