@@ -13,12 +13,13 @@ test: .venv/installed
 # The tests of the JAX front end with the oldest versions, or others, and without PyTorch.
 JAX ?= 0.11.2
 TRITON ?= 3.7.1
-OTHER := .cache/jax-$(JAX)
+PLUGIN ?= $(JAX)
+OTHER := .cache/jax-$(JAX)-triton-$(TRITON)
 test-jax:
 	$(PYTHON) -m venv $(OTHER)
 	$(OTHER)/bin/pip install --quiet jax==$(JAX) jaxlib==$(JAX) triton==$(TRITON) \
 		$$(grep -E '^(chex|flatbuffers|flax|hypothesis|jax-triton|pytest|pytest-xdist)==' requirements.txt)
-	$(OTHER)/bin/pip install --quiet --no-deps --upgrade --target $(OTHER)/rocm-plugin jax-rocm7-plugin==$(JAX)
+	$(OTHER)/bin/pip install --quiet --no-deps --upgrade --target $(OTHER)/rocm-plugin jax-rocm7-plugin==$(PLUGIN)
 	JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES=8 M3OPS_CACHE_DIR=$(OTHER) \
 		$(OTHER)/bin/python -m pytest -n auto --noconftest tests/test_jax*.py
 

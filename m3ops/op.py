@@ -44,6 +44,10 @@ def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 
+COMPILER_OPTIONS: Mapping[str, Any] = {"num_stages": 1, "enable_fp_fusion": False}
+"""How Triton compiles kernels: no loop is pipelined; product and sum are one operation only where a kernel says so."""
+
+
 @dataclass(frozen=True)
 class LaunchPlan:
     """A launch, ``kernel[grid](*plan.arguments(inputs, outputs), **constants)``, and what is launched after it.

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from m3ops.op import ArraySpec, LaunchPlan, Op
+from m3ops.op import COMPILER_OPTIONS, ArraySpec, LaunchPlan, Op
 from m3ops.target import Target
 from m3ops_jax import _triton_compat
 
@@ -55,7 +55,7 @@ def _call(
         grid=(plan.grid,),
         name=op.name,
         num_warps=plan.num_warps,
-        num_stages=1,
+        backend_options=dict(COMPILER_OPTIONS),
         cost_estimate={"flops": plan.flops, "bytes_accessed": plan.bytes_moved},
         **plan.constants,
     )

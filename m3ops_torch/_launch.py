@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from m3ops.op import ArraySpec, LaunchPlan, Op
+from m3ops.op import COMPILER_OPTIONS, ArraySpec, LaunchPlan, Op
 from m3ops.row_count import keeping
 from m3ops.target import Target
 
@@ -141,7 +141,7 @@ class _Launch:
         for plan, inputs, outputs in launches:
             raw = plan.arguments(list(map(_to_raw, inputs)), list(map(_to_raw, outputs)))
             kernel = plan.kernel[(plan.grid,)]
-            compiled = kernel(*raw, **plan.constants, num_warps=plan.num_warps, num_stages=1)
+            compiled = kernel(*raw, **plan.constants, num_warps=plan.num_warps, **COMPILER_OPTIONS)
             between = plan.arguments((), ())  # with a None where all rows count, and another at the end for LIVE
             constants = (*plan.constants.values(), *between[:-1])
             self._starts.append((compiled[(plan.grid, 1, 1)], between, constants))

@@ -76,7 +76,7 @@ def test_a_hundred_runs_of_every_op(op: str) -> None:
 TILES = [(r, c, w) for r, c, w in itertools.product([1, 2, 8], [32, 128, 1024], [1, 2, 4, 8]) if r * c <= 4096]
 
 
-@pytest.mark.parametrize("flags", [{}, {"enable_fp_fusion": False}], ids=["fused", "unfused"])
+@pytest.mark.parametrize("flags", [{"enable_fp_fusion": fused} for fused in (True, False)], ids=["fused", "unfused"])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 @pytest.mark.parametrize(
     ("name", "given"),

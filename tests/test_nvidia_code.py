@@ -15,6 +15,7 @@ from triton.backends import nvidia
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from m3ops.op import COMPILER_OPTIONS
 from m3ops.ops import OPS
 from m3ops.target import Target
 from m3ops.workloads import Workload
@@ -36,7 +37,7 @@ def compiled(workload: Workload) -> Any:
     signature = {name: "constexpr" if name in values else next(types_left) for name in names}
     aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if name not in values}
     constants = {(names.index(name),): value for name, value in values.items()}
-    options = {"num_warps": plan.num_warps, "num_stages": 1}
+    options = {"num_warps": plan.num_warps, **COMPILER_OPTIONS}
     return triton.compile(ASTSource(plan.kernel, signature, constants, aligned), GPUTarget("cuda", 90, 32), options)
 
 
