@@ -235,8 +235,9 @@ def test_nan_and_infinity_of_gate_and_up() -> None:
     np.testing.assert_array_equal([of_gate[:2], of_up[::2]], 0)
     assert np.isnan([of_gate[2], of_up[1]]).all()
     of_gate, of_up = swiglu_gradient([inf, -inf, 3e38], [1.0, 1.0, 1.0], 1.0, limit=None)
-    np.testing.assert_allclose(of_gate, [2.0, 0.0, 2.0], atol=2.0**-110)
-    np.testing.assert_allclose(of_up, [inf, 0.0, 3e38], rtol=2.0**-22, atol=2.0**-110)
+    # A gate below the sigmoid's range counts as the lowest in it, where the factor is a little more than 0.
+    np.testing.assert_array_equal([of_gate[::2], of_up[::2]], [[2.0, 2.0], [inf, np.float32(3e38)]])
+    assert max(abs(of_gate[1]), abs(of_up[1])) < 2.0**-110
 
 
 def test_rows_do_not_touch_each_other() -> None:
@@ -260,7 +261,8 @@ def test_one_gradient_serves_x_and_the_residual() -> None:
     assert_same_bytes([of_x], [of_residual])
     of_norm, of_norms_weight = expected("gemma_rmsnorm", norm, grads[:1])
     assert_same_bytes([of_weight], [of_norms_weight])
-    np.testing.assert_allclose(of_x, of_norm.astype(np.float64) + grads[1], rtol=2.0**-23, atol=2.0**-22)
+    # of_norm rounds the product that of_x has in one fma with the other gradient.
+    worst(of_x, of_norm.astype(np.float64) + grads[1], U * (np.abs(of_x) + np.abs(of_norm)).astype(np.float64))
 
 
 @pytest.mark.parametrize("number", [0, 1])
