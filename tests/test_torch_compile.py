@@ -104,7 +104,12 @@ torch.save(torch.utils._pytree.tree_leaves(torch._inductor.aoti_load_package(pat
 """
 
 
-DIES = pytest.mark.xfail(run=False, reason="the process dies with torch 2.11.0 and triton 3.8.0 on CUDA")
+# The one combination in which it was tried on a GPU; with any other torch it runs.
+DIES = pytest.mark.xfail(
+    torch.__version__.startswith("2.11."),
+    run=False,
+    reason="the process dies with torch 2.11.0 and triton 3.8.0 on CUDA (seen on an H100)",
+)
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, DIES])])
