@@ -28,7 +28,7 @@ import torch
 import triton
 from triton.backends.compiler import GPUTarget
 
-from m3ops.op import ArraySpec
+from m3ops.op import COMPILER_OPTIONS, ArraySpec
 from m3ops.ops import OPS
 from m3ops.target import Target
 
@@ -147,7 +147,7 @@ def compile_kernel(arch):
     values = {(names.index(name),): value for name, value in constants.items()}
     source = triton.compiler.ASTSource(plan.kernel, signature, values, aligned)
     backend, name = ("hip", arch) if target.vendor == "amd" else ("cuda", int(arch.removeprefix("sm_")))
-    options = {"num_warps": plan.num_warps, "num_stages": 1}
+    options = {"num_warps": plan.num_warps, **COMPILER_OPTIONS}
     return plan, triton.compile(source, target=GPUTarget(backend, name, target.warp_size), options=options)
 
 

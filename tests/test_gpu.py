@@ -16,7 +16,7 @@ from corpus import Call
 import m3ops_torch
 from m3ops.cases.case import bit_patterns, normal
 from m3ops.cases.run import flat, to_numpy, to_tensor
-from m3ops.op import LaunchPlan
+from m3ops.op import COMPILER_OPTIONS, LaunchPlan
 from m3ops.ops import OPS
 from m3ops.tiling import RowTiling, tiling
 from m3ops_torch import _launch
@@ -36,7 +36,7 @@ def launch(plan: LaunchPlan, inputs: list[torch.Tensor], expected: tuple[np.ndar
     raw = [_launch._to_raw(tensor) for tensor in (*inputs, *(inner for _, inner in results))]
     kernel = plan.kernel[(plan.grid,)]
     arguments = plan.arguments(raw[: len(inputs)], raw[len(inputs) :])
-    kernel(*arguments, **plan.constants, num_warps=plan.num_warps)
+    kernel(*arguments, num_warps=plan.num_warps, **{**COMPILER_OPTIONS, **plan.constants})
     for memory, _ in results:
         assert (memory[:GUARD] == 0xA5).all(), "written before an output"
         assert (memory[-GUARD:] == 0xA5).all(), "written past an output"

@@ -39,7 +39,7 @@ from m3ops import rows
 from m3ops.cases.case import normal
 from m3ops.cases.mxfp8_dequantize import random_bytes
 from m3ops.numerics import tile
-from m3ops.op import ArraySpec, LaunchPlan
+from m3ops.op import COMPILER_OPTIONS, ArraySpec, LaunchPlan
 from m3ops.ops import OPS
 from m3ops.target import Target
 from m3ops.tiling import RowTiling, Tiling, tiling
@@ -132,7 +132,7 @@ def compiled(plan: LaunchPlan, inputs: tuple[ArraySpec, ...], outputs: tuple[Arr
     source = ASTSource(plan.kernel, signature, {(names.index(name),): value for name, value in constants.items()})
     arch = int(target.arch.removeprefix("sm_")) if target.vendor == "nvidia" else target.arch
     gpu = GPUTarget("cuda" if target.vendor == "nvidia" else "hip", arch, target.warp_size)
-    asm = triton.compile(source, target=gpu, options={"num_warps": plan.num_warps}).asm
+    asm = triton.compile(source, target=gpu, options={"num_warps": plan.num_warps, **COMPILER_OPTIONS}).asm
     return asm["ptx" if target.vendor == "nvidia" else "amdgcn"]
 
 
