@@ -112,7 +112,7 @@ DIES = pytest.mark.xfail(
 )
 
 
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, DIES])])
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, DIES])], indirect=True)
 def test_a_package_of_aotinductor(device: str, tmp_path: Path) -> None:
     """It calls the operators through the dispatcher: a process that loads it has to import m3ops_torch.
 
