@@ -17,7 +17,12 @@ NINE, TWELVE = "gfx950", "gfx1201"
     [
         # instructions
         (NINE, "v_frobnicate_b32 v0, v1"),
-        (NINE, "v_mfma_f32_32x32x8_f16 v[0:15], v[16:17], v[18:19], v[0:15]"),
+        (NINE, "v_mfma_f32_32x32x4_2b_f16 v[0:31], v[0:1], v[2:3], 0"),
+        ("gfx942", "v_mfma_f32_16x16x32_f16 v[0:3], v[4:7], v[8:11], 0"),
+        ("gfx942", "v_mfma_scale_f32_16x16x128_f8f6f4 v[0:3], v[4:11], v[4:11], 0, v1, v1 op_sel_hi:[0,0,0]"),
+        ("gfx90a", "v_mfma_f32_16x16x16_f16 v[0:3], v[4:5], v[8:9], 0"),
+        ("gfx942", "ds_read_b64_tr_b16 v[0:1], v2"),
+        ("gfx942", "global_load_lds_dwordx4 v[2:3], off"),
         (TWELVE, "v_dot2_bf16_bf16 v1, v2, v3, 0"),
         (NINE, "scratch_load_dword v1, off, s0"),
         (NINE, "flat_load_dword v1, v[2:3]"),
@@ -38,7 +43,11 @@ NINE, TWELVE = "gfx950", "gfx1201"
         (NINE, "v_cndmask_b32_e32 v0, v1, v2, vcc row_shr:1"),
         (NINE, "v_pk_fma_f32 v[0:1], v[2:3], v[4:5], v[6:7] clamp"),
         (NINE, "v_cvt_scalef32_pk_fp8_f32 v0, v1, v2, 1.0 clamp"),
+        (NINE, "v_mfma_f32_16x16x128_f8f6f4 v[0:3], v[4:11], v[4:11], 0 cbsz:4"),
+        (NINE, "v_mfma_f32_16x16x32_f16 v[0:3], v[4:7], v[8:11], 0 blgp:1"),
+        (NINE, "v_mfma_scale_f32_16x16x128_f8f6f4 v[0:3], v[4:11], v[4:11], 0, v1, v1"),
         (NINE, "v_readfirstlane_b32 s0, v1 row_shr:1"),
+        (NINE, "buffer_load_ubyte v1, s[4:7], 0 offen lds"),
         (NINE, "v_permlane32_swap_b32_e32 v1, v2 bound_ctrl:1"),
         (TWELVE, "v_permlanex16_b32 v1, v2, s0, s1"),
         (NINE, "ds_bpermute_b32 v1, v2, v3 gds"),
@@ -56,6 +65,8 @@ NINE, TWELVE = "gfx950", "gfx1201"
         (NINE, "v_or_b32_sdwa v0, v1, v2 dst_sel:BYTE_1 dst_unused:UNUSED_SEXT src0_sel:DWORD src1_sel:DWORD"),
         (NINE, "v_or_b32_sdwa v0, v1, v2 dst_sel:HALF src0_sel:DWORD src1_sel:DWORD"),
         # operands
+        (NINE, "v_mfma_f32_16x16x32_f16 v[0:3], v[4:5], v[8:11], 0"),
+        (NINE, "v_mfma_f32_16x16x32_f16 v[0:3], v[4:7], v[8:11], s0"),
         (NINE, "v_add_f32_e32 v0, v1"),
         (NINE, "v_add_f32_e32 v0, v1, v2, v3"),
         (NINE, "v_add_f32_e32 v0, v[2:3], v1"),
@@ -160,6 +171,7 @@ def test_buffer_bounds_are_architected():
         ("v_mov_b32_e32 v2, 0xff\nds_write_b16 v2, v0", "LDS access"),
         ("v_mov_b32_e32 v2, -4\nds_write_b32 v2, v0", "LDS access"),
         ("s_mov_b64 exec, 1\nv_permlane32_swap_b32_e32 v1, v2", "inactive lanes"),
+        ("s_mov_b64 exec, 1\nv_mov_b32_e32 v2, 0\nds_read_b64_tr_b8 v[4:5], v2", "inactive lanes"),
         ("v_mov_b32_e32 v2, 2.0\nv_cvt_scalef32_pk_fp8_f32 v1, v2, v2, v2", "scale"),
     ],
 )

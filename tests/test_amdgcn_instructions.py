@@ -83,6 +83,8 @@ def signed(x: int) -> int:
         (NINE, "v_lshlrev_b64 v[8:9], 0, 0x80000000\nv_mov_b32_e32 v1, v9", 0),
         # packed: low from the high elements, negated
         (NINE, "v_pk_mov_b32 v[8:9], v[2:3], v[2:3] op_sel:[1,0]\nv_sub_u32_e32 v1, v8, v9", B - A),
+        (NINE, "v_pk_lshlrev_b16 v1, 4, v2 op_sel_hi:[0,1]", (A << 4 & 0xFFF00000) | (A << 4 & 0xFFF0)),
+        (NINE, "v_pk_lshlrev_b16 v1, v3, v2", (A >> 16 << 15 & 0xFFFF) << 16 | (A << 3 & 0xFFFF)),
         # scalar
         (NINE, "s_bfe_u32 s4, s10, 0x90008\nv_mov_b32_e32 v1, s4", (A >> 8) & 0x1FF),
         (NINE, "s_bfe_i32 s4, s10, 0xa0008\nv_mov_b32_e32 v1, s4", (((A >> 8) & 0x3FF) ^ 0x200) - 0x200),

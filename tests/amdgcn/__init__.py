@@ -1,7 +1,7 @@
 """Runs the AMD GPU assembly that Triton emits, on NumPy arrays: `launch(Kernel(text), grid, args)`.
 
 Where an instruction lives: scalar.py, vector_int.py, vector_float.py, vector_convert.py, vector_compare.py, packed.py,
-crosslane.py, memory.py, lds.py, control.py. Everything that is not modelled raises AmdgcnError.
+crosslane.py, memory.py, lds.py, matrix.py, control.py. Everything that is not modelled raises AmdgcnError.
 """
 
 from .errors import AmdgcnError

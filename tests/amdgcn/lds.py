@@ -12,6 +12,7 @@ from .state import Waves
 from .table import Step, register
 
 A = np.ndarray
+u32 = np.uint32
 POISON = 0xA5
 
 
@@ -126,3 +127,34 @@ for _kind, _size in (("b32", 4), ("b64", 8)):
                     waves.batch.lds.store(workgroup, addresses, words, size)
 
             return run
+
+
+# ---- transposed: rows of 16 elements in memory become the columns of 16 lanes
+
+
+def _transposed(name: str, dtype: type) -> None:
+    """Each lane loads 8 bytes. Of the rows that 16 lanes have loaded so, lane i gets element i of every row."""
+    count = 8 // np.dtype(dtype).itemsize
+    lane, row = np.arange(64)[:, None], np.arange(count)
+    source = (lane & ~15) + row * (16 // count) + lane % 16 // count
+
+    @register(name, modifiers=("offset",), encodings=("",))
+    def build(ins: Instruction, kernel: Kernel) -> Step:
+        if kernel.arch != "gfx950":
+            raise ins.fail(f"{kernel.arch} does not have it")
+        out, address = vector_index(ins.operands[0], 2, ins, kernel), vector_index(ins.operands[1], 1, ins, kernel)
+        offset = modifier_number(ins, "offset")
+
+        def run(waves: Waves) -> None:
+            if not waves.full:
+                raise AmdgcnError("transposing with inactive lanes is not modelled")
+            rows = _load(waves, Access(8), address, offset).view(dtype).reshape(*waves.shape, count)
+            columns = np.ascontiguousarray(rows[:, source, lane % count]).view(u32)
+            for i in range(2):
+                waves.v[out + i] = columns[..., i]
+
+        return run
+
+
+_transposed("ds_read_b64_tr_b16", np.uint16)
+_transposed("ds_read_b64_tr_b8", np.uint8)

@@ -10,7 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from . import control, crosslane, lds, memory, packed, scalar, vector_compare, vector_convert, vector_float, vector_int
+from . import (
+    control,
+    crosslane,
+    lds,
+    matrix,
+    memory,
+    packed,
+    scalar,
+    vector_compare,
+    vector_convert,
+    vector_float,
+    vector_int,
+)
 from .errors import AmdgcnError
 from .lds import Lds
 from .memory import Memory
@@ -19,7 +31,10 @@ from .state import EXEC, NUM_SREGS, TTMP, Waves
 from .table import BARRIER, END, Branch, Outcome, Step, decode
 
 # Importing a handler module fills the instruction table.
-_HANDLERS = (control, crosslane, lds, memory, packed, scalar, vector_compare, vector_convert, vector_float, vector_int)
+_HANDLERS = (
+    control, crosslane, lds, matrix, memory, packed, scalar, vector_compare, vector_convert, vector_float,
+    vector_int,
+)  # fmt: skip
 u32 = np.uint32
 
 
@@ -30,6 +45,7 @@ class Batch:
     memory: Memory
     lds: Lds
     ulp_jitter: np.random.Generator | None
+    exact_sums: bool
 
 
 def launch(
@@ -38,6 +54,7 @@ def launch(
     args: Sequence[Any],
     *,
     ulp_jitter: np.random.Generator | None = None,
+    exact_sums: bool = True,
     poison: int = 0x7FA5A5A5,
     max_waves: int = 512,
 ) -> None:
@@ -46,6 +63,8 @@ def launch(
     args: contiguous arrays for pointers, int/float for scalars, in signature order without constexprs. Arguments that
         Triton appends (scratch pointers) are null, the hidden ones come from the grid.
     ulp_jitter: moves every approximate instruction's result by -1, 0 or +1 ulp at random.
+    exact_sums: a matrix instruction raises where its result could depend on how hardware rounds within it. Otherwise
+        it rounds: on gfx942 by a model of the hardware, on gfx950, where none is known, at random (with ulp_jitter).
     poison: what registers hold before they are written.
     max_waves: how many waves run together; work-groups beyond run afterwards.
     """
@@ -65,7 +84,7 @@ def launch(
         for first in range(0, total, step):
             workgroups = np.arange(first, min(total, first + step))
             local = Lds(len(workgroups), kernel.lds_bytes)
-            batch = Batch(space, local, ulp_jitter)
+            batch = Batch(space, local, ulp_jitter, exact_sums)
             waves = _initial_waves(kernel, batch, workgroups, grid, space.address(len(arrays)), poison)
             _run(kernel, code, waves)
     space.write_back()
@@ -113,6 +132,13 @@ def _pack_scalar(value: Any, size: int) -> bytes:
     return (int(value) & ((1 << (8 * size)) - 1)).to_bytes(size, "little")
 
 
+# The HIP runtime's own memory, for printf, malloc and the like. They are null here: a kernel that uses one raises.
+_RUNTIME_POINTERS = frozenset((
+    "hidden_hostcall_buffer", "hidden_multigrid_sync_arg", "hidden_heap_v1", "hidden_default_queue",
+    "hidden_completion_action", "hidden_queue_ptr", "hidden_printf_buffer",
+))  # fmt: skip
+
+
 def _hidden(kernel: Kernel, grid: tuple[int, ...], kind: str) -> int:
     """Implicit arguments of the HSA ABI, which `tl.num_programs` reads."""
     name, _, axis = kind.removeprefix("hidden_").rpartition("_")
@@ -124,6 +150,10 @@ def _hidden(kernel: Kernel, grid: tuple[int, ...], kind: str) -> int:
         return 0
     if kind == "hidden_grid_dims":
         return 3
+    if kind == "hidden_dynamic_lds_size":
+        return kernel.shared
+    if kind in _RUNTIME_POINTERS:
+        return 0
     raise AmdgcnError(f"{kernel.name}: unknown hidden argument {kind}")
 
 

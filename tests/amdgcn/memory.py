@@ -11,7 +11,7 @@ from .errors import AmdgcnError
 from .operands import find_register, modifier_number, read_source, scalar_index, vector_index
 from .parser import Instruction, Kernel, Operand
 from .scalar import read_pair
-from .state import Waves
+from .state import M0, Waves
 from .table import Step, register
 
 A = np.ndarray
@@ -172,17 +172,8 @@ for _name, _count in {"dword": 1, "b32": 1, "dwordx2": 2, "b64": 2, "b96": 3, "d
 # ---- global and buffer accesses
 
 Address = Callable[[Waves], tuple[A, A]]  # addresses and which lanes take part, both [wave, lane]
-_CACHE = (
-    "sc0",
-    "sc1",
-    "nt",
-    "glc",
-    "slc",
-    "dlc",
-    "nv",
-    "th",
-    "scope",
-)  # hints, without meaning for one device's memory
+# hints, without meaning for one device's memory
+_CACHE = ("sc0", "sc1", "nt", "glc", "slc", "dlc", "nv", "th", "scope")
 
 
 def _global_address(vaddr: Operand, saddr: Operand, size: int, ins: Instruction, kernel: Kernel) -> Address:
@@ -261,6 +252,26 @@ def _store_step(source: int, access: Access, address: Address) -> Step:
     return run
 
 
+def _to_lds_step(ins: Instruction, kernel: Kernel, size: int, address: Address) -> Step:
+    """Into LDS, past the registers: the lanes of a wave write side by side from M0 on.
+
+    The offset modifier moves both addresses. A lane beyond the end of a buffer writes zeros, an inactive one nothing.
+    """
+    if size < 4 or (size > 4 and kernel.arch != "gfx950"):
+        raise ins.fail(f"{kernel.arch} does not load {size} bytes a lane into LDS")
+    fixed = modifier_number(ins, "offset")
+
+    def run(waves: Waves) -> None:
+        addresses, inside = address(waves)
+        words = np.zeros((*waves.shape, size // 4), u32)
+        words[inside] = waves.batch.memory.load(addresses[inside], size)
+        target = waves.s[M0].astype(i64)[:, None] + fixed + size * np.arange(waves.lanes)
+        workgroup = np.broadcast_to(waves.workgroup[:, None], waves.shape)
+        waves.batch.lds.store(workgroup[waves.exec], target[waves.exec], words[waves.exec], size)
+
+    return run
+
+
 def _check_half(access: Access, ins: Instruction, kernel: Kernel) -> None:
     if kernel.is_gfx9 and access.half and "load" in ins.name:
         raise ins.fail("loads into a register half depend on ECC on gfx9")
@@ -275,12 +286,22 @@ for _name, _access in LOADS.items():
         address = _global_address(vaddr, saddr, access.size, ins, kernel)
         return _load_step(vector_index(data, access.words, ins, kernel), access, address, zero_outside=False)
 
-    @register(f"buffer_load_{_name}", modifiers=("offset", "offen", *_CACHE), encodings=("",))
+    @register(f"buffer_load_{_name}", modifiers=("offset", "offen", "lds", *_CACHE), encodings=("",))
     def _buffer_load(ins: Instruction, kernel: Kernel, access: Access = _access) -> Step:
         _check_half(access, ins, kernel)
+        if "lds" in ins.modifiers:
+            address = _buffer_address(*ins.operands, access.size, ins, kernel)
+            return _to_lds_step(ins, kernel, access.size, address)
         data, vaddr, rsrc, soffset = ins.operands
         address = _buffer_address(vaddr, rsrc, soffset, access.size, ins, kernel)
         return _load_step(vector_index(data, access.words, ins, kernel), access, address, zero_outside=True)
+
+
+for _name in ("dword", "dwordx3", "dwordx4"):
+
+    @register(f"global_load_lds_{_name}", modifiers=("offset", *_CACHE), encodings=("",))
+    def _global_load_lds(ins: Instruction, kernel: Kernel, size: int = LOADS[_name].size) -> Step:
+        return _to_lds_step(ins, kernel, size, _global_address(*ins.operands, size, ins, kernel))
 
 
 for _name, _access in STORES.items():

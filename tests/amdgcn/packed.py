@@ -6,6 +6,7 @@ and is all ones by default. neg_lo and neg_hi negate the source of the low and o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -115,7 +116,7 @@ def _pk_mov(ins: Instruction, kernel: Kernel) -> VectorStep:
 
 def _read_half(operand: Operand, which: int, kind: str, negate: bool, ins: Instruction, kernel: Kernel) -> Read:
     # The documents differ on the high half of a constant, but zero is zero in both.
-    literal = operand.core == "0" or (operand.core.startswith("0x") and not which)
+    literal = operand.core == "0" or (re.fullmatch(r"-?\d+|0x[0-9a-f]+", operand.core) and not which)
     if not operand.plain or (find_register(operand.core, ins, kernel) is None and not literal):
         raise ins.fail(f"packed 16-bit operand {operand.core} is not modelled")
     bits = read_source(operand, "b32", ins, kernel)
@@ -156,6 +157,7 @@ def _in_bf16(function: Callable[[A, A], A]) -> Callable[[A, A], A]:
 
 
 _packed_halves("v_pk_add_u16", "u16", 2, lambda a, b: a + b)
+_packed_halves("v_pk_lshlrev_b16", "u16", 2, lambda a, b: b << (a & u16(15)))
 _packed_halves("v_pk_add_f16", "f16", 2, _quieting(lambda a, b: a + b))
 _packed_halves("v_pk_mul_f16", "f16", 2, _quieting(lambda a, b: a * b))
 for _infix in ("", "num_"):  # gfx12 says num for the IEEE 754-2008 ones

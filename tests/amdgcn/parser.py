@@ -76,6 +76,7 @@ class Kernel:
         self.sgpr_spills = int(_find(r"\.sgpr_spill_count:\s+(\d+)", metadata))
         self.vgpr_spills = int(_find(r"\.vgpr_spill_count:\s+(\d+)", metadata))
         self.scratch_bytes = int(_find(r"\.private_segment_fixed_size:\s+(\d+)", metadata))
+        self.shared = shared
         self.lds_bytes = shared + int(_find(r"\.group_segment_fixed_size:\s+(\d+)", metadata))
         self.arguments = _arguments(metadata)
         self.instructions: list[Instruction] = []
