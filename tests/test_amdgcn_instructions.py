@@ -56,7 +56,9 @@ def signed(x: int) -> int:
         (NINE, "v_mov_b32_e32 v6, -1\nv_mov_b32_e32 v7, -1\nv_mad_u64_u32 v[8:9], vcc, v2, v3, v[6:7]\n"
                "v_addc_co_u32_e32 v1, vcc, 0, v4, vcc", C + 1),
         (NINE, "v_mad_u64_u32 v[8:9], vcc, v2, v3, 1\nv_addc_co_u32_e32 v1, vcc, 0, v4, vcc", C),
-        (NINE, "v_mad_i64_i32 v[8:9], vcc, v2, v4, 1\nv_cndmask_b32_e64 v1, 0, 1, vcc", 0),  # no signed overflow
+        (NINE, "v_mad_i64_i32 v[8:9], vcc, v2, v4, 1\nv_cndmask_b32_e64 v1, 0, 1, vcc", 1),  # the sum is negative
+        (NINE, "v_bfrev_b32_e32 v7, 1\nv_mov_b32_e32 v6, 0\nv_mad_i64_i32 v[8:9], vcc, v2, v4, v[6:7]\n"
+               "v_cndmask_b32_e64 v1, v9, 1, vcc", 1),  # and so is one that 64 bits cannot hold
         # 16 bits: gfx9 zeroes the other half, but v_mad_u16 keeps it, and so does everything on gfx12
         (NINE, "v_mov_b32_e32 v1, v3\nv_add_u16_e32 v1, v2, v3", (A + B) & 0xFFFF),
         (NINE, "v_mov_b32_e32 v1, v3\nv_mad_u16 v1, v2, v3, v4", (B & 0xFFFF0000) | ((A * B + C) & 0xFFFF)),

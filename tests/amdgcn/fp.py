@@ -169,34 +169,33 @@ OCP = Fp8(bias=7, largest_code=0x7E, fnuz=False)
 FNUZ = Fp8(bias=8, largest_code=0x7F, fnuz=True)
 
 
-# ---- division: the ISA documents' V_DIV_SCALE_F32, V_DIV_FMAS_F32, V_DIV_FIXUP_F32
+# ---- division: V_DIV_SCALE_F32, V_DIV_FMAS_F32, V_DIV_FIXUP_F32
 
 
 def div_scale(s0: np.ndarray, s1: np.ndarray, s2: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """s0 (which repeats the denominator s1 or the numerator s2) scaled so that the division sequence stays in range.
 
-    The flag tells v_div_fmas to scale the quotient back. The conditions are tried in the documents' order.
+    The flag tells v_div_fmas to scale the quotient back. The conditions are on encoded exponents, as gfx1100 and
+    gfx1201 have them; the ISA documents' conditions on denormal quotients do not give the hardware's results.
     """
     s0, s1, s2 = (np.ascontiguousarray(x) for x in np.broadcast_arrays(s0, s1, s2))
-    wide0, wide1, wide2 = s0.astype(f64), s1.astype(f64), s2.astype(f64)
-    up, down = (wide0 * 2.0**64).astype(f32), (wide0 * 2.0**-64).astype(f32)
+    wide = s0.astype(f64)
+    up, down = (wide * 2.0**64).astype(f32), (wide * 2.0**-64).astype(f32)
     is_denominator, is_numerator = s0.view(u32) == s1.view(u32), s0.view(u32) == s2.view(u32)
-    quotient, reciprocal = np.abs(wide2 / wide1), np.abs(1.0 / wide1)
-    tiny_quotient = (quotient > 0) & (quotient < 2.0**-126)
-    tiny_reciprocal = (reciprocal > 0) & (reciprocal < 2.0**-126)
+    denominator = exponent(s1)
+    distance = exponent(s2) - denominator
     cases = [
-        ((s1 == 0) | (s2 == 0), f32(np.nan), False),
-        (exponent(s2) - exponent(s1) >= 96, np.where(is_denominator, up, s0), True),
-        (is_denormal(s1), up, False),
-        (tiny_reciprocal & tiny_quotient, np.where(is_denominator, down, s0), True),
-        (tiny_reciprocal, down, False),
-        (tiny_quotient, np.where(is_numerator, up, s0), True),
-        (exponent(s2) <= 23, up, False),
+        (distance >= 96, np.where(is_denominator, up, s0), True),
+        (denominator == 0, up, False),
+        ((denominator >= 253) & (distance <= -96), np.where(is_denominator, down, s0), True),
+        (denominator >= 253, down, False),
+        (distance <= -96, np.where(is_numerator, up, s0), True),
+        (exponent(s2) <= 24, up, False),
     ]
     conditions = [case[0] for case in cases]
     value = np.select(conditions, [case[1] for case in cases], s0).astype(f32)
     flag = np.select(conditions, [np.full(s0.shape, case[2]) for case in cases], False)
-    return value, flag
+    return np.where((s1 == 0) | (s2 == 0), -f32(np.nan), value), flag
 
 
 def div_fmas(a: np.ndarray, b: np.ndarray, c: np.ndarray, scaled: np.ndarray) -> np.ndarray:

@@ -19,8 +19,8 @@ hand_written:
 		.amdhsa_system_sgpr_workgroup_id_x 1
 		.amdhsa_system_sgpr_workgroup_id_y 0
 		.amdhsa_system_sgpr_workgroup_id_z 0
-		.amdhsa_next_free_vgpr 32
-		.amdhsa_accum_offset 16
+		.amdhsa_next_free_vgpr {vgprs}
+		.amdhsa_accum_offset {vgprs_half}
 		.amdhsa_float_round_mode_32 0
 		.amdhsa_float_round_mode_16_64 0
 		.amdhsa_float_denorm_mode_32 3
@@ -42,10 +42,14 @@ amdhsa.kernels:
 """
 
 
-def hand_written(arch: str, body: str, waves: int = 1) -> Kernel:
+def hand_written(arch: str, body: str, waves: int = 1, vgprs: int = 32) -> Kernel:
     """A kernel from assembly lines. s[0:1] points at the address of its one array, v0 is the thread."""
     indented = "".join(f"\t{line.strip()}\n" for line in body.strip().split("\n"))
-    return Kernel(_HAND_WRITTEN.format(arch=arch, body=indented, wave=WAVE_SIZE[arch], threads=waves * WAVE_SIZE[arch]))
+    wave = WAVE_SIZE[arch]
+    text = _HAND_WRITTEN.format(
+        arch=arch, body=indented, wave=wave, threads=waves * wave, vgprs=vgprs, vgprs_half=vgprs // 2
+    )
+    return Kernel(text)
 
 
 def run_lines(arch: str, lines: str, **options: Any) -> np.ndarray:

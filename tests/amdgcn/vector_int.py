@@ -240,10 +240,11 @@ def _mad_u64(a: A, b: A, c: A) -> tuple[A, A]:
 
 @vector("v_mad_i64_i32", "v_mad_co_i64_i32", signature="i64 mask = i32 i32 i64")
 def _mad_i64(a: A, b: A, c: A) -> tuple[A, A]:
-    """The mask is the signed overflow."""
+    """The mask is bit 64 of the sum in 65 bits: its sign, which an overflow of 64 bits turns round."""
     product = a.astype(i64) * b.astype(i64)
     total = product + c
-    return total, ((total ^ product) & (total ^ c)) < 0
+    overflow = ((total ^ product) & (total ^ c)) < 0
+    return total, (total < 0) ^ overflow
 
 
 vector("v_mad_nc_u64_u32", signature="u64 = u32 u32 u64")(lambda a, b, c: a.astype(u64) * b.astype(u64) + c)
