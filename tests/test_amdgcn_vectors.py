@@ -3,10 +3,12 @@
 import json
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import pytest
 from amdgcn import fp
 from amdgcn.compare_bits import result_type, same_bits
+from amdgcn.compiling import WAVE_SIZE
 from amdgcn.parser import parse_instruction
 from amdgcn.single import execute, registers
 from amdgcn.state import EXEC, VCC
@@ -96,6 +98,65 @@ def test_programs():
     found = {name: run_program(program, "f32" if name in MAKE_A_NAN else "b32") for name, program in programs.items()}
     assert {name: wrong for name, wrong in found.items() if wrong} == {}
     assert all(run_program(programs[name], "b32") for name in MAKE_A_NAN), "a program that needs no exception"
+
+
+# ---- conversions under MODE.FP16_OVFL
+
+
+def narrowed(arch, text, x, ovfl, **reading):
+    """v0 after an instruction, of two float32 a lane in v1 and v2."""
+    lanes = WAVE_SIZE[arch]
+    pairs = np.resize(x, (2, -(-x.size // (2 * lanes)), lanes))
+    state = registers(arch, pairs.shape[1], **reading)
+    state.fp16_ovfl[:] = ovfl
+    state.v[1:3] = pairs.view(np.uint32)
+    execute(arch, text, state)
+    return pairs, state.v[0]
+
+
+def float32_corners(dtype):
+    """Every float32 with a zero lower half, and the midpoints of a format with both neighbours."""
+    bits = np.arange(2**16, dtype=np.uint32) << 16
+    values = np.arange(256, dtype=np.uint8).view(dtype).astype(np.float64)
+    values = np.unique(values[np.isfinite(values)])
+    middle = ((values[1:] + values[:-1]) / 2).astype(np.float32)
+    past = values[[0, -1]].astype(np.float32) * np.float32([1.02, 1.04])  # midpoint to what would come next: 1.036
+    edges = np.concatenate([values.astype(np.float32), middle, past])
+    near = [edges, np.nextafter(edges, np.float32(np.inf)), np.nextafter(edges, np.float32(-np.inf))]
+    return np.concatenate([bits.view(np.float32), *near])
+
+
+@pytest.mark.parametrize("ovfl", [False, True])
+@pytest.mark.parametrize(
+    ("arch", "text", "dtype"),
+    [
+        ("gfx942", "v_cvt_pk_fp8_f32 v0, v1, v2", ml_dtypes.float8_e4m3fnuz),
+        ("gfx950", "v_cvt_pk_fp8_f32 v0, v1, v2", ml_dtypes.float8_e4m3fn),
+        ("gfx950", "v_cvt_scalef32_pk_fp8_f32 v0, v1, v2, 1.0", ml_dtypes.float8_e4m3fn),
+    ],
+)
+def test_fp8_in_both_modes(arch, text, dtype, ovfl):
+    """ml_dtypes rounds, and gives NaN beyond the largest number; the mode gives that number."""
+    x, codes = narrowed(arch, text, float32_corners(dtype), ovfl)
+    with np.errstate(all="ignore"):
+        expected = x.astype(dtype)
+    overflow = np.isnan(expected.astype(np.float32)) & ~np.isnan(x)
+    if ovfl:
+        expected = np.where(overflow, np.copysign(ml_dtypes.finfo(dtype).max, x).astype(dtype), expected)
+    actual = np.stack([codes & 255, codes >> 8]).astype(np.uint8)
+    nan = np.isnan(expected.astype(np.float32))
+    np.testing.assert_array_equal(np.isnan(actual.view(dtype).astype(np.float32)), nan)
+    np.testing.assert_array_equal(actual[~nan], expected.view(np.uint8)[~nan])
+
+
+@pytest.mark.parametrize("arch", ["gfx950", "gfx1250"])
+@pytest.mark.parametrize(("ovfl", "saturates", "column"), [(False, True, 1), (True, False, 1), (True, True, 2)])
+def test_bf16_by_either_reading_of_the_mode(arch, ovfl, saturates, column):
+    rows = np.array(read_json("bf16_fp16_ovfl.json")["rows"], np.uint32)
+    text = "v_cvt_pk_bf16_f32 v0, v1, v2"
+    x, words = narrowed(arch, text, rows[:, 0].copy().view(np.float32), ovfl, bf16_saturates=saturates)
+    wanted = np.resize(rows[:, column], x.shape)
+    np.testing.assert_array_equal(words, wanted[0] | wanted[1] << 16)
 
 
 # ---- division

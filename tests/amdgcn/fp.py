@@ -99,10 +99,15 @@ def extremum_nan(a: np.ndarray, b: np.ndarray, largest: bool) -> np.ndarray:
 # ---- conversions
 
 
-def to_bf16(x: np.ndarray) -> np.ndarray:
-    """float32 -> bfloat16 bits, nearest even; a NaN keeps its top bits and becomes quiet."""
+def to_bf16(x: np.ndarray, saturate: np.ndarray | bool = False) -> np.ndarray:
+    """float32 -> bfloat16 bits, nearest even; a NaN keeps its top bits and becomes quiet.
+
+    Where `saturate`, finite values stay finite.
+    """
     bits = x.view(u32)
     rounded = (bits + u32(0x7FFF) + ((bits >> u32(16)) & u32(1))) >> u32(16)
+    overflow = ((rounded & u32(0x7FFF)) == 0x7F80) & np.isfinite(x) & saturate
+    rounded = np.where(overflow, rounded - u32(1), rounded)
     return np.where(np.isnan(x), (bits >> u32(16)) | u32(0x40), rounded).astype(u16)
 
 

@@ -46,6 +46,7 @@ class Batch:
     lds: Lds
     ulp_jitter: np.random.Generator | None
     exact_sums: bool
+    bf16_saturates: bool
 
 
 def launch(
@@ -55,6 +56,7 @@ def launch(
     *,
     ulp_jitter: np.random.Generator | None = None,
     exact_sums: bool = True,
+    bf16_saturates: bool = False,
     poison: int = 0x7FA5A5A5,
     max_waves: int = 512,
 ) -> None:
@@ -65,6 +67,7 @@ def launch(
     ulp_jitter: moves every approximate instruction's result by -1, 0 or +1 ulp at random.
     exact_sums: a matrix instruction raises where its result could depend on how hardware rounds within it. Otherwise
         it rounds: on gfx942 by a model of the hardware, on gfx950, where none is known, at random (with ulp_jitter).
+    bf16_saturates: the mode FP16_OVFL keeps finite bfloat16 finite too, where it keeps float16 so (sources disagree).
     poison: what registers hold before they are written.
     max_waves: how many waves run together; work-groups beyond run afterwards.
     """
@@ -84,7 +87,7 @@ def launch(
         for first in range(0, total, step):
             workgroups = np.arange(first, min(total, first + step))
             local = Lds(len(workgroups), kernel.lds_bytes)
-            batch = Batch(space, local, ulp_jitter, exact_sums)
+            batch = Batch(space, local, ulp_jitter, exact_sums, bf16_saturates)
             waves = _initial_waves(kernel, batch, workgroups, grid, space.address(len(arrays)), poison)
             _run(kernel, code, waves)
     space.write_back()

@@ -20,10 +20,10 @@ def _kernel(arch: str) -> Kernel:
     return hand_written(arch, "s_endpgm", vgprs=512)
 
 
-def registers(arch: str, waves: int = 1, ulp_jitter: np.random.Generator | None = None) -> Waves:
+def registers(arch: str, waves: int = 1, bf16_saturates: bool = False) -> Waves:
     """Registers of zeros, all lanes active, with some LDS and no memory."""
     lanes = WAVE_SIZE[arch]
-    batch = Batch(Memory([], set()), Lds(1, 256), ulp_jitter, exact_sums=True)
+    batch = Batch(Memory([], set()), Lds(1, 256), None, exact_sums=True, bf16_saturates=bf16_saturates)
     v, s = np.zeros((512, waves, lanes), np.uint32), np.zeros((NUM_SREGS, waves), np.uint32)
     state = Waves(batch, v, s, np.zeros(waves, bool), np.zeros(waves, bool), np.zeros(waves, int), 0)
     state.write_mask(EXEC, np.ones((waves, lanes), bool))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from . import fp
@@ -10,6 +12,9 @@ from .operands import VectorStep, build_vector, modifier_value, vector, vector_i
 from .parser import Instruction, Kernel
 from .state import Waves
 from .table import Step, register
+
+if TYPE_CHECKING:
+    from .machine import Batch
 
 A = np.ndarray
 u16, u32, u64, i16, i32, f16, f32, f64 = (
@@ -45,7 +50,11 @@ def _pack(low: A, high: A, bits: int = 16) -> A:
     return low.astype(u32) | (high.astype(u32) << u32(bits))
 
 
-vector("v_cvt_pk_bf16_f32", signature="b32 = f32 f32")(lambda a, b: _pack(fp.to_bf16(a), fp.to_bf16(b)))
+@vector("v_cvt_pk_bf16_f32", signature="b32 = f32 f32 ovfl batch")
+def _pk_bf16(a: A, b: A, ovfl: A, batch: Batch) -> A:
+    """Whether FP16_OVFL makes it saturate is not settled: a launch says which reading holds."""
+    saturate = ovfl & batch.bf16_saturates
+    return _pack(fp.to_bf16(a, saturate), fp.to_bf16(b, saturate))
 
 
 vector("v_pack_b32_f16", signature="b32 = s16 s16")(_pack)
