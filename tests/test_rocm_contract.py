@@ -47,6 +47,13 @@ def test_same_bytes_on_other_targets(front_end: str, arch: str, case: Case) -> N
     check(FRONT_ENDS[front_end], arch, case)
 
 
+@pytest.mark.parametrize("arch", ["gfx950", "gfx1250"])
+@pytest.mark.parametrize("case", [c for c in CASES if "just past the largest bfloat16" in c.name], ids=lambda c: c.id)
+def test_bfloat16_that_may_saturate(arch: str, case: Case) -> None:
+    """On the targets whose conversion to bfloat16 may obey the mode of fp8: a launch runs by both readings."""
+    check(torch_device.run, arch, case)
+
+
 @pytest.mark.parametrize("op", ["swiglu_oai_quantize", "mxfp8_dequantize", "gemma_rmsnorm"])
 def test_later_calls_of_torch_launch_the_kept_kernel(op: str) -> None:
     """The second call of one kind skips binding and specialization; other data, other memory, the same code."""

@@ -59,6 +59,26 @@ def _cases() -> Iterator[Case]:
         lambda: (large, large, weight),
         past,
     )
+    # Sources disagree whether the mode reaches bfloat16, so here are finite numbers that round to its infinity.
+    row, sums, row_weight = _past_bfloat16()
+    rounded = {"round_activation": True, **past}
+    yield Case("gemma_rmsnorm_quantize", "a norm just past the largest bfloat16", lambda: (row, row_weight), rounded)
+    yield Case(
+        "gemma_fused_add_rmsnorm_quantize",
+        "a sum just past the largest bfloat16",
+        lambda: (*sums, np.zeros_like(row_weight)),
+        past,
+    )
+
+
+def _past_bfloat16() -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray], np.ndarray]:
+    """Rows whose norms, times a weight, and two rows whose sums lie between the largest bfloat16 and infinity."""
+    largest, half_a_step = (np.array(bits, np.uint16).view("bfloat16") for bits in (0x7F7F, 0x7B40))
+    x, weight = np.full((2, 64), 0.99609375, "bfloat16"), np.zeros(64, "bfloat16")
+    x[:, 7], weight[7] = [1.0, -1.0], largest
+    sums = np.zeros((2, 2, 64), "bfloat16")
+    sums[:, 0, 7], sums[:, 1, 7] = [largest, half_a_step], [-largest, -half_a_step]
+    return x, (sums[0], sums[1]), weight
 
 
 CASES = tuple(_cases())

@@ -126,13 +126,16 @@ def narrow(x, DTYPE: tl.constexpr, MIXED_FMA: tl.constexpr):
 
 
 @triton.jit
-def narrow_beside_fp8(x, DTYPE: tl.constexpr, MIXED_FMA: tl.constexpr):
+def narrow_beside_fp8(x, DTYPE: tl.constexpr, MIXED_FMA: tl.constexpr, BF16_OVERFLOWS: tl.constexpr = True):
     """:func:`narrow` in kernels with fp8 conversions, which run in a mode of AMD devices (FP16_OVFL).
 
-    In it fp16 saturates; infinities stay.
+    In it fp16 saturates, and so does bf16 by some sources; infinities stay. What rounds to infinity is infinite before
+    it is rounded. BF16_OVERFLOWS: whether a finite x may round to infinity in bf16.
     """
     if tl.float16 == DTYPE:
         x = tl.where(tl.abs(x) < 65520.0, x, x * float("inf"))
+    elif tl.bfloat16 == DTYPE and BF16_OVERFLOWS:
+        x = tl.where(tl.abs(x) < 3.3961775292304602e38, x, x * float("inf"))
     return narrow(x, DTYPE, MIXED_FMA)
 
 

@@ -38,7 +38,7 @@ def _mxfp8_dequantize_kernel(
         values = rows.load(values_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, VALUES_STRIDES)
         exponents = scales.load(scales_ptr, blocks, SIZE // 32, ROWS, MASKED, INNER_SIZES, SCALES_STRIDES, SCALE_TILES)
         out = tile.dequantize_blocks(values, exponents, ROWS, COLS, FP8, CAST)
-        out = tile.narrow_beside_fp8(out, out_ptr.dtype.element_ty, MIXED_FMA)
+        out = tile.narrow_beside_fp8(out, out_ptr.dtype.element_ty, MIXED_FMA, BF16_OVERFLOWS=False)
         rows.store(out_ptr, out, window, SIZE, ROWS, MASKED, INNER_SIZES, OUT_STRIDES)
     if live_ptr is not None:
         rows.clear(out_ptr, live, num_rows, SIZE, LIVE)
