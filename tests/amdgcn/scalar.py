@@ -257,7 +257,7 @@ scalar("s_mul_hi_i32", signature="i32 = i32 i32")(lambda a, b: ((a.astype(i64) *
 
 for _kind in ("u32", "i32"):
     scalar(f"s_min_{_kind}", signature=f"{_kind} scc = {_kind} {_kind}")(lambda a, b: (np.minimum(a, b), a < b))
-    scalar(f"s_max_{_kind}", signature=f"{_kind} scc = {_kind} {_kind}")(lambda a, b: (np.maximum(a, b), a > b))
+    scalar(f"s_max_{_kind}", signature=f"{_kind} scc = {_kind} {_kind}")(lambda a, b: (np.maximum(a, b), a >= b))
 _COMPARE: dict[str, Callable[[A, A], A]] = {
     "eq": np.equal, "lg": np.not_equal, "gt": np.greater, "ge": np.greater_equal, "lt": np.less, "le": np.less_equal,
 }  # fmt: skip

@@ -97,8 +97,10 @@ def _bfe_u32(a: A, offset: A, width: A) -> A:
 
 @vector("v_bfe_i32", signature="i32 = u32 u32 u32")
 def _bfe_i32(a: A, offset: A, width: A) -> A:
-    """The field of `width` bits at `offset`, sign-extended; width 0 gives 0."""
-    field, width = _bfe_u32(a, offset, width), _amount(width, 32, u32)
+    """The field of `width` bits at `offset`, sign-extended; width 0 gives 0. Above bit 31 are copies of it."""
+    shifted = (a.view(i32) >> _amount(offset, 32, i32)).view(u32)
+    width = _amount(width, 32, u32)
+    field = shifted & ((u32(1) << width) - u32(1))
     sign = np.where(width == 0, u32(0), u32(1) << (np.maximum(width, u32(1)) - u32(1)))
     return ((field ^ sign) - sign).view(i32)
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import rocm_lowering
 from amdgcn import Kernel, launch
+from amdgcn.census import check_listed
 
 POISON = 0xA5
 """What results hold before a launch: a byte that a kernel leaves out shows."""
@@ -77,6 +78,7 @@ Execute = Callable[[Launch], None]
 @functools.lru_cache(maxsize=64)
 def _kernel(assembly: str, image: bytes, shared_bytes: int) -> Kernel:
     kernel = Kernel(assembly, shared_bytes)
+    check_listed(kernel)
     if not rocm_lowering.is_assembled_from(image, assembly, kernel.arch):
         raise ValueError(f"the code object of {kernel.name} is not the machine code of its assembly text")
     return kernel
