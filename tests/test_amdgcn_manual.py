@@ -15,8 +15,6 @@ UNCHECKED = {
                      "s_cbranch_vccnz", "s_cbranch_vccz"), CONTROL),
     "s_setreg_imm32_b32": "sets the mode: test_amdgcn_vectors.py checks what it changes",
     "v_fma_mix_f32": "CDNA 4's manual has no pseudocode of it; forms of it are recorded: test_amdgcn_vectors.py",
-    "v_perm_b32": "its pseudocode defines a function of its own; forms of it are recorded: test_amdgcn_vectors.py",
-    "ds_bpermute_b32": "between lanes: forms of it are recorded, and test_amdgcn_reductions.py moves tiles with it",
 }  # fmt: skip
 MEMORY_PREFIXES = ("buffer_load_", "buffer_store_", "global_load_", "global_store_", "ds_read", "ds_write", "s_load_")
 
@@ -61,6 +59,7 @@ WRONG_ALTOGETHER = {
     "v_div_fmas_f32": "it scales by 2^32 where only 2^64 or 2^-64 undoes v_div_scale: the million divisions are exact",
 }
 LANES = {
+    "ds_bpermute_b32": "ds_bpermute_b32 v20, v2, v20",
     "v_readfirstlane_b32": "v_readfirstlane_b32 s20, v2",
     "v_readlane_b32": "v_readlane_b32 s20, v2, s6",
     "v_permlane16_swap_b32": "v_permlane16_swap_b32_e32 v20, v2",

@@ -14,8 +14,9 @@ from collections.abc import Callable
 import numpy as np
 
 from .compare_bits import result_type, same_bits
+from .pseudo_steps import Environment, Statement
 from .pseudo_values import Value, integer
-from .pseudocode import Environment, compiled
+from .pseudocode import compiled
 from .single import execute, registers
 from .state import EXEC, VCC, Waves
 
@@ -38,6 +39,10 @@ def _texts() -> dict[str, str]:
 def pseudocode(name: str) -> str:
     """KeyError where the manuals have none."""
     return _texts()[name]
+
+
+def _instruction(name: str) -> Statement:
+    return compiled(pseudocode(name))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,7 +170,7 @@ def _environment(form: Form, words: np.ndarray, vcc: int, scc: int, lane: int) -
     env |= {"UNDERFLOW_F32": Value("f", 32, 0), "OVERFLOW_F32": Value("f", 32, 0x7F800000)}
     env |= {f"S{i}": value for i, value in enumerate(values)}
     env |= {"VCC": Value("b", 64, vcc), "SCC": Value("u", 1, scc), "EXEC": Value("b", 64, (1 << 64) - 1)}
-    env |= {"D0": old, "VGPR": {(lane, 0): values[0], (lane, 1): old}, "pseudocode": pseudocode}
+    env |= {"D0": old, "VGPR": {(lane, 0): values[0], (lane, 1): old}, "instruction": _instruction}
     return env
 
 
@@ -226,7 +231,7 @@ def _agrees(form: Form, state: Waves, wave: int, lane: int, expected: Outcome) -
 
 
 def lane_differences(name: str, assembly: str) -> list[str]:
-    """The same of an instruction whose registers are v2 (SRC0), v20 (VDST), s20 (D0) and s6 (S1), some lanes active."""
+    """The same of an instruction of v2 (SRC0, ADDR), v20 (VDST, DATA0), s20 (D0) and s6 (S1), some lanes active."""
     rng = np.random.default_rng(list(name.encode()))
     state = registers(ARCH, 4)
     state.v[[_SOURCE, _RESULT]] = rng.integers(0, 2**32, (2, 4, 64), np.uint32)
@@ -241,7 +246,7 @@ def lane_differences(name: str, assembly: str) -> list[str]:
             for i, register in enumerate((_SOURCE, _RESULT))
             for lane in range(64)
         }
-        numbers = {"SRC0": 0, "VDST": 1, "S1": int(state.s[6, wave])}
+        numbers = {"SRC0": 0, "ADDR": 0, "DATA0": 1, "OFFSET": 0, "VDST": 1, "S1": int(state.s[6, wave])}
         env = Environment({key: Value("u", 32, number) for key, number in numbers.items()})
         environments.append(env | {"EXEC": Value("b", 64, active), "VGPR": vgprs, "D0": Value("b", 32, 0)})
     execute(ARCH, assembly, state)

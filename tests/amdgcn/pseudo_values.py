@@ -117,7 +117,7 @@ def arithmetic(operator: str, a: Value, b: Value) -> Value:
     x, y = a.number, b.number
     results = {
         "+": lambda: x + y, "-": lambda: x - y, "*": lambda: x * y, "&": lambda: x & y, "|": lambda: x | y,
-        "^": lambda: x ^ y, "<<": lambda: x << y, ">>": lambda: x >> y,
+        "^": lambda: x ^ y, "/": lambda: x // y, "%": lambda: x % y, "<<": lambda: x << y, ">>": lambda: x >> y,
     }  # fmt: skip
     return integer(kind, width, results[operator]())
 

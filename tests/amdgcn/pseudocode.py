@@ -11,26 +11,32 @@ import math
 import re
 from collections.abc import Callable
 
-from .pseudo_functions import FUNCTIONS
-from .pseudo_values import Value, arithmetic, compare, floating, integer, truth
+from .pseudo_steps import (
+    Environment,
+    Expression,
+    Returned,
+    Statement,
+    call,
+    cast,
+    converted,
+    negated,
+    operation,
+    read_as,
+    read_span,
+    return_value,
+    zeros,
+)
+from .pseudo_values import Value, floating, integer, truth
 
 _TOKEN = re.compile(
     r"\s*(?:(\d+'(?:0x[0-9a-fA-F]+|\d+\.\d+|\d+)[UIFB]?|\d+'[UIFB]|0x[0-9a-fA-F]+[UL]*|\d+\.\d+F?|\d+[UL]*)"
-    r"|([A-Za-z_]\w*)|(<<|>>|&&|\|\||==|!=|<>|<=|>=|[-+*/&|^~!<>?:;,.(){}\[\]=]))"
+    r"|([A-Za-z_]\w*)|(<<|>>|&&|\|\||==|!=|<>|<=|>=|[-+*/%&|^~!<>?:;,.(){}\[\]=]))"
 )
 _PRECEDENCE = [["||"], ["&&"], ["|"], ["^"], ["&"], ["==", "!=", "<>"], ["<", "<=", ">", ">="], ["<<", ">>"],
-               ["+", "-"], ["*", "/"]]  # fmt: skip
+               ["+", "-"], ["*", "/", "%"]]  # fmt: skip
 _TYPE = re.compile(r"(bf|fp|[uifb])(\d+)$")
 _SPECIAL_FLOATS = {"INF": math.inf, "NAN": math.nan}
 _CASTS = {"U": "u", "I": "i", "F": "f", "B": "b"}
-
-
-class Environment(dict):
-    """Variables by name, and `calls`: how the pseudocode of another instruction is found."""
-
-
-Expression = Callable[[Environment], Value]
-Statement = Callable[[Environment], None]
 
 
 def tokens(text: str) -> list[str]:
@@ -96,10 +102,21 @@ class _Parser:
             name = self.take()
             self.take(":")
             width = int(self.take().split("'")[0])
-            return lambda env: env.__setitem__(name, Value("b", width, 0))
+            count = self.number() if self.accept("[") else 0
+            # what the caller has given is declared too, and keeps its value
+            return lambda env: env.setdefault(name, zeros(width, count))
+        if self.accept("return"):
+            returned = self.expression()
+            return lambda env: return_value(returned(env))
         if self.accept("{"):
             return self.unpacking()
         return self.assignment()
+
+    def number(self) -> int:
+        """The length of an array, and the bracket after it."""
+        count = int(self.take())
+        self.take("]")
+        return count
 
     def branches(self) -> Statement:
         arms = []
@@ -138,10 +155,33 @@ class _Parser:
         return run
 
     def assignment(self) -> Statement:
+        if self.rest[-3:-1] == ["lambda", "="]:
+            return self.function()
         target = self.target()
         self.take("=")
         value = self.expression()
         return lambda env: target(env, value(env))
+
+    def function(self) -> Statement:
+        """NAME = lambda(a, b) (statements)."""
+        name = self.take()
+        self.rest = self.rest[:-3]  # = lambda (
+        parameters = []
+        while not self.accept(")"):
+            parameters.append(self.take())
+            self.accept(",")
+        self.take("(")
+        body = self.block((")",))
+        self.take(")")
+
+        def invoke(env: Environment, arguments: list[Value]) -> Value:
+            try:
+                body(Environment(env, **dict(zip(parameters, arguments, strict=True))))
+            except Returned as returned:
+                return returned.args[0]
+            raise SyntaxError(f"{name} returns nothing")
+
+        return lambda env: env.__setitem__(name, invoke)
 
     def unpacking(self) -> Statement:
         """{ D1.u1, D0.u64 } = value: the last target takes the low bits."""
@@ -179,11 +219,14 @@ class _Parser:
 
         def assign(env: Environment, value: Value) -> None:
             store, key = (env[name], tuple(i(env).number for i in index)) if index else (env, name)
-            typed = _converted(value, kind)
+            typed = converted(value, kind)
             if span is None:
                 store[key] = typed
                 return
             high, low = span(env)
+            if isinstance(store.get(key), dict):
+                store[key][high] = typed
+                return
             if high < low:
                 typed, high, low = typed.slice(0, low - high), low, high
             old = store.get(key, Value("b", 64, 0))
@@ -223,13 +266,13 @@ class _Parser:
         left = self.binary(level + 1)
         while self.peek() in _PRECEDENCE[level]:
             operator, right = self.take(), self.binary(level + 1)
-            left = _operation(operator, left, right)
+            left = operation(operator, left, right)
         return left
 
     def unary(self) -> Expression:
         if self.accept("-"):
             operand = self.unary()
-            return lambda env: _negated(operand(env))
+            return lambda env: negated(operand(env))
         if self.accept("+"):
             return self.unary()
         if self.accept("~"):
@@ -244,9 +287,9 @@ class _Parser:
         while self.peek() in (".", "["):
             if self.accept("."):
                 match = _TYPE.match(self.take())
-                value = _read_as(value, match[1], int(match[2]))
+                value = read_as(value, match[1], int(match[2]))
             else:
-                value = _read_span(value, self.span())
+                value = read_span(value, self.span())
         return value
 
     def primary(self) -> Expression:
@@ -264,7 +307,7 @@ class _Parser:
             while not self.accept(")"):
                 arguments.append(self.expression())
                 self.accept(",")
-            return lambda env: _call(env, token, [argument(env) for argument in arguments])
+            return lambda env: call(env, token, [argument(env) for argument in arguments])
         if token in _SPECIAL_FLOATS:
             width = int(self.take()[1:]) if self.accept(".") else 64
             special = floating("f", width, _SPECIAL_FLOATS[token])
@@ -302,7 +345,7 @@ class _Parser:
             inner = self.expression()
             self.take(")")
             kind, bits = _CASTS[rest], int(width)
-            return lambda env: _cast(inner(env), kind, bits)
+            return lambda env: cast(inner(env), kind, bits)
         if quote and "." in rest:
             value = floating("f", int(width), float(rest))
         elif quote:
@@ -313,54 +356,3 @@ class _Parser:
             bits = 64 if "L" in token else 32
             value = integer("u" if "U" in token else "i", bits, int(token.rstrip("UL"), 0))
         return lambda env: value
-
-
-def _operation(operator: str, left: Expression, right: Expression) -> Expression:
-    if operator == "&&":
-        return lambda env: truth(left(env).bits and right(env).bits)
-    if operator == "||":
-        return lambda env: truth(left(env).bits or right(env).bits)
-    if operator in ("==", "!=", "<>", "<", "<=", ">", ">="):
-        return lambda env: compare(operator, left(env), right(env))
-    return lambda env: arithmetic(operator, left(env), right(env))
-
-
-def _negated(value: Value) -> Value:
-    if value.is_float:
-        return value._replace(bits=value.bits ^ 1 << (value.width - 1))
-    return integer(value.kind, value.width, -value.number)
-
-
-def _read_as(value: Expression, kind: str, width: int) -> Expression:
-    return lambda env: value(env).as_type(kind, width)
-
-
-def _read_span(value: Expression, span: Callable[[Environment], tuple[int, int]]) -> Expression:
-    return lambda env: value(env).slice(*span(env))
-
-
-def _converted(value: Value, kind: re.Match[str] | None) -> Value:
-    """What is stored: integers are cut or extended, floats keep their bits."""
-    if kind is None or value.is_float:
-        return value
-    return integer(kind[1], int(kind[2]), value.number)
-
-
-def _cast(value: Value, kind: str, width: int) -> Value:
-    """32'I(x). To a float it converts floats, and takes the bits of an integer as they are."""
-    if kind == "f":
-        return _float_cast(value, width)
-    return integer(kind, width, value.number if not value.is_float else value.bits)
-
-
-def _float_cast(value: Value, width: int) -> Value:
-    return FUNCTIONS["to_float"](value, width) if value.is_float else Value("f", width, value.bits)
-
-
-def _call(env: Environment, name: str, arguments: list[Value]) -> Value:
-    """A function of the manual, or another instruction by its name."""
-    if name in FUNCTIONS:
-        return FUNCTIONS[name](*arguments)
-    inner = Environment(env, D0=Value("b", 64, 0), **{f"S{i}": value for i, value in enumerate(arguments)})
-    compiled(env["pseudocode"](name))(inner)
-    return inner["D0"]
