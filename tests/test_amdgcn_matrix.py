@@ -188,7 +188,11 @@ def operands(dtype, k, count, seed):
     a, b = (np.concatenate(pair) for pair in zip(codes, plain, strict=True))
     near = np.ldexp(rng.standard_normal(count), rng.integers(-30, 40, count)).astype(np.float32)
     any_c = rng.integers(0, 2**32, count, np.uint32).view(np.float32)
-    return a, b, np.concatenate([any_c, near])
+    c = np.concatenate([any_c, near])
+    # just above half way between two results, by the last bit of the products that still counts beside c
+    a[0, :4], b[0, :4], a[0, 4:], c[0] = [-0.09375, 0, 2.0**-6, 0], [1, 0, 2.0**-6, 0], 0, 2.0**20
+    b[0, 4:] = 0
+    return a, b, c
 
 
 @pytest.mark.parametrize("dtype", list(CDNA3), ids=str)
