@@ -1,6 +1,6 @@
 """The core of m3ops: specifications, Triton kernels and launch plans. It imports neither jax nor torch."""
 
-from m3ops.numerics.formats import MXFP8
+from m3ops.mxfp8 import MXFP8
 
 __all__ = ["MXFP8", "__version__"]
 

@@ -1,189 +1,174 @@
-"""The whole contract between the core and the front ends: arrays described, ops, and launch plans."""
+"""What an op is: a frozen dataclass whose fields are its parameters. A call is that value and its arrays, by name."""
 
 from __future__ import annotations
 
-import inspect
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from m3ops import row_count
+from m3ops.array import ArraySpec
+from m3ops.axes import Axes
+from m3ops.plan import Plan
 from m3ops.target import Target
 
-
-@dataclass(frozen=True)
-class ArraySpec:
-    """Shape, dtype name and strides (in elements) of an array; contiguous unless strides are given."""
-
-    shape: tuple[int, ...]
-    dtype: str
-    strides: tuple[int, ...] = None  # type: ignore[assignment]
-
-    def __post_init__(self) -> None:
-        if self.strides is None:
-            object.__setattr__(self, "strides", contiguous_strides(self.shape))
-
-    @property
-    def size(self) -> int:
-        return math.prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        return self.size * self.itemsize
-
-    @property
-    def itemsize(self) -> int:
-        return np.dtype(self.dtype).itemsize
-
-
-def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Row-major strides, in elements."""
-    return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
-
-
-COMPILER_OPTIONS: Mapping[str, Any] = {"num_stages": 1, "enable_fp_fusion": False}
-"""How Triton compiles kernels: no loop is pipelined; product and sum are one operation only where a kernel says so."""
-
-
-@dataclass(frozen=True)
-class LaunchPlan:
-    """A launch, ``kernel[grid](*plan.arguments(inputs, outputs), **constants)``, and what is launched after it.
-
-    Attributes:
-        kernel: A ``@triton.jit`` function whose parameters are inputs, ``num_rows``, outputs, then constexprs.
-        grid: Number of programs.
-        num_rows: Rows of the operands, the only run-time number.
-        constants: Values of the constexpr parameters.
-        num_warps: Warps a program.
-        bytes_moved: Each input byte read once and each output byte written once.
-        flops: Arithmetic operations, for profilers.
-        then: A launch that makes the op's last output out of a temporary array, its only input.
-        temporary: That array, which this launch has as its last output in place of the op's.
-    """
-
-    kernel: Any
-    grid: int
-    num_rows: int
-    constants: Mapping[str, Any]
-    num_warps: int
-    bytes_moved: int
-    flops: int = 0
-    then: LaunchPlan | None = None
-    temporary: ArraySpec | None = None
-
-    @property
-    def counted(self) -> bool:
-        """Whether the last input is the number of rows that count, see :mod:`m3ops.row_count`."""
-        return "LIVE" in self.constants
-
-    def arguments(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> tuple[Any, ...]:
-        """The arguments before the constexprs. A kernel that can count rows takes None where all of them count."""
-        all_count = not self.counted and "live_ptr" in self.kernel.arg_names
-        return (*inputs, *([None] if all_count else []), self.num_rows, *outputs)
-
-    def launches(self, inputs: Sequence[Any], outputs: Sequence[Any], allocate: Callable[[ArraySpec], Any]) -> Launches:
-        """``(plan, inputs, outputs)`` of each launch, given the op's arrays and what makes temporary ones."""
-        if self.then is None or self.temporary is None:
-            yield self, inputs, outputs
-            return
-        temporary = allocate(self.temporary)
-        yield self, inputs, (*outputs[:-1], temporary)
-        yield from self.then.launches((temporary,), outputs[-1:], allocate)
-
-
-Launches = Iterator[tuple[LaunchPlan, Sequence[Any], Sequence[Any]]]
-
 Array = Any
-Arrays = tuple[Any, ...]
+"""A NumPy or JAX array."""
+
+Specs = Mapping[str, ArraySpec]
+Arrays = dict[str, Array]
+
+DTypeName = str
+"""The annotation of a parameter that the front ends take as a dtype of their framework."""
 
 
-@dataclass(frozen=True, eq=False)
-class Backward:
-    """The derivative of an op.
+def parameter(default: Any, doc: str, *, carried_by: str | None = None) -> Any:
+    """A field of an op: a keyword parameter of the public functions.
 
-    Attributes:
-        op: Takes the inputs of the op and a gradient for each of its outputs.
-        gradients: For each input of the op, which output of ``op`` is its gradient.
+    Args:
+        default: Its default.
+        doc: What the public docstrings say of it.
+        carried_by: The quantized argument that brings it along, so that the public functions do not ask for it.
     """
-
-    op: Op
-    gradients: tuple[int, ...]
-
-    def params(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """The parameters of ``op``, given those of the op that it is the derivative of."""
-        return {name: params[name] for name in self.op.params}
+    return field(default=default, metadata={"doc": doc, "carried_by": carried_by})
 
 
-@dataclass(frozen=True, eq=False)
-class Op:
-    """One operation.
+@dataclass(frozen=True)
+class Op(ABC):
+    """One operation with its parameters, validated and as plain Python values: hashable, a cache key for a call.
 
-    A parameter ``groups`` says that the last axis of every array is that many vectors, one after another: the result is
-    that of arrays ``[..., groups, size / groups]``.
+    A subclass is a frozen dataclass. Its docstring begins that of the public functions, which are generated from it
+    (``m3ops/tools/front_ends.py``).
 
     Attributes:
         name: The public name in both front ends.
-        inputs: Names of the array arguments, in order.
-        infer: ``(*specs, **params) -> output specs``; validates everything and raises TypeError or ValueError.
-        compute: The specification: ``(*arrays, **params) -> arrays`` over NumPy or jax.numpy arrays.
-        plan: ``(input specs, output specs, params, target) -> LaunchPlan``, a pure function.
-        shared: Inputs whose leading axes broadcast against those of the others (a weight).
+        inputs: The array operands in order, each with what the public docstrings say of it. Every op takes one more,
+            ``num_rows``, which is optional (:mod:`m3ops.row_count`).
+        quantized: Public arguments that are an ``MXFP8``: for each the two inputs that it brings, values and scales.
+        returns: What the public docstrings say of the results.
+        result_type: Their type, with ``{array}`` for the framework's array.
+        value_error: What the public docstrings say of shapes that are refused.
         differentiable: Whether there is a derivative at all; of rounding to MXFP8 there is none.
-        core_rank: Given the parameters, how many trailing axes belong together; those before them are rows, which are
-            independent of each other. Nearly always 1, the vector along the last axis.
         in_place: Whether the kernel reads each element of an input before it writes a result to that place, so that a
-            result may take the memory of an input of its shape and dtype that is not shared.
-        row_sums: Outputs, by number, that are sums over rows; each has the shape of this shared input.
-        backward: How it is differentiated; None for an op without a derivative, or without one so far.
-        counted: Whether the last input is the number of rows that count, see :mod:`m3ops.row_count`.
+            result may take the memory of an input of its shape, dtype and axes.
+        updates: Inputs that the front end of JAX takes as a ``jax.Ref`` too, and the result that is then written there.
     """
 
-    name: str
-    inputs: tuple[str, ...]
-    infer: Callable[..., tuple[ArraySpec, ...]]
-    compute: Callable[..., Arrays]
-    plan: Callable[[tuple[ArraySpec, ...], tuple[ArraySpec, ...], Mapping[str, Any], Target], LaunchPlan]
-    shared: frozenset[str] = field(default_factory=frozenset)
-    differentiable: bool = True
-    core_rank: Callable[[Mapping[str, Any]], int] = lambda params: 1
-    in_place: bool = False
-    row_sums: Mapping[int, str] = field(default_factory=dict)
-    backward: Backward | None = None
-    counted: bool = False
+    name: ClassVar[str]
+    inputs: ClassVar[Mapping[str, str]]
+    quantized: ClassVar[Mapping[str, tuple[str, str]]] = {}
+    returns: ClassVar[str] = ""
+    result_type: ClassVar[str] = "{array}"
+    value_error: ClassVar[str] = "The shapes do not fit each other"
+    differentiable: ClassVar[bool] = True
+    in_place: ClassVar[bool] = False
+    updates: ClassVar[Mapping[str, str]] = {}
 
-    @cached_property
-    def params(self) -> dict[str, inspect.Parameter]:
-        """The keyword parameters, from the signature of ``infer``."""
-        signature = inspect.signature(self.infer)
-        return {name: p for name, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
+    @classmethod
+    def of(cls, **params: Any) -> Self:
+        """The op with these parameters; the same object for the same ones.
 
-    def filled(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """All keyword parameters: those given, the others at their defaults."""
-        return {name: p.default for name, p in self.params.items()} | dict(given)
+        Raises:
+            TypeError: A parameter has the wrong type.
+            ValueError: A parameter is out of range.
+        """
+        try:
+            made: Self = _made(cls, **params)
+            return made
+        except TypeError:  # what cannot be hashed, such as a list, is no valid parameter: let the op say so
+            return cls(**params)
 
-    def canonical(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Validated parameters as plain Python values: numbers as float (-0.0 as 0.0) or int, the rest unchanged."""
-        kinds = {name: p.annotation.split(" | ")[0] for name, p in self.params.items()}
-        plain: dict[str, Callable[[Any], Any]] = {"float": lambda number: float(number) + 0.0, "int": int}
-        return {k: v if v is None else plain.get(kinds[k], lambda same: same)(v) for k, v in params.items()}
+    def __post_init__(self) -> None:  # noqa: B027 (not abstract: an op without parameters has nothing to validate)
+        """Validates the parameters. Subclasses extend it; each calls the next."""
 
-    def derivative_error(self, without: str, custom: str) -> Exception:
-        """What a front end raises when asked for a derivative, with its ways to do without one or to define one."""
-        name = self.name.removesuffix("_counted").removesuffix("_backward")
-        if self.differentiable:
-            which = "second derivative" if self.backward or self.name.endswith("_backward") else "derivative"
-            counted = " with num_rows" if self.counted else ""
-            return NotImplementedError(f"{name} has no {which}{counted}; define one with {custom}")
-        return TypeError(
-            f"{name} has no derivative: rounding to MXFP8 is a step function. Keep the derivative out with "
-            f"{without}, define one around the call with {custom}, or let it pass straight through as that of "
-            "swiglu_oai_fake_quant does"
-        )
+    def _canonical(self, **values: Any) -> None:
+        """Replaces parameters by what :mod:`m3ops.validate` made of them."""
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
 
-    def reference(self, *arrays: np.ndarray, **params: Any) -> Arrays:
-        """The specification computed by NumPy; parameters that are not given have their defaults."""
+    @property
+    @abstractmethod
+    def axes(self) -> Axes:
+        """Which axes of the operands are the same, and what may be divided among devices."""
+
+    @property
+    def derivative(self) -> Derivative | None:
+        """How it is differentiated; None for an op without a derivative."""
+        return None
+
+    def unfolded(self) -> tuple[int, Self] | None:
+        """For an op whose last axes are in brackets in :attr:`axes`: the size of their outer factor, and the op on
+        arrays where that is an axis of its own, which is then one of the rows.
+        """
+        return None
+
+    @abstractmethod
+    def infer(self, *args: Any, **inputs: Any) -> dict[str, ArraySpec]:
+        """Validates the inputs, given by name, and returns the results' specs by name.
+
+        Raises:
+            TypeError: A dtype is wrong.
+            ValueError: The shapes do not fit each other or the parameters.
+        """
+
+    @abstractmethod
+    def compute(self, *args: Any, **inputs: Any) -> Arrays:
+        """The specification: the results by name, over NumPy or JAX arrays."""
+
+    @abstractmethod
+    def plan(self, specs: Specs, target: Target, *, keep: Collection[str] = ()) -> Plan:
+        """The launches that compute the op on a GPU, a pure function.
+
+        Args:
+            specs: All operands by name: inputs, results, and ``num_rows`` where rows are counted.
+            target: The device.
+            keep: Results that keep what their memory held in the rows that do not count, in place of zeros.
+        """
+
+    def check(self, operands: Specs) -> dict[str, ArraySpec]:
+        """:meth:`infer` for operands among which ``num_rows`` may be."""
+        inputs = {name: spec for name, spec in operands.items() if name != row_count.NAME}
+        results = self.infer(**inputs)
+        if row_count.NAME in operands:
+            row_count.check(operands[row_count.NAME])
+        return results
+
+    def evaluate(self, operands: Mapping[str, Array]) -> Arrays:
+        """:meth:`compute` for operands among which ``num_rows`` may be: rows that do not count are zero."""
+        inputs = dict(operands)
+        num_rows = inputs.pop(row_count.NAME, None)
+        results = self.compute(**inputs)
+        return results if num_rows is None else row_count.zero_the_rest(results, num_rows, self)
+
+    def reference(self, operands: Mapping[str, np.ndarray]) -> Arrays:
+        """:meth:`evaluate` by NumPy."""
         with np.errstate(all="ignore"):
-            return self.compute(*arrays, **self.filled(params))
+            return self.evaluate(operands)
+
+
+@dataclass(frozen=True)
+class Derivative:
+    """The derivative of an op.
+
+    Attributes:
+        op: Takes the inputs of the op, then a gradient of each of its results.
+        gradients: For each input of the op the result of ``op`` that is its gradient.
+    """
+
+    op: Op
+    gradients: Mapping[str, str]
+
+
+@functools.lru_cache(maxsize=4096, typed=True)
+def _made(cls: type[Any], **params: Any) -> Any:
+    return cls(**params)
+
+
+def bind(op: Op | type[Op], arrays: Any, num_rows: Any = None) -> dict[str, Any]:
+    """The operands of a call by name: one for each input, and the number of rows that count if it is given."""
+    named = dict(zip(op.inputs, arrays, strict=True))
+    return named if num_rows is None else {**named, row_count.NAME: num_rows}

@@ -51,6 +51,13 @@ class Target:
             return frozenset()
         return frozenset({"float16", "bfloat16"} if self.arch == "gfx1250" else {"float16"})
 
+    @property
+    def saturates_beside_fp8(self) -> frozenset[str]:
+        """The 16-bit dtypes that may saturate in kernels with fp8 conversions, see ``tile.Narrowing``."""
+        if self.vendor == "nvidia" or not self.hardware_fp8:
+            return frozenset()
+        return frozenset({"float16"} if self.arch == "gfx942" else {"float16", "bfloat16"})
+
 
 # Of the largest part with this name; they decide tile shapes, never bytes.
 _MULTIPROCESSORS = {

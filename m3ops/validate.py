@@ -7,9 +7,9 @@ import numbers
 from collections.abc import Collection
 from typing import Any
 
+from m3ops.array import ArraySpec, contiguous_strides
 from m3ops.numerics.constants import float32
 from m3ops.numerics.formats import ACTIVATION_DTYPES, BLOCK
-from m3ops.op import ArraySpec, contiguous_strides
 
 
 def array(name: str, spec: ArraySpec, dtypes: Collection[str] = ACTIVATION_DTYPES) -> None:
@@ -60,8 +60,12 @@ def blocks(name: str, size: int) -> None:
         raise ValueError(f"{name} must be a multiple of {BLOCK} (the MXFP8 block), got {size}")
 
 
-def number(name: str, value: Any, *, low: float = -math.inf, above: float = -math.inf, high: float = math.inf) -> None:
-    """A finite Python or NumPy number in [low, high] and above ``above``, also after rounding to fp32."""
+def number(name: str, value: Any, *, low: float = -math.inf, above: float = -math.inf, high: float = math.inf) -> float:
+    """A finite Python or NumPy number in [low, high] and above ``above``, also after rounding to fp32.
+
+    Returns:
+        It as a Python float, -0.0 as 0.0.
+    """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a Python number, known before the kernel is compiled, got {_kind(value)}")
     rounded = float32(float(value))
@@ -73,14 +77,16 @@ def number(name: str, value: Any, *, low: float = -math.inf, above: float = -mat
         ]
         wanted = " and ".join(["a finite fp32 number", *filter(None, bounds)])
         raise ValueError(f"{name} must be {wanted}, got {value!r}")
+    return float(value) + 0.0
 
 
-def count(name: str, value: Any, *, low: int = 1) -> None:
-    """A Python or NumPy integer of at least ``low``."""
+def count(name: str, value: Any, *, low: int = 1) -> int:
+    """A Python or NumPy integer of at least ``low``, as a Python int."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name} must be a Python integer, known before the kernel is compiled, got {_kind(value)}")
     if value < low:
         raise ValueError(f"{name} must be at least {low}, got {value}")
+    return int(value)
 
 
 def flag(name: str, value: Any) -> None:
@@ -108,3 +114,9 @@ def _choice(names: Collection[str]) -> str:
 def _kind(value: Any) -> str:
     """The type's name; one name for every framework's arrays and tracers."""
     return "an array" if hasattr(value, "shape") and hasattr(value, "dtype") else type(value).__name__
+
+
+def broadcasts(leading: tuple[int, ...], onto: tuple[int, ...]) -> bool:
+    """Whether leading axes broadcast against others; unlike NumPy's function it leaves symbolic sizes symbols."""
+    own = onto[len(onto) - len(leading) :]
+    return len(leading) <= len(onto) and all(size in (1, of_x) for size, of_x in zip(leading, own, strict=True))

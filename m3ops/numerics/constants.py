@@ -55,6 +55,9 @@ partial sums: 16 of them in fp32 are a twelfth of what the gradient of a bfloat1
 FAN_IN = 32
 """Partial sums added to one."""
 
+FAN_IN_LEVELS = 7
+"""How often partial sums are added until one is left, at most: there are fewer than 2^35 of them."""
+
 FLOAT32_MAX = 3.4028234663852886e38
 
 
@@ -73,8 +76,10 @@ def sigmoid_constants(alpha: float) -> tuple[float, float]:
 
     Returns:
         ``(slope, bound)`` in fp32: ``slope = -alpha * log2(e)``, and the largest |gate| for which
-        ``|slope * gate|`` is at most :data:`MAX_SIGMOID_EXPONENT`.
+        ``|slope * gate|`` is at most :data:`MAX_SIGMOID_EXPONENT`. With alpha 0 the sigmoid is 1/2 of every gate.
     """
+    if alpha == 0:
+        return 0.0, FLOAT32_MAX
     slope = float32(-alpha * LOG2_E)
     return slope, float32(min(MAX_SIGMOID_EXPONENT / -slope, FLOAT32_MAX))
 

@@ -8,7 +8,6 @@ E4M3FNUZ; OCP Microscaling Formats (MX) v1.0 for E8M0 and for blocks of 32.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 BLOCK = 32
 """Elements of the last axis that share one scale (OCP MX v1.0, section 5.2)."""
@@ -18,19 +17,6 @@ SCALE_BIAS = 127
 
 SCALE_NAN = 255
 """The E8M0 byte of a block that holds a NaN or an infinity (OCP MX v1.0, section 5.4.1)."""
-
-
-class MXFP8(NamedTuple):
-    """A quantized array: ``values[..., i] * 2**(scales[..., i // 32] - 127)``.
-
-    Attributes:
-        values: E4M3 values, shape ``[..., I]``, dtype ``float8_e4m3fn`` or ``float8_e4m3fnuz``.
-        scales: E8M0 exponents, shape ``[..., I / 32]``, dtype ``uint8``. ``scales.view(jnp.float8_e8m0fnu)`` in JAX and
-            ``scales.view(torch.float8_e8m0fnu)`` in PyTorch show the same bytes as numbers.
-    """
-
-    values: Any
-    scales: Any
 
 
 @dataclass(frozen=True)

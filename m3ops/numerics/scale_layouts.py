@@ -19,7 +19,6 @@ hipBLASLt asks for 32, and reads a part of that. Neither defines its padding.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,11 +70,6 @@ TILES = {
 }
 SCALE_LAYOUTS = (ROW_MAJOR, *TILES)
 """Values of ``scale_layout``."""
-
-
-def core_rank(params: Mapping[str, Any]) -> int:
-    """How many trailing axes belong together: in a tiled layout the rows of a matrix do."""
-    return 1 if params["scale_layout"] == ROW_MAJOR else 2
 
 
 def stored_shape(shape: Shape, layout: str) -> Shape:
