@@ -342,18 +342,33 @@ def sum_rows(x: Array, y: Array) -> Array:
     blocks = c.partials(num_rows, size) // lanes
     pad = [(0, 0)] * len(leading) + [(0, blocks * lanes * c.PARTIAL_ROWS - num_rows), (0, 0)]
     shape, links = (*leading, blocks, c.PARTIAL_ROWS, lanes, size), -(-num_rows // lanes)
-    x, y = (xp.moveaxis(xp.pad(a, pad).reshape(shape), -3, 0)[: max(links, 1)] for a in (x, y))
+    x, y = (_without_padding(xp.moveaxis(xp.pad(a, pad).reshape(shape), -3, 0), links) for a in (x, y))
     total = round32(plus(x[0] * y[0], 0.0))
     total = fold(lambda total, x, y: fma(x, y, total), total, x[1:], y[1:]).reshape(*leading, blocks * lanes, size)
-    while True:
-        number = total.shape[-2]
-        chains = -(-number // c.FAN_IN)
-        pad = [(0, 0)] * len(leading) + [(0, chains * c.FAN_IN - number), (0, 0)]
-        parts = xp.pad(total, pad).reshape(*leading, chains, c.FAN_IN, size)
-        parts = xp.moveaxis(parts, -2, 0)[:number]
-        total = fold(lambda total, part: round32(total + part), plus(parts[0], 0.0), parts[1:])
-        if chains == 1:
-            return total[..., 0, :]
+    # Where sizes are symbols (jax.export) it is not known when one is left. A further level changes no sum.
+    for _ in range(c.FAN_IN_LEVELS):
+        total = _fanned_in(total)
+        if total.shape[-2] == 1:
+            break
+    return total[..., 0, :]
+
+
+def _fanned_in(sums: Array) -> Array:
+    """Chains of ``c.FAN_IN`` sums each, ``[..., S, N] -> [..., ceil(S / FAN_IN), N]``."""
+    xp = sums.__array_namespace__()
+    *leading, number, size = sums.shape
+    chains = -(-number // c.FAN_IN)
+    pad = [(0, 0)] * len(leading) + [(0, chains * c.FAN_IN - number), (0, 0)]
+    parts = _without_padding(xp.moveaxis(xp.pad(sums, pad).reshape(*leading, chains, c.FAN_IN, size), -2, 0), number)
+    return fold(lambda total, part: round32(total + part), plus(parts[0], 0.0), parts[1:])
+
+
+def _without_padding(links: Array, number: int) -> Array:
+    """The links of chains without those that are nothing but zeros, which change no sum: they are many for few rows.
+
+    Where sizes are symbols all are kept.
+    """
+    return links[: max(number, 1)] if isinstance(number, int) else links
 
 
 def round_to(x: Array, dtype: str) -> Array:

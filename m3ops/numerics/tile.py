@@ -7,6 +7,8 @@ are upper case.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import triton
 import triton.language as tl
 
@@ -115,10 +117,29 @@ def swiglu_oai_backward(
     return grad_gate, grad_up
 
 
+@dataclass(frozen=True)
+class Narrowing:
+    """What a target does where IEEE 754 would round fp32 to an activation dtype, a constexpr.
+
+    Attributes:
+        fuses: Whether it may round while it multiplies, and then lose the sign of a zero.
+        saturates: Whether it may saturate where infinity is due: AMD devices run kernels with fp8 conversions in a mode
+            (FP16_OVFL) in which fp16 does, and on gfx950 by some sources bf16 too. Infinities stay what they are.
+    """
+
+    fuses: bool = False
+    saturates: bool = False
+
+
 @triton.jit
-def narrow(x, DTYPE: tl.constexpr, MIXED_FMA: tl.constexpr):
-    """fp32 rounded to an activation dtype. MIXED_FMA: whether the target can do it while it multiplies."""
-    if MIXED_FMA:
+def narrow(x, DTYPE: tl.constexpr, NARROWING: tl.constexpr):
+    """fp32 rounded to an activation dtype as IEEE 754 does."""
+    if NARROWING.saturates:  # what rounds to infinity is made infinite before
+        if tl.float16 == DTYPE:
+            x = tl.where(tl.abs(x) < 65520.0, x, x * float("inf"))
+        elif tl.bfloat16 == DTYPE:
+            x = tl.where(tl.abs(x) < 3.3961775292304602e38, x, x * float("inf"))
+    if NARROWING.fuses:
         # LLVM folds a product and its rounding into v_fma_mixlo with an addend of +0, which loses the sign of zero
         # (llvm/llvm-project#214544). It cannot look through this empty instruction.
         x = tl.inline_asm_elementwise("", "=v,0", [x], dtype=tl.float32, is_pure=True, pack=1)
@@ -126,23 +147,9 @@ def narrow(x, DTYPE: tl.constexpr, MIXED_FMA: tl.constexpr):
 
 
 @triton.jit
-def narrow_beside_fp8(x, DTYPE: tl.constexpr, MIXED_FMA: tl.constexpr, BF16_OVERFLOWS: tl.constexpr = True):
-    """:func:`narrow` in kernels with fp8 conversions, which run in a mode of AMD devices (FP16_OVFL).
-
-    In it fp16 saturates, and so does bf16 by some sources; infinities stay. What rounds to infinity is infinite before
-    it is rounded. BF16_OVERFLOWS: whether a finite x may round to infinity in bf16.
-    """
-    if tl.float16 == DTYPE:
-        x = tl.where(tl.abs(x) < 65520.0, x, x * float("inf"))
-    elif tl.bfloat16 == DTYPE and BF16_OVERFLOWS:
-        x = tl.where(tl.abs(x) < 3.3961775292304602e38, x, x * float("inf"))
-    return narrow(x, DTYPE, MIXED_FMA)
-
-
-@triton.jit
-def round_to(x, DTYPE: tl.constexpr, MIXED_FMA: tl.constexpr):
+def round_to(x, DTYPE: tl.constexpr, NARROWING: tl.constexpr):
     """fp32 rounded to an activation dtype and read back."""
-    return narrow_beside_fp8(x, DTYPE, MIXED_FMA).to(tl.float32)
+    return narrow(x, DTYPE, NARROWING).to(tl.float32)
 
 
 @triton.constexpr_function

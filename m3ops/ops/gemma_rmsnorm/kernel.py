@@ -1,56 +1,158 @@
-"""Triton kernel of Gemma's RMSNorm, whole rows a program."""
+"""Triton kernel of Gemma's RMSNorm, with or without residual add and MXFP8 quantization; whole rows at a time."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import triton
 import triton.language as tl
 
-from m3ops import rows
 from m3ops.numerics import tile
+from m3ops.tiles import mx, row_count, rows, scales
+from m3ops.tiles.rows import Rows
+
+
+@dataclass(frozen=True)
+class NormAt:
+    """Where the rows of each operand lie, a constexpr; None for what a call does not have."""
+
+    x: Rows
+    weight: Rows
+    residual: Rows | None = None
+    norm: Rows | None = None
+    new_residual: Rows | None = None
+    values: Rows | None = None
+    scales: Rows | None = None
+
+
+@dataclass(frozen=True)
+class Norm:
+    """The norm's parameters, a constexpr: arguments of ``tile.reciprocal_rms`` and ``tile.narrow``."""
+
+    inv_size: float
+    eps: float
+    narrowing: tile.Narrowing
+
+
+@triton.jit
+def load_sum(x_ptr, residual_ptr, part, TILE: tl.constexpr, AT: tl.constexpr, EVICTION: tl.constexpr = ""):
+    """A part of the fp32 rows that are normalized: x, or x + residual."""
+    x = rows.load(x_ptr, part, TILE, AT.x, EVICTION).to(tl.float32)
+    if residual_ptr is not None:
+        x += rows.load(residual_ptr, part, TILE, AT.residual, EVICTION).to(tl.float32)
+    return x
+
+
+@triton.jit
+def _store_rounded(ptr, x, part, TILE: tl.constexpr, AT: tl.constexpr, NORM: tl.constexpr):
+    rows.store(ptr, tile.narrow(x, ptr.dtype.element_ty, NORM.narrowing), part, TILE, AT)
+
+
+@triton.jit
+def _norm_tile(
+    t,
+    end,
+    x_ptr,
+    residual_ptr,
+    weight_ptr,
+    norm_ptr,
+    new_residual_ptr,
+    values_ptr,
+    scales_ptr,
+    AT: tl.constexpr,
+    TILE: tl.constexpr,
+    NORM: tl.constexpr,
+    MX: tl.constexpr,
+):
+    PARTS: tl.constexpr = TILE.parts
+    KEPT: tl.constexpr = not TILE.reload
+    # The sum is on its way to memory sooner in a decode step, which is one part. Where arithmetic is dense, reading
+    # and writing are kept apart.
+    SUM_EARLY: tl.constexpr = KEPT and (MX is None or TILE.parts == 1)
+    WEIGHT_EARLY: tl.constexpr = KEPT and MX is None
+    xs, weights, groups = (), (), ()
+    for i in tl.static_range(PARTS):
+        part = rows.part(t, end, TILE, i)
+        x = load_sum(x_ptr, residual_ptr, part, TILE, AT, "evict_last")
+        if new_residual_ptr is not None and SUM_EARLY:
+            _store_rounded(new_residual_ptr, x, part, TILE, AT.new_residual, NORM)
+        xs += (x,)
+        if WEIGHT_EARLY:
+            weights += (rows.load(weight_ptr, part, TILE, AT.weight),)
+        groups += (tile.square_groups(x, TILE.rows, TILE.cols),)
+    rstd = tile.reciprocal_rms(groups, NORM.inv_size, NORM.eps)
+    for i in tl.static_range(PARTS):
+        part = rows.part(t, end, TILE, i)
+        x = xs[i] if KEPT else load_sum(x_ptr, residual_ptr, part, TILE, AT, "evict_first")
+        if new_residual_ptr is not None and not SUM_EARLY:
+            _store_rounded(new_residual_ptr, x, part, TILE, AT.new_residual, NORM)
+        weight = weights[i] if WEIGHT_EARLY else rows.load(weight_ptr, part, TILE, AT.weight)
+        norm = (x * rstd) * (weight.to(tl.float32) + 1.0)
+        if norm_ptr is not None:
+            _store_rounded(norm_ptr, norm, part, TILE, AT.norm, NORM)
+        if MX is not None:
+            if MX.round_activation:
+                norm = tile.round_to(norm, x_ptr.dtype.element_ty, NORM.narrowing)
+            blocks = rows.part(t, end, TILE, i, 32)
+            mx.store(values_ptr, scales_ptr, norm, part, blocks, TILE, AT.values, AT.scales, MX)
 
 
 @triton.jit
 def _gemma_rmsnorm_kernel(
-    x_ptr,  # [num_rows, SIZE]
-    weight_ptr,  # [num_rows or 1, SIZE]
-    live_ptr,  # int32 [1], the number of rows that count, or None for all
-    num_rows,
-    out_ptr,  # [num_rows, SIZE]
-    SIZE: tl.constexpr,
-    INNER_SIZES: tl.constexpr,
-    X_STRIDES: tl.constexpr,
-    WEIGHT_STRIDES: tl.constexpr,
-    OUT_STRIDES: tl.constexpr,
-    INV_SIZE: tl.constexpr,
-    EPS: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLS: tl.constexpr,
-    TILES: tl.constexpr,
-    MASKED: tl.constexpr,
-    RELOAD: tl.constexpr,
-    MIXED_FMA: tl.constexpr,
-    LIVE: tl.constexpr = None,
+    x_ptr,  # [total_rows, N]
+    residual_ptr,  # [total_rows, N], or None
+    weight_ptr,  # [total_rows or 1, N]
+    num_rows_ptr,  # int32 [1], the number of rows that count, or None for all
+    total_rows,
+    norm_ptr,  # [total_rows, N], or None where MXFP8 alone is wanted
+    new_residual_ptr,  # [total_rows, N], or None
+    values_ptr,  # uint8 [total_rows, N], or None
+    scales_ptr,  # uint8 [total_rows, N / 32], or in tiles, or None
+    AT: tl.constexpr,
+    TILE: tl.constexpr,
+    NORM: tl.constexpr,
+    MX: tl.constexpr,
+    COUNT: tl.constexpr,
 ):
-    count, first, step, live = rows.tiles(num_rows, live_ptr, COLS, ROWS, COLS, LIVE)
-    for turn in range(count):
-        t = first + turn * step
-        tiles, weights, groups = (), (), ()
-        for i in tl.static_range(TILES):
-            window = rows.whole_rows(t, live, ROWS, COLS, i)
-            x = rows.load(x_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, X_STRIDES, "evict_last").to(tl.float32)
-            if not RELOAD:
-                tiles += (x,)
-                weights += (rows.load(weight_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, WEIGHT_STRIDES),)
-            groups += (tile.square_groups(x, ROWS, COLS),)
-        rstd = tile.reciprocal_rms(groups, INV_SIZE, EPS)
-        for i in tl.static_range(TILES):
-            window = rows.whole_rows(t, live, ROWS, COLS, i)
-            if RELOAD:
-                x = rows.load(x_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, X_STRIDES, "evict_first").to(tl.float32)
-                weight = rows.load(weight_ptr, window, SIZE, ROWS, MASKED, INNER_SIZES, WEIGHT_STRIDES)
-            else:
-                x, weight = tiles[i], weights[i]
-            out = tile.narrow((x * rstd) * (weight.to(tl.float32) + 1.0), out_ptr.dtype.element_ty, MIXED_FMA)
-            rows.store(out_ptr, out, window, SIZE, ROWS, MASKED, INNER_SIZES, OUT_STRIDES)
-    if live_ptr is not None:
-        rows.clear(out_ptr, live, num_rows, SIZE, LIVE)
+    if num_rows_ptr is None:
+        if scales.pads(scales_ptr, total_rows, AT.x.size, TILE, None if MX is None else MX.scale_tiles):
+            return
+        _norm_tile(
+            tl.program_id(0),
+            total_rows,
+            x_ptr,
+            residual_ptr,
+            weight_ptr,
+            norm_ptr,
+            new_residual_ptr,
+            values_ptr,
+            scales_ptr,
+            AT,
+            TILE,
+            NORM,
+            MX,
+        )
+    else:
+        valid = row_count.valid_rows(num_rows_ptr, total_rows, COUNT)
+        for t in range(tl.program_id(0), row_count.num_tiles(valid, AT.x.size, TILE), COUNT.programs):
+            _norm_tile(
+                t,
+                valid,
+                x_ptr,
+                residual_ptr,
+                weight_ptr,
+                norm_ptr,
+                new_residual_ptr,
+                values_ptr,
+                scales_ptr,
+                AT,
+                TILE,
+                NORM,
+                MX,
+            )
+        if new_residual_ptr is not None:
+            row_count.clear(new_residual_ptr, valid, total_rows, AT.x.size, COUNT, "new_residual")
+        if norm_ptr is not None:
+            row_count.clear(norm_ptr, valid, total_rows, AT.x.size, COUNT, "norm")
+        if MX is not None:
+            mx.clear(values_ptr, scales_ptr, valid, total_rows, AT.values, AT.scales, MX, COUNT)

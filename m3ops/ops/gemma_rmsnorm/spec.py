@@ -1,42 +1,283 @@
-"""Gemma's RMSNorm, with weights stored as offsets from 1.
+"""Gemma's RMSNorm, with weights stored as offsets from 1, with and without residual add and MXFP8 quantization.
 
-    out = x / sqrt(mean(x**2) + eps) * (1 + weight)
+    norm = x / sqrt(mean(x**2) + eps) * (1 + weight)
 
-along the last axis, in fp32, rounded once to the dtype of x. Source: Gemma (arXiv:2403.08295); vLLM's ``GemmaRMSNorm``.
-``x [..., N], weight [N] -> [..., N]``; leading axes of the weight broadcast against those of x.
+along the last axis, in fp32, rounded once to the dtype of x. With a residual, ``new_residual = x + residual`` is what
+is normalized: the norm sees the unrounded fp32 sum. Sources: Gemma (arXiv:2403.08295); vLLM's ``GemmaRMSNorm`` and
+``gemma_fused_add_rmsnorm``. Leading axes of the weight broadcast against those of x.
 """
 
 from __future__ import annotations
 
-from m3ops import validate
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from m3ops import row_sums, validate
+from m3ops.array import ArraySpec
+from m3ops.axes import Axes
 from m3ops.numerics import exact
 from m3ops.numerics.constants import MAX_NORM_SIZE
-from m3ops.op import Array, Arrays, ArraySpec
+from m3ops.op import Array, Arrays, Derivative, Op, Specs, parameter
+from m3ops.ops.mxfp8.spec import FusedRounding, Quantization, check_matrix, matrix_axes
+from m3ops.plan import Plan
+from m3ops.target import Target
+
+X = "Shape ``[..., N]``{blocks}; bfloat16, float16 or float32."
+RESIDUAL = "The shape and dtype of x."
+WEIGHT = "Shape ``[N]``, or with leading axes that broadcast against those of x; any of these dtypes."
+WHOLE_BLOCKS = " with N a multiple of 32"
 
 
-def check_norm(x: ArraySpec, weight: ArraySpec, *, eps: float) -> None:
-    """Validates what every norm takes."""
+@dataclass(frozen=True)
+class Norm(Op):
+    """What every norm takes."""
+
+    in_place: ClassVar[bool] = True
+
+    eps: float = parameter(1e-6, "Added to the mean square, at least 0.")
+
+    def __post_init__(self) -> None:
+        self._canonical(eps=validate.number("eps", self.eps, low=0.0))
+        super().__post_init__()
+
+    def plan(self, specs: Specs, target: Target, *, keep: Collection[str] = ()) -> Plan:
+        from m3ops.ops.gemma_rmsnorm.plan import norm_plan
+
+        return norm_plan(self, specs, target, keep=keep)
+
+
+@dataclass(frozen=True)
+class GemmaRMSNorm(Norm):
+    """Gemma's RMSNorm: ``x / sqrt(mean(x**2) + eps) * (1 + weight)`` along the last axis, in fp32."""
+
+    name: ClassVar[str] = "gemma_rmsnorm"
+    inputs: ClassVar[Mapping[str, str]] = {"x": X.format(blocks=""), "weight": WEIGHT}
+    returns: ClassVar[str] = "The norm, of the shape and dtype of x, rounded once from fp32."
+
+    @property
+    def axes(self) -> Axes:
+        return Axes.of("*r N!, *r? N! -> *r N!")
+
+    @property
+    def derivative(self) -> Derivative:
+        return Derivative(GemmaRMSNormBackward.of(eps=self.eps), {"x": "grad_x", "weight": "grad_weight"})
+
+    def infer(self, x: ArraySpec, weight: ArraySpec) -> dict[str, ArraySpec]:
+        return {"norm": check_norm(x, weight)}
+
+    def compute(self, x: Array, weight: Array) -> Arrays:
+        norm = exact.rmsnorm(exact.load(x), exact.load(weight), self.eps)
+        return {"norm": exact.store(norm, x.dtype.name)}
+
+
+@dataclass(frozen=True)
+class GemmaFusedAddRMSNorm(Norm):
+    """Residual add and :func:`gemma_rmsnorm` of the unrounded fp32 sum in one pass over memory."""
+
+    name: ClassVar[str] = "gemma_fused_add_rmsnorm"
+    inputs: ClassVar[Mapping[str, str]] = {"x": X.format(blocks=""), "residual": RESIDUAL, "weight": WEIGHT}
+    returns: ClassVar[str] = "``(norm, x + residual)``, both of the shape and dtype of x, each rounded once from fp32."
+    result_type: ClassVar[str] = "tuple[{array}, {array}]"
+    updates: ClassVar[Mapping[str, str]] = {"residual": "new_residual"}
+
+    @property
+    def axes(self) -> Axes:
+        return Axes.of("*r N!, *r N!, *r? N! -> *r N!, *r N!")
+
+    @property
+    def derivative(self) -> Derivative:
+        gradients = {"x": "grad_x", "residual": "grad_x", "weight": "grad_weight"}
+        return Derivative(GemmaFusedAddRMSNormBackward.of(eps=self.eps), gradients)
+
+    def infer(self, x: ArraySpec, residual: ArraySpec, weight: ArraySpec) -> dict[str, ArraySpec]:
+        norm = check_norm(x, weight)
+        validate.same("residual", residual, "x", x)
+        return {"norm": norm, "new_residual": norm}
+
+    def compute(self, x: Array, residual: Array, weight: Array) -> Arrays:
+        total, dtype = fp32_sum(x, residual), x.dtype.name
+        norm = exact.rmsnorm(total, exact.load(weight), self.eps)
+        return {"norm": exact.store(norm, dtype), "new_residual": exact.store(total, dtype)}
+
+
+@dataclass(frozen=True)
+class QuantizedNorm(Quantization, FusedRounding, Norm):
+    """What every norm takes whose result is MXFP8."""
+
+    value_error: ClassVar[str] = "The shapes do not fit each other, or N is no multiple of 32"
+
+    out_norm: bool = parameter(
+        False, "Whether to return the norm too, rounded to the dtype of x: MiniMax-M3's router reads it."
+    )
+
+    def __post_init__(self) -> None:
+        validate.flag("out_norm", self.out_norm)
+        super().__post_init__()
+
+    def normalize(self, x: Array, weight: Array, dtype: str) -> Arrays:
+        """Values and scales of the norm of fp32 numbers, and the norm itself if it is asked for."""
+        norm = exact.rmsnorm(x, exact.load(weight), self.eps)
+        results = self.quantize(self.rounded(norm, dtype), self.scale_layout)
+        return {**results, "norm": exact.store(norm, dtype)} if self.out_norm else results
+
+
+@dataclass(frozen=True)
+class GemmaRMSNormQuantize(QuantizedNorm):
+    """:func:`gemma_rmsnorm` and :func:`mxfp8_quantize` of the norm in one pass over memory."""
+
+    name: ClassVar[str] = "gemma_rmsnorm_quantize"
+    inputs: ClassVar[Mapping[str, str]] = {"x": X.format(blocks=WHOLE_BLOCKS), "weight": WEIGHT}
+    returns: ClassVar[str] = (
+        "``MXFP8`` of values ``[..., N]`` and scales ``[..., N / 32]``, with ``out_norm`` "
+        "``(MXFP8, norm)``, the norm of the dtype of x."
+    )
+    result_type: ClassVar[str] = "MXFP8 | tuple[MXFP8, {array}]"
+
+    @property
+    def axes(self) -> Axes:
+        own = matrix_axes(self.scale_layout)
+        return Axes.of(f"*r {own}, *r? N! -> *r {own}, *r {own}" + f", *r {own}" * self.out_norm)
+
+    def infer(self, x: ArraySpec, weight: ArraySpec) -> dict[str, ArraySpec]:
+        norm = check_norm(x, weight)
+        check_matrix(self.scale_layout, "x", x)
+        results = self.quantized_specs(x, self.scale_layout)
+        return {**results, "norm": norm} if self.out_norm else results
+
+    def compute(self, x: Array, weight: Array) -> Arrays:
+        return self.normalize(exact.load(x), weight, x.dtype.name)
+
+
+@dataclass(frozen=True)
+class GemmaFusedAddRMSNormQuantize(QuantizedNorm):
+    """:func:`gemma_fused_add_rmsnorm` and :func:`mxfp8_quantize` of its norm in one pass over memory."""
+
+    name: ClassVar[str] = "gemma_fused_add_rmsnorm_quantize"
+    inputs: ClassVar[Mapping[str, str]] = {
+        "x": X.format(blocks=WHOLE_BLOCKS),
+        "residual": RESIDUAL,
+        "weight": WEIGHT,
+    }
+    returns: ClassVar[str] = (
+        "``(MXFP8, x + residual)``, with ``out_norm`` ``(MXFP8, x + residual, norm)``. Values ``[..., N]``, scales "
+        "``[..., N / 32]``; the sum and the norm have the dtype of x."
+    )
+    result_type: ClassVar[str] = "tuple[MXFP8, {array}] | tuple[MXFP8, {array}, {array}]"
+    updates: ClassVar[Mapping[str, str]] = {"residual": "new_residual"}
+
+    @property
+    def axes(self) -> Axes:
+        own = matrix_axes(self.scale_layout)
+        return Axes.of(f"*r {own}, *r {own}, *r? N! -> *r {own}, *r {own}, *r {own}" + f", *r {own}" * self.out_norm)
+
+    def infer(self, x: ArraySpec, residual: ArraySpec, weight: ArraySpec) -> dict[str, ArraySpec]:
+        norm = check_norm(x, weight)
+        validate.same("residual", residual, "x", x)
+        check_matrix(self.scale_layout, "x", x)
+        results = {**self.quantized_specs(x, self.scale_layout), "new_residual": norm}
+        return {**results, "norm": norm} if self.out_norm else results
+
+    def compute(self, x: Array, residual: Array, weight: Array) -> Arrays:
+        total, dtype = fp32_sum(x, residual), x.dtype.name
+        results = self.normalize(total, weight, dtype)
+        norm = {"norm": results.pop("norm")} if self.out_norm else {}
+        return {**results, "new_residual": exact.store(total, dtype), **norm}
+
+
+@dataclass(frozen=True)
+class NormBackward(Norm):
+    """The gradients of a norm with respect to x and its weight.
+
+        grad_x      = rstd * (h - n * mean(h * n)) + grad_new_residual,  n = (x + residual) * rstd,
+                                                                         h = grad * (1 + weight)
+        grad_weight = sum over rows of grad * n
+
+    with ``rstd = 1 / sqrt(mean((x + residual)**2) + eps)``, in fp32, rounded once to the dtypes of x and weight. The
+    mean does not depend on the order of addition; the sum over rows has one order, ``exact.sum_rows``. Leading axes of
+    the weight broadcast against those of x, and only over the others is summed.
+    """
+
+    in_place: ClassVar[bool] = False
+
+    def plan(self, specs: Specs, target: Target, *, keep: Collection[str] = ()) -> Plan:
+        from m3ops.ops.gemma_rmsnorm.backward_plan import backward_plan
+
+        return backward_plan(self, specs, target, keep=keep)
+
+
+@dataclass(frozen=True)
+class GemmaRMSNormBackward(NormBackward):
+    """The gradients of :class:`GemmaRMSNorm`, see :class:`NormBackward`."""
+
+    name: ClassVar[str] = "gemma_rmsnorm_backward"
+    inputs: ClassVar[Mapping[str, str]] = {"x": "", "weight": "", "grad": ""}
+
+    @property
+    def axes(self) -> Axes:
+        return Axes.of("*r N!, *r? N!, *r N! -> *r N!, *r?+ N!")
+
+    def infer(self, x: ArraySpec, weight: ArraySpec, grad: ArraySpec) -> dict[str, ArraySpec]:
+        grad_x = check_norm(x, weight)
+        validate.same("grad", grad, "x", x)
+        return {"grad_x": grad_x, "grad_weight": ArraySpec(weight.shape, weight.dtype)}
+
+    def compute(self, x: Array, weight: Array, grad: Array) -> Arrays:
+        dy = exact.load(grad)
+        rstd, inner, normalized = exact.rmsnorm_backward(exact.load(x), exact.load(weight), dy, self.eps)
+        grad_x = exact.store(exact.round32(rstd * inner), x.dtype.name)
+        return {"grad_x": grad_x, "grad_weight": weight_gradient(dy, normalized, weight)}
+
+
+@dataclass(frozen=True)
+class GemmaFusedAddRMSNormBackward(NormBackward):
+    """The gradients of :class:`GemmaFusedAddRMSNorm`, see :class:`NormBackward`; that of the residual is that of x.
+
+    The last product and sum of ``grad_x`` are one fma.
+    """
+
+    name: ClassVar[str] = "gemma_fused_add_rmsnorm_backward"
+    inputs: ClassVar[Mapping[str, str]] = {"x": "", "residual": "", "weight": "", "grad": "", "grad_new_residual": ""}
+
+    @property
+    def axes(self) -> Axes:
+        return Axes.of("*r N!, *r N!, *r? N!, *r N!, *r N! -> *r N!, *r?+ N!")
+
+    def infer(
+        self, x: ArraySpec, residual: ArraySpec, weight: ArraySpec, grad: ArraySpec, grad_new_residual: ArraySpec
+    ) -> dict[str, ArraySpec]:
+        grad_x = check_norm(x, weight)
+        validate.same("residual", residual, "x", x)
+        validate.same("grad", grad, "x", x)
+        validate.same("grad_new_residual", grad_new_residual, "x", x)
+        return {"grad_x": grad_x, "grad_weight": ArraySpec(weight.shape, weight.dtype)}
+
+    def compute(self, x: Array, residual: Array, weight: Array, grad: Array, grad_new_residual: Array) -> Arrays:
+        total, dy = exact.settled(fp32_sum(x, residual)), exact.load(grad)
+        rstd, inner, normalized = exact.rmsnorm_backward(total, exact.load(weight), dy, self.eps)
+        grad_x = exact.store(exact.fma(rstd, inner, exact.load(grad_new_residual)), x.dtype.name)
+        return {"grad_x": grad_x, "grad_weight": weight_gradient(dy, normalized, weight)}
+
+
+def check_norm(x: ArraySpec, weight: ArraySpec) -> ArraySpec:
+    """Validates what every norm takes and returns what the norm is like."""
     validate.array("x", x)
     validate.array("weight", weight)
     if not 0 < x.shape[-1] <= MAX_NORM_SIZE:
         raise ValueError(f"x must have a last axis of 1 to {MAX_NORM_SIZE} elements, got shape {x.shape}")
-    if weight.shape[-1] != x.shape[-1] or not broadcasts(weight.shape[:-1], x.shape[:-1]):
+    if weight.shape[-1] != x.shape[-1] or not validate.broadcasts(weight.shape[:-1], x.shape[:-1]):
         raise ValueError(
             f"weight must have shape ({x.shape[-1]},) or broadcast against x {x.shape}, got {weight.shape}"
         )
-    validate.number("eps", eps, low=0.0)
+    return ArraySpec(x.shape, x.dtype)
 
 
-def broadcasts(leading: tuple[int, ...], onto: tuple[int, ...]) -> bool:
-    """Size by size: where a framework traces with symbols for sizes, NumPy would turn them into numbers."""
-    own = onto[len(onto) - len(leading) :]
-    return len(leading) <= len(onto) and all(size in (1, of_x) for size, of_x in zip(leading, own, strict=True))
+def fp32_sum(x: Array, residual: Array) -> Array:
+    """The sum that a norm with residual add normalizes."""
+    return exact.round32(exact.load(x) + exact.load(residual))
 
 
-def infer(x: ArraySpec, weight: ArraySpec, *, eps: float = 1e-6) -> tuple[ArraySpec]:
-    check_norm(x, weight, eps=eps)
-    return (ArraySpec(x.shape, x.dtype),)
-
-
-def compute(x: Array, weight: Array, *, eps: float) -> Arrays:
-    return (exact.store(exact.rmsnorm(exact.load(x), exact.load(weight), eps), x.dtype.name),)
+def weight_gradient(grad: Array, normalized: Array, weight: Array) -> Array:
+    """The sum of ``grad * normalized`` over the rows that share a row of the weight."""
+    total = exact.sum_rows(*(row_sums.grouped(rows, weight.shape) for rows in (grad, normalized)))
+    return exact.store(total, weight.dtype.name).reshape(weight.shape)

@@ -1,65 +1,110 @@
-"""Triton kernel of Gemma's RMSNorm of q and k heads, a few heads of a few rows a program."""
+"""Triton kernel of Gemma's RMSNorm of q and k heads, a few heads of a few rows at a time."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import triton
 import triton.language as tl
 
-from m3ops import rows
 from m3ops.numerics import tile
+from m3ops.tiles import row_count, rows
+from m3ops.tiles.rows import Rows
+
+
+@dataclass(frozen=True)
+class HeadsAt:
+    """Where the rows of each operand lie, a constexpr; those of qkv and norm are of the heads of one tile."""
+
+    qkv: Rows
+    weight_q: Rows
+    weight_k: Rows
+    norm: Rows
+
+
+@dataclass(frozen=True)
+class Heads:
+    """The heads of a row and what is done to them, a constexpr.
+
+    Attributes:
+        dim: Elements of a head.
+        num_q: Number of q heads.
+        num_k: Number of k heads.
+        num: Number of all heads.
+        together: Heads of a tile: it divides the numbers of q, k and v heads, so that those of a tile are of one kind.
+        cols: Columns of a head, a power of two; ``dim`` where several are together.
+        inv_size: 1 / dim, as fp32.
+        eps: As fp32.
+        narrowing: How the norm is rounded.
+    """
+
+    dim: int
+    num_q: int
+    num_k: int
+    num: int
+    together: int
+    cols: int
+    inv_size: float
+    eps: float
+    narrowing: tile.Narrowing
+
+
+@triton.jit
+def _heads_tile(
+    t,
+    end,
+    qkv_ptr,
+    weight_q_ptr,
+    weight_k_ptr,
+    norm_ptr,
+    AT: tl.constexpr,
+    TILE: tl.constexpr,
+    HEADS: tl.constexpr,
+):
+    TILES: tl.constexpr = HEADS.num // HEADS.together
+    first_row = tl.cast(t // TILES, tl.int64) * TILE.rows
+    head = (t % TILES) * HEADS.together
+    column = tl.cast(head, tl.int64) * HEADS.dim
+    window = first_row, end, tl.arange(0, TILE.cols)[None, :]
+    head_ptr = qkv_ptr + column * AT.qkv.strides[len(AT.qkv.strides) - 1]
+    head_norm_ptr = norm_ptr + column * AT.norm.strides[len(AT.norm.strides) - 1]
+    normed = head < HEADS.num_q + HEADS.num_k
+    if normed | (qkv_ptr.to(tl.int64) != norm_ptr.to(tl.int64)):
+        x = rows.load(head_ptr, window, TILE, AT.qkv)
+        if normed:
+            one = first_row, end, tl.arange(0, HEADS.cols)[None, :]
+            if head < HEADS.num_q:
+                weight = rows.load(weight_q_ptr, one, TILE, AT.weight_q).to(tl.float32)
+            else:
+                weight = rows.load(weight_k_ptr, one, TILE, AT.weight_k).to(tl.float32)
+            heads = tl.reshape(x.to(tl.float32), (TILE.rows * HEADS.together, HEADS.cols))
+            groups = tile.square_groups(heads, TILE.rows * HEADS.together, HEADS.cols)
+            rstd = tile.reciprocal_rms((groups,), HEADS.inv_size, HEADS.eps)
+            scaled = tl.reshape(heads * rstd, (TILE.rows, HEADS.together, HEADS.cols)) * (weight + 1.0)[:, None, :]
+            norm = tl.reshape(scaled, (TILE.rows, TILE.cols))
+            x = tile.narrow(norm, norm_ptr.dtype.element_ty, HEADS.narrowing)
+        rows.store(head_norm_ptr, x, window, TILE, AT.norm)
 
 
 @triton.jit
 def _gemma_rmsnorm_heads_kernel(
-    qkv_ptr,  # [num_rows, (NUM_Q + NUM_K + NUM_V) * SIZE]
-    weight_q_ptr,  # [num_rows or 1, SIZE]
-    weight_k_ptr,  # [num_rows or 1, SIZE]
-    live_ptr,  # int32 [1], the number of rows that count, or None for all
-    num_rows,
-    out_ptr,  # as qkv; where it is qkv, the v heads are left alone
-    SIZE: tl.constexpr,
-    NUM_Q: tl.constexpr,
-    NUM_K: tl.constexpr,
-    NUM_V: tl.constexpr,
-    INNER_SIZES: tl.constexpr,
-    QKV_STRIDES: tl.constexpr,
-    WEIGHT_Q_STRIDES: tl.constexpr,
-    WEIGHT_K_STRIDES: tl.constexpr,
-    OUT_STRIDES: tl.constexpr,
-    INV_SIZE: tl.constexpr,
-    EPS: tl.constexpr,
-    ROWS: tl.constexpr,
-    HEADS: tl.constexpr,  # divides NUM_Q, NUM_K and NUM_V: the heads of a program are of one kind
-    COLS: tl.constexpr,  # of a head; SIZE where HEADS > 1
-    MASKED: tl.constexpr,
-    MIXED_FMA: tl.constexpr,
-    LIVE: tl.constexpr = None,
+    qkv_ptr,  # [total_rows, heads * head_dim]
+    weight_q_ptr,  # [total_rows or 1, head_dim]
+    weight_k_ptr,  # [total_rows or 1, head_dim]
+    num_rows_ptr,  # int32 [1], the number of rows that count, or None for all
+    total_rows,
+    norm_ptr,  # as qkv; where it is qkv, the v heads are left alone
+    AT: tl.constexpr,
+    TILE: tl.constexpr,
+    HEADS: tl.constexpr,
+    COUNT: tl.constexpr,
 ):
-    TILES: tl.constexpr = (NUM_Q + NUM_K + NUM_V) // HEADS
-    count, first, step, live = rows.tiles(num_rows, live_ptr, TILES, ROWS, 1, LIVE)
-    for turn in range(count):
-        t = first + turn * step
-        first_row = tl.cast(t // TILES, tl.int64) * ROWS
-        head = (t % TILES) * HEADS
-        column = tl.cast(head, tl.int64) * SIZE
-        window = first_row, live, tl.arange(0, HEADS * COLS)[None, :]
-        head_ptr = qkv_ptr + column * QKV_STRIDES[len(QKV_STRIDES) - 1]
-        head_out_ptr = out_ptr + column * OUT_STRIDES[len(OUT_STRIDES) - 1]
-        normed = head < NUM_Q + NUM_K
-        if normed | (qkv_ptr.to(tl.int64) != out_ptr.to(tl.int64)):
-            x = rows.load(head_ptr, window, HEADS * SIZE, ROWS, MASKED, INNER_SIZES, QKV_STRIDES)
-            if normed:
-                one = first_row, live, tl.arange(0, COLS)[None, :]
-                if head < NUM_Q:
-                    weight = rows.load(weight_q_ptr, one, SIZE, ROWS, MASKED, INNER_SIZES, WEIGHT_Q_STRIDES)
-                    weight = weight.to(tl.float32)
-                else:
-                    weight = rows.load(weight_k_ptr, one, SIZE, ROWS, MASKED, INNER_SIZES, WEIGHT_K_STRIDES)
-                    weight = weight.to(tl.float32)
-                heads = tl.reshape(x.to(tl.float32), (ROWS * HEADS, COLS))
-                rstd = tile.reciprocal_rms((tile.square_groups(heads, ROWS * HEADS, COLS),), INV_SIZE, EPS)
-                scaled = tl.reshape(heads * rstd, (ROWS, HEADS, COLS)) * (weight + 1.0)[:, None, :]
-                x = tile.narrow(tl.reshape(scaled, (ROWS, HEADS * COLS)), out_ptr.dtype.element_ty, MIXED_FMA)
-            rows.store(head_out_ptr, x, window, HEADS * SIZE, ROWS, MASKED, INNER_SIZES, OUT_STRIDES)
-    if live_ptr is not None:
-        rows.clear(out_ptr, live, num_rows, (NUM_Q + NUM_K + NUM_V) * SIZE, LIVE)
+    if num_rows_ptr is None:
+        t = tl.program_id(0)
+        _heads_tile(t, total_rows, qkv_ptr, weight_q_ptr, weight_k_ptr, norm_ptr, AT, TILE, HEADS)
+    else:
+        valid = row_count.valid_rows(num_rows_ptr, total_rows, COUNT)
+        end = row_count.num_tiles(valid, HEADS.num // HEADS.together * TILE.cols, TILE)
+        for t in range(tl.program_id(0), end, COUNT.programs):
+            _heads_tile(t, valid, qkv_ptr, weight_q_ptr, weight_k_ptr, norm_ptr, AT, TILE, HEADS)
+        row_count.clear(norm_ptr, valid, total_rows, HEADS.num * HEADS.dim, COUNT, "norm")

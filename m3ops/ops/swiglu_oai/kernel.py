@@ -1,45 +1,162 @@
-"""Triton kernel of SwiGLU-OAI, one tile of rows and columns a program."""
+"""Triton kernels of SwiGLU-OAI, with or without MXFP8 quantization, and of its gradient; a tile at a time."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import triton
 import triton.language as tl
 
-from m3ops import rows
 from m3ops.numerics import tile
+from m3ops.tiles import mx, row_count, rows, scales
+from m3ops.tiles.rows import Rows
+
+
+@dataclass(frozen=True)
+class SwigluAt:
+    """Where the rows of each operand lie, a constexpr; None for what a call does not have."""
+
+    gate_up: Rows
+    activation: Rows | None = None
+    values: Rows | None = None
+    scales: Rows | None = None
+    grad: Rows | None = None
+    grad_gate_up: Rows | None = None
+
+    @property
+    def size(self) -> int:
+        """Elements of a row of the activation."""
+        return self.gate_up.size // 2
+
+
+@dataclass(frozen=True)
+class Swiglu:
+    """The activation's parameters, a constexpr: arguments of ``tile.swiglu_oai``."""
+
+    slope: float
+    bound: float
+    beta: float
+    limit: float | None
+    alpha: float
+    interleaved: bool
+    narrowing: tile.Narrowing
+
+
+@triton.jit
+def _load_pair(ptr, window, TILE: tl.constexpr, AT: tl.constexpr, INTERLEAVED: tl.constexpr, RUN: tl.constexpr):
+    """The fp32 gates and ups of a window of the activation.
+
+    Alternating ones are read as runs of RUN columns, the even runs in one load and the odd ones in another, and taken
+    apart in registers. With RUN the elements that a thread stores at once, each element is read by the thread that
+    stores what becomes of it, 16 bytes at a time.
+    """
+    COL_STRIDE: tl.constexpr = AT.strides[len(AT.strides) - 1]
+    if INTERLEAVED:
+        first_row, end, cols = window
+        runs = first_row, end, cols + cols // RUN * RUN
+        x = rows.load(ptr, runs, TILE, AT)
+        y = rows.load(ptr + RUN * COL_STRIDE, runs, TILE, rows.resized(AT, AT.size - RUN))
+        x_first, x_second = tl.split(tl.reshape(x, (TILE.rows, TILE.cols // RUN, RUN // 2, 2)))
+        y_first, y_second = tl.split(tl.reshape(y, (TILE.rows, TILE.cols // RUN, RUN // 2, 2)))
+        gate = tl.reshape(tl.permute(tl.join(x_first, y_first), (0, 1, 3, 2)), (TILE.rows, TILE.cols))
+        up = tl.reshape(tl.permute(tl.join(x_second, y_second), (0, 1, 3, 2)), (TILE.rows, TILE.cols))
+    else:
+        HALF: tl.constexpr = rows.resized(AT, AT.size // 2)
+        gate = rows.load(ptr, window, TILE, HALF)
+        up = rows.load(ptr + (AT.size // 2) * COL_STRIDE, window, TILE, HALF)
+    return gate.to(tl.float32), up.to(tl.float32)
+
+
+@triton.jit
+def _swiglu_tile(
+    t,
+    end,
+    gate_up_ptr,
+    activation_ptr,
+    values_ptr,
+    scales_ptr,
+    AT: tl.constexpr,
+    TILE: tl.constexpr,
+    SWIGLU: tl.constexpr,
+    MX: tl.constexpr,
+):
+    if MX is None:
+        window = rows.window(t, end, AT.size, TILE)
+        RUN: tl.constexpr = 128 // activation_ptr.dtype.element_ty.primitive_bitwidth  # what a thread stores at once
+        gate, up = _load_pair(gate_up_ptr, window, TILE, AT.gate_up, SWIGLU.interleaved, RUN)
+        activation = tile.swiglu_oai(gate, up, SWIGLU.slope, SWIGLU.bound, SWIGLU.beta, SWIGLU.limit)
+        activation = tile.narrow(activation, activation_ptr.dtype.element_ty, SWIGLU.narrowing)
+        rows.store(activation_ptr, activation, window, TILE, AT.activation)
+    else:
+        PADDED: tl.constexpr = scales.padded_size(AT.size, MX.scale_tiles)
+        window = rows.window(t, end, PADDED, TILE)
+        gate, up = _load_pair(gate_up_ptr, window, TILE, AT.gate_up, SWIGLU.interleaved, 16)
+        activation = tile.swiglu_oai(gate, up, SWIGLU.slope, SWIGLU.bound, SWIGLU.beta, SWIGLU.limit)
+        if MX.round_activation:
+            activation = tile.round_to(activation, gate_up_ptr.dtype.element_ty, SWIGLU.narrowing)
+        blocks = rows.window(t, end, PADDED, TILE, 32)
+        mx.store(values_ptr, scales_ptr, activation, window, blocks, TILE, AT.values, AT.scales, MX)
 
 
 @triton.jit
 def _swiglu_oai_kernel(
-    gate_up_ptr,  # [num_rows, 2 * SIZE]
-    live_ptr,  # int32 [1], the number of rows that count, or None for all
-    num_rows,
-    out_ptr,  # [num_rows, SIZE]
-    SIZE: tl.constexpr,
-    INNER_SIZES: tl.constexpr,
-    GATE_UP_STRIDES: tl.constexpr,
-    OUT_STRIDES: tl.constexpr,
-    SLOPE: tl.constexpr,
-    BOUND: tl.constexpr,
-    BETA: tl.constexpr,
-    LIMIT: tl.constexpr,
-    INTERLEAVED: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLS: tl.constexpr,
-    MASKED: tl.constexpr,
-    MIXED_FMA: tl.constexpr,
-    LIVE: tl.constexpr = None,
+    gate_up_ptr,  # [total_rows, 2 * I]
+    num_rows_ptr,  # int32 [1], the number of rows that count, or None for all
+    total_rows,
+    activation_ptr,  # [total_rows, I], or None where MXFP8 is wanted
+    values_ptr,  # uint8 [total_rows, I], or None
+    scales_ptr,  # uint8 [total_rows, I / 32], or in tiles, or None
+    AT: tl.constexpr,
+    TILE: tl.constexpr,
+    SWIGLU: tl.constexpr,
+    MX: tl.constexpr,
+    COUNT: tl.constexpr,
 ):
-    RUN: tl.constexpr = 128 // out_ptr.dtype.element_ty.primitive_bitwidth  # what a thread stores at once
-    count, first, step, live = rows.tiles(num_rows, live_ptr, SIZE, ROWS, COLS, LIVE)
-    for turn in range(count):
-        t = first + turn * step
-        window = rows.window(t, live, SIZE, ROWS, COLS)
-        gate, up = rows.load_halves(
-            gate_up_ptr, window, SIZE, ROWS, COLS, MASKED, INNER_SIZES, GATE_UP_STRIDES, INTERLEAVED, RUN
-        )
-        out = tile.swiglu_oai(gate, up, SLOPE, BOUND, BETA, LIMIT)
-        out = tile.narrow(out, out_ptr.dtype.element_ty, MIXED_FMA)
-        rows.store(out_ptr, out, window, SIZE, ROWS, MASKED, INNER_SIZES, OUT_STRIDES)
-    if live_ptr is not None:
-        rows.clear(out_ptr, live, num_rows, SIZE, LIVE)
+    TILES: tl.constexpr = None if MX is None else MX.scale_tiles
+    if num_rows_ptr is None:
+        if scales.pads(scales_ptr, total_rows, AT.size, TILE, TILES):
+            return
+        t = tl.program_id(0)
+        _swiglu_tile(t, total_rows, gate_up_ptr, activation_ptr, values_ptr, scales_ptr, AT, TILE, SWIGLU, MX)
+    else:
+        valid = row_count.valid_rows(num_rows_ptr, total_rows, COUNT)
+        PADDED: tl.constexpr = scales.padded_size(AT.size, TILES)
+        for t in range(tl.program_id(0), row_count.num_tiles(valid, PADDED, TILE), COUNT.programs):
+            _swiglu_tile(t, valid, gate_up_ptr, activation_ptr, values_ptr, scales_ptr, AT, TILE, SWIGLU, MX)
+        if MX is None:
+            row_count.clear(activation_ptr, valid, total_rows, AT.size, COUNT, "activation")
+        else:
+            mx.clear(values_ptr, scales_ptr, valid, total_rows, AT.values, AT.scales, MX, COUNT)
+
+
+@triton.jit
+def _swiglu_oai_backward_kernel(
+    gate_up_ptr,  # [total_rows, 2 * I]
+    grad_ptr,  # [total_rows, I]
+    total_rows,
+    grad_gate_up_ptr,  # [total_rows, 2 * I]
+    AT: tl.constexpr,
+    TILE: tl.constexpr,
+    SWIGLU: tl.constexpr,
+):
+    t = tl.program_id(0)
+    window = rows.window(t, total_rows, AT.size, TILE)
+    RUN: tl.constexpr = 128 // grad_gate_up_ptr.dtype.element_ty.primitive_bitwidth
+    gate, up = _load_pair(gate_up_ptr, window, TILE, AT.gate_up, SWIGLU.interleaved, RUN)
+    grad = rows.load(grad_ptr, window, TILE, AT.grad).to(tl.float32)
+    grad_gate, grad_up = tile.swiglu_oai_backward(
+        gate, up, grad, SWIGLU.slope, SWIGLU.bound, SWIGLU.beta, SWIGLU.limit, SWIGLU.alpha
+    )
+    grad_gate = tile.narrow(grad_gate, grad_gate_up_ptr.dtype.element_ty, SWIGLU.narrowing)
+    grad_up = tile.narrow(grad_up, grad_gate_up_ptr.dtype.element_ty, SWIGLU.narrowing)
+    if SWIGLU.interleaved:
+        pairs = tl.reshape(tl.join(grad_gate, grad_up), (TILE.rows, 2 * TILE.cols))
+        first_row, end, _ = window
+        COL_TILES: tl.constexpr = (AT.size + TILE.cols - 1) // TILE.cols
+        wide = first_row, end, (t % COL_TILES) * (2 * TILE.cols) + tl.arange(0, 2 * TILE.cols)[None, :]
+        rows.store(grad_gate_up_ptr, pairs, wide, TILE, AT.grad_gate_up)
+    else:
+        HALF: tl.constexpr = rows.resized(AT.grad_gate_up, AT.size)
+        rows.store(grad_gate_up_ptr, grad_gate, window, TILE, HALF)
+        grad_up_ptr = grad_gate_up_ptr + AT.size * AT.grad_gate_up.strides[len(AT.grad_gate_up.strides) - 1]
+        rows.store(grad_up_ptr, grad_up, window, TILE, HALF)

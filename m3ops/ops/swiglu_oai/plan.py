@@ -1,52 +1,128 @@
-"""Launch plan of SwiGLU-OAI."""
+"""Launch plans of SwiGLU-OAI, with or without MXFP8 quantization, and of its gradient."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection
 
 from m3ops.numerics.constants import float32, sigmoid_constants
-from m3ops.op import ArraySpec, LaunchPlan
-from m3ops.ops.swiglu_oai.kernel import _swiglu_oai_kernel
-from m3ops.rows import row_layout, split_rows
+from m3ops.numerics.tile import Narrowing
+from m3ops.op import Specs
+from m3ops.ops.mxfp8.spec import MXFP8Dequantize
+from m3ops.ops.swiglu_oai.kernel import Swiglu, SwigluAt, _swiglu_oai_backward_kernel, _swiglu_oai_kernel
+from m3ops.ops.swiglu_oai.spec import (
+    Activation,
+    SwigluOAI,
+    SwigluOAIBackward,
+    SwigluOAIFakeQuant,
+    SwigluOAIQuantize,
+)
+from m3ops.plan import Launch, Plan, pointers
+from m3ops.planning.launch import bytes_moved, counts_rows, tiled_launch
+from m3ops.planning.mx import FLOPS_PER_ELEMENT as QUANTIZE_FLOPS
+from m3ops.planning.mx import mx, scale_plan
+from m3ops.planning.narrowing import narrowing
+from m3ops.planning.rows import rows_of, split_rows
+from m3ops.planning.tiling import block_tiling, element_tiling
 from m3ops.target import Target
-from m3ops.tiling import element_tiling
 
 FLOPS_PER_ELEMENT = 30
+BACKWARD_FLOPS_PER_ELEMENT = 36
 
 
-def activation_constants(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Constexpr arguments of ``rows.load_halves`` and ``tile.swiglu_oai``."""
-    slope, bound = sigmoid_constants(params["alpha"])
-    limit = params["limit"]
-    return {
-        "SLOPE": slope,
-        "BOUND": bound,
-        "BETA": float32(params["beta"]),
-        "LIMIT": None if limit is None else float32(limit),
-        "INTERLEAVED": params["layout"] == "interleaved",
+def activation_plan(op: SwigluOAI, specs: Specs, target: Target, *, keep: Collection[str]) -> Plan:
+    total_rows, rows = rows_of(_grouped(op, specs))
+    activation = specs["activation"]
+    tiling = element_tiling(total_rows, rows["activation"].size, target, decode=counts_rows(specs))
+    constants = {
+        "AT": SwigluAt(**rows),
+        "SWIGLU": _swiglu(op, narrowing(activation.dtype, target, beside_fp8=False)),
+        "MX": None,
     }
+    launch = tiled_launch(
+        _swiglu_oai_kernel, op, specs, target, tiling, total_rows, constants, keep=keep, rows_each=op.groups
+    )
+    return Plan((launch,), bytes_moved(specs), FLOPS_PER_ELEMENT * activation.size)
 
 
-def plan(
-    inputs: tuple[ArraySpec, ...], outputs: tuple[ArraySpec, ...], params: Mapping[str, Any], target: Target
-) -> LaunchPlan:
-    gate_up, out = (split_rows(spec, params["groups"]) for spec in (*inputs, *outputs))
-    rows = row_layout(gate_up, out)
-    size = out.shape[-1]
-    tiling = element_tiling(rows.num_rows, size, target)
-    return LaunchPlan(
-        kernel=_swiglu_oai_kernel,
-        grid=tiling.grid,
-        num_rows=rows.num_rows,
+def quantize_plan(op: SwigluOAIQuantize, specs: Specs, target: Target, *, keep: Collection[str]) -> Plan:
+    grouped = _grouped(op, specs)
+    scales = scale_plan(op.scale_layout, grouped["values"], grouped["scales"])
+    total_rows, rows = rows_of(scales.rows(grouped))
+    tiling = block_tiling(total_rows, scales.size, target, decode=counts_rows(specs))
+    constants = {
+        "AT": SwigluAt(**scales.at(rows)),
+        "SWIGLU": _swiglu(op, narrowing(specs["gate_up"].dtype, target, beside_fp8=True)),
+        "MX": mx(op.fp8_format, op.scale_rule, scales, target, round_activation=op.round_activation),
+    }
+    launch = tiled_launch(
+        _swiglu_oai_kernel,
+        op,
+        specs,
+        target,
+        scales.masked(tiling, grouped["values"]),
+        total_rows,
+        constants,
+        keep=keep,
+        rows_each=op.groups,
+        padding=scales.padding,
+    )
+    return Plan((launch,), bytes_moved(specs), (FLOPS_PER_ELEMENT + QUANTIZE_FLOPS) * specs["values"].size)
+
+
+def fake_quant_plan(op: SwigluOAIFakeQuant, specs: Specs, target: Target, *, keep: Collection[str]) -> Plan:
+    """Quantizes into scratch memory and reads it back."""
+    quantize = SwigluOAIQuantize.of(
+        alpha=op.alpha,
+        beta=op.beta,
+        limit=op.limit,
+        layout=op.layout,
+        groups=op.groups,
+        scale_rule=op.scale_rule,
+        fp8_format=op.fp8_format,
+        round_activation=op.round_activation,
+    )
+    dequantize = MXFP8Dequantize.of(out_dtype=specs["activation"].dtype)
+    given = {name: spec for name, spec in specs.items() if name != "activation"}
+    scratch = quantize.infer(gate_up=specs["gate_up"])
+    counted = {name: spec for name, spec in given.items() if name != "gate_up"}
+    kept = ["x"] if "activation" in keep else []
+    back = dequantize.plan({**scratch, **counted, "x": specs["activation"]}, target, keep=kept)
+    (first,) = quantize.plan({**given, **scratch}, target, keep=scratch).launches
+    (last,) = back.launches
+    return Plan((first, last.renamed({"x": "activation"})), bytes_moved(specs), FLOPS_PER_ELEMENT, scratch)
+
+
+def backward_plan(op: SwigluOAIBackward, specs: Specs, target: Target, *, keep: Collection[str]) -> Plan:
+    total_rows, rows = rows_of(_grouped(op, specs))
+    tiling = element_tiling(total_rows, rows["grad"].size, target, decode=False)
+    launch = Launch(
+        kernel=_swiglu_oai_backward_kernel,
+        grid=(tiling.num_tiles,),
+        arguments={**pointers(_swiglu_oai_backward_kernel, specs), "total_rows": total_rows},
         constants={
-            "SIZE": size,
-            **rows.constants("gate_up", "out"),
-            **activation_constants(params),
-            **tiling.constants,
-            "MIXED_FMA": out.dtype in target.mixed_fma,
+            "AT": SwigluAt(**rows),
+            "TILE": tiling.tile,
+            "SWIGLU": _swiglu(op, narrowing(specs["gate_up"].dtype, target, beside_fp8=False)),
         },
+        writes=("grad_gate_up",),
         num_warps=tiling.num_warps,
-        bytes_moved=gate_up.nbytes + out.nbytes,
-        flops=FLOPS_PER_ELEMENT * out.size,
+    )
+    return Plan((launch,), bytes_moved(specs), BACKWARD_FLOPS_PER_ELEMENT * specs["grad"].size)
+
+
+def _grouped(op: Activation, specs: Specs) -> Specs:
+    """The operands with each group of a row as a row."""
+    return {name: split_rows(spec, op.groups) for name, spec in specs.items() if name != "num_rows"}
+
+
+def _swiglu(op: Activation, narrowing: Narrowing) -> Swiglu:
+    slope, bound = sigmoid_constants(op.alpha)
+    return Swiglu(
+        slope=slope,
+        bound=bound,
+        beta=float32(op.beta),
+        limit=None if op.limit is None else float32(op.limit),
+        alpha=float32(op.alpha),
+        interleaved=op.layout == "interleaved",
+        narrowing=narrowing,
     )

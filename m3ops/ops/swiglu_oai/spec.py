@@ -1,79 +1,266 @@
 """SwiGLU-OAI: the gated activation of gpt-oss and MiniMax-M3.
 
-    out = (gate * sigmoid(alpha * gate)) * (up + beta),  gate = min(gate, limit),  up = clamp(up, -limit, limit)
+    activation = (gate * sigmoid(alpha * gate)) * (up + beta)
+    gate = min(gate, limit),  up = clamp(up, -limit, limit)
 
 with ``gate_up = [gate | up]`` along the last axis (layout ``"split"``), or alternating, ``[gate_0, up_0, gate_1, up_1,
 ...]`` (``"interleaved"``), or with ``groups = T`` that T times, one pair after another: what the shards of a
 tensor-parallel projection make together. Source: vLLM's ``swiglu_oai_split`` for MiniMax-M3; the formula goes back to
-gpt-oss, where gates and ups alternate. Computed in fp32, rounded once to ``out_dtype``. ``[..., 2 * I] -> [..., I]``.
+gpt-oss, where gates and ups alternate. Computed in fp32.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
+
 from m3ops import validate
+from m3ops.array import ArraySpec
+from m3ops.axes import Axes
 from m3ops.numerics import exact
-from m3ops.op import Array, Arrays, ArraySpec
+from m3ops.numerics.scale_layouts import ROW_MAJOR
+from m3ops.op import Array, Arrays, Derivative, DTypeName, Op, Specs, parameter
+from m3ops.ops.mxfp8.spec import FusedRounding, Quantization, check_layout, matrix_axes
+from m3ops.plan import Plan
+from m3ops.target import Target
 
 LAYOUTS = ("split", "interleaved")
 
+SMALLEST_ALPHA = 2.0**-64
+"""Below it, but for 0, products of the sigmoid's argument would be subnormal."""
 
-def check_gate_up(
-    gate_up: ArraySpec, *, alpha: float, beta: float, limit: float | None, layout: str, groups: int
-) -> tuple[int, ...]:
-    """Validates what every SwiGLU-OAI op takes and returns the shape of the activation."""
-    validate.array("gate_up", gate_up)
-    validate.number("alpha", alpha, low=2.0**-64, high=2.0**64)
-    validate.number("beta", beta)
-    if limit is not None:
-        validate.number("limit", limit, above=0.0)
-    validate.choice("layout", layout, LAYOUTS)
-    validate.count("groups", groups)
-    if gate_up.shape[-1] % (2 * groups):
-        wanted = "an even last axis, [gate | up]" if groups == 1 else f"a last axis of {groups} groups [gate | up]"
-        raise ValueError(f"gate_up must have {wanted}, got shape {gate_up.shape}")
-    return (*gate_up.shape[:-1], gate_up.shape[-1] // 2)
+WHOLE_BLOCKS = " with I / groups a multiple of 32"
+GATE_UP = "``[gate | up]`` along the last axis, shape ``[..., 2 * I]``{blocks}; bfloat16, float16 or float32."
+
+OUT_DTYPE: Any = parameter(None, "bfloat16, float16 or float32; the dtype of ``gate_up`` unless given.")
 
 
-def infer(
-    gate_up: ArraySpec,
-    *,
-    alpha: float = 1.702,
-    beta: float = 1.0,
-    limit: float | None = 7.0,
-    layout: str = "split",
-    groups: int = 1,
-    out_dtype: str | None = None,
-) -> tuple[ArraySpec]:
-    shape = check_gate_up(gate_up, alpha=alpha, beta=beta, limit=limit, layout=layout, groups=groups)
-    if out_dtype is not None:
-        validate.output_dtype("out_dtype", out_dtype)
-    return (ArraySpec(shape, out_dtype or gate_up.dtype),)
+@dataclass(frozen=True)
+class Activation(Op):
+    """What every SwiGLU-OAI op takes."""
+
+    value_error: ClassVar[str] = "The last axis does not hold whole groups of pairs"
+
+    alpha: float = parameter(
+        1.702, "Slope of the sigmoid, a Python number, 0 or at least 2**-64; 0 makes the sigmoid 1/2."
+    )
+    beta: float = parameter(1.0, "Offset of ``up``.")
+    limit: float | None = parameter(7.0, "Clamp bound above 0, or None for no clamp.")
+    layout: str = parameter(
+        "split", '``"split"`` for ``[gate | up]``, ``"interleaved"`` where they alternate, ``[g0, u0, g1, u1, ...]``.'
+    )
+    groups: int = parameter(
+        1, "Number of pairs ``[gate | up]`` along the last axis: how many devices tensor parallelism divides I among."
+    )
+
+    def __post_init__(self) -> None:
+        self._canonical(
+            alpha=validate.number("alpha", self.alpha, low=0.0, high=2.0**64),
+            beta=validate.number("beta", self.beta),
+            limit=None if self.limit is None else validate.number("limit", self.limit, above=0.0),
+            groups=validate.count("groups", self.groups),
+        )
+        if 0 < self.alpha < SMALLEST_ALPHA:
+            raise ValueError(f"alpha must be 0 or at least {SMALLEST_ALPHA:g}, got {self.alpha}")
+        validate.choice("layout", self.layout, LAYOUTS)
+        super().__post_init__()
+
+    def activation_spec(self, gate_up: ArraySpec, *, blocks: bool = False) -> ArraySpec:
+        """Validates the input and returns what the activation is like, in the input's dtype.
+
+        Args:
+            gate_up: The input.
+            blocks: Whether whole MXFP8 blocks have to fill the groups of the activation.
+        """
+        validate.array("gate_up", gate_up)
+        if gate_up.shape[-1] % (2 * self.groups):
+            wanted = "an even last axis, [gate | up]"
+            if self.groups > 1:
+                wanted = f"a last axis of {self.groups} groups [gate | up]"
+            raise ValueError(f"gate_up must have {wanted}, got shape {gate_up.shape}")
+        size = gate_up.shape[-1] // 2
+        if blocks:
+            half = "half the last axis of gate_up" if self.groups == 1 else "half a group of gate_up"
+            validate.blocks(half, size // self.groups)
+        return ArraySpec((*gate_up.shape[:-1], size), gate_up.dtype)
+
+    def unfolded(self) -> tuple[int, Self] | None:
+        return (self.groups, replace(self, groups=1)) if self.groups > 1 else None
+
+    def halves(self, gate_up: Array) -> tuple[Array, Array]:
+        """The fp32 gates and ups, ``[..., groups, I / groups]``."""
+        pairs = exact.load(gate_up).reshape(*gate_up.shape[:-1], self.groups, gate_up.shape[-1] // self.groups)
+        size = pairs.shape[-1] // 2
+        if self.layout == "split":
+            return pairs[..., :size], pairs[..., size:]
+        return pairs[..., 0::2], pairs[..., 1::2]
+
+    def activate(self, gate_up: Array) -> Array:
+        """The fp32 activation."""
+        gate, up = self.halves(gate_up)
+        activation = exact.swiglu_oai(gate, up, self.alpha, self.beta, self.limit)
+        return activation.reshape(*gate_up.shape[:-1], gate_up.shape[-1] // 2)
 
 
-def divided(pairs: Array, layout: str) -> tuple[Array, Array]:
-    """The gates and the ups along the last axis."""
-    size = pairs.shape[-1] // 2
-    return (pairs[..., :size], pairs[..., size:]) if layout == "split" else (pairs[..., 0::2], pairs[..., 1::2])
+@dataclass(frozen=True)
+class SwigluOAI(Activation):
+    """SwiGLU-OAI: ``(gate * sigmoid(alpha * gate)) * (up + beta)`` of clamped gates and ups."""
+
+    name: ClassVar[str] = "swiglu_oai"
+    inputs: ClassVar[Mapping[str, str]] = {"gate_up": GATE_UP.format(blocks="")}
+    returns: ClassVar[str] = "The activation, shape ``[..., I]``, rounded once from fp32."
+
+    out_dtype: DTypeName | None = OUT_DTYPE
+
+    def __post_init__(self) -> None:
+        if self.out_dtype is not None:
+            validate.output_dtype("out_dtype", self.out_dtype)
+        super().__post_init__()
+
+    @property
+    def axes(self) -> Axes:
+        return _activation_axes(self)
+
+    @property
+    def derivative(self) -> Derivative:
+        return _straight(self)
+
+    def infer(self, gate_up: ArraySpec) -> dict[str, ArraySpec]:
+        return {"activation": replace(self.activation_spec(gate_up), dtype=self.out_dtype or gate_up.dtype)}
+
+    def compute(self, gate_up: Array) -> Arrays:
+        return {"activation": exact.store(self.activate(gate_up), self.out_dtype or gate_up.dtype.name)}
+
+    def plan(self, specs: Specs, target: Target, *, keep: Collection[str] = ()) -> Plan:
+        from m3ops.ops.swiglu_oai.plan import activation_plan
+
+        return activation_plan(self, specs, target, keep=keep)
 
 
-def activation(gate_up: Array, *, alpha: float, beta: float, limit: float | None, layout: str, groups: int) -> Array:
-    """The fp32 activation."""
-    leading, size = gate_up.shape[:-1], gate_up.shape[-1] // (2 * groups)
-    pairs = exact.load(gate_up).reshape(*leading, groups, 2 * size)
-    gate, up = divided(pairs, layout)
-    act = exact.swiglu_oai(gate, up, alpha, beta, limit)
-    return act.reshape(*leading, groups * size)
+@dataclass(frozen=True)
+class SwigluOAIQuantize(Quantization, FusedRounding, Activation):
+    """:func:`swiglu_oai` and :func:`mxfp8_quantize` of the activation in one pass over memory."""
+
+    name: ClassVar[str] = "swiglu_oai_quantize"
+    inputs: ClassVar[Mapping[str, str]] = {"gate_up": GATE_UP.format(blocks=WHOLE_BLOCKS)}
+    returns: ClassVar[str] = "Values ``[..., I]`` and scales ``[..., I / 32]``, in a tiled layout padded."
+    result_type: ClassVar[str] = "MXFP8"
+    value_error: ClassVar[str] = "I / groups is no multiple of 32"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.groups > 1 and self.scale_layout != ROW_MAJOR:
+            raise ValueError(f"groups must be 1 for scale_layout={self.scale_layout!r}, got {self.groups}")
+
+    @property
+    def axes(self) -> Axes:
+        if self.groups > 1:
+            return Axes.of("*r (g 2! i!) -> *r (g i!), *r (g i!)")
+        own = matrix_axes(self.scale_layout)
+        return Axes.of(f"*r {own} -> *r {own}, *r {own}")
+
+    def infer(self, gate_up: ArraySpec) -> dict[str, ArraySpec]:
+        activation = self.activation_spec(gate_up, blocks=True)
+        check_layout(self.scale_layout, "gate_up", gate_up)
+        return self.quantized_specs(activation, self.scale_layout)
+
+    def compute(self, gate_up: Array) -> Arrays:
+        return self.quantize(self.rounded(self.activate(gate_up), gate_up.dtype.name), self.scale_layout)
+
+    def plan(self, specs: Specs, target: Target, *, keep: Collection[str] = ()) -> Plan:
+        from m3ops.ops.swiglu_oai.plan import quantize_plan
+
+        return quantize_plan(self, specs, target, keep=keep)
 
 
-def compute(
-    gate_up: Array,
-    *,
-    alpha: float,
-    beta: float,
-    limit: float | None,
-    layout: str,
-    groups: int,
-    out_dtype: str | None,
-) -> Arrays:
-    act = activation(gate_up, alpha=alpha, beta=beta, limit=limit, layout=layout, groups=groups)
-    return (exact.store(act, out_dtype or gate_up.dtype.name),)
+@dataclass(frozen=True)
+class SwigluOAIFakeQuant(FusedRounding, Activation):
+    """:func:`swiglu_oai` after a round trip through MXFP8, for training with quantized activations.
+
+    The result is ``mxfp8_dequantize(swiglu_oai_quantize(gate_up))``. Its gradient is that of :func:`swiglu_oai`: it
+    passes straight through the rounding, which as a step function has none.
+    """
+
+    name: ClassVar[str] = "swiglu_oai_fake_quant"
+    inputs: ClassVar[Mapping[str, str]] = {"gate_up": GATE_UP.format(blocks=WHOLE_BLOCKS)}
+    returns: ClassVar[str] = "The activation, shape ``[..., I]``."
+    value_error: ClassVar[str] = "I / groups is no multiple of 32"
+
+    out_dtype: DTypeName | None = OUT_DTYPE
+
+    def __post_init__(self) -> None:
+        if self.out_dtype is not None:
+            validate.output_dtype("out_dtype", self.out_dtype)
+        super().__post_init__()
+
+    @property
+    def axes(self) -> Axes:
+        return _activation_axes(self)
+
+    @property
+    def derivative(self) -> Derivative:
+        return _straight(self)
+
+    def infer(self, gate_up: ArraySpec) -> dict[str, ArraySpec]:
+        activation = self.activation_spec(gate_up, blocks=True)
+        return {"activation": replace(activation, dtype=self.out_dtype or gate_up.dtype)}
+
+    def compute(self, gate_up: Array) -> Arrays:
+        rounded = self.quantize(self.rounded(self.activate(gate_up), gate_up.dtype.name))
+        numbers = exact.dequantize_blocks(rounded["values"], rounded["scales"])
+        return {"activation": exact.store(numbers, self.out_dtype or gate_up.dtype.name)}
+
+    def plan(self, specs: Specs, target: Target, *, keep: Collection[str] = ()) -> Plan:
+        from m3ops.ops.swiglu_oai.plan import fake_quant_plan
+
+        return fake_quant_plan(self, specs, target, keep=keep)
+
+
+@dataclass(frozen=True)
+class SwigluOAIBackward(Activation):
+    """The gradient of SwiGLU-OAI.
+
+        grad_gate = grad * (s * (1 + alpha * gate * (1 - s)) * (up + beta)),  s = sigmoid(alpha * gate)
+        grad_up   = grad * (gate * s)
+
+    of the clamped gate and up, and 0 where the clamp cut something off. At the bound itself it does not, and the
+    gradient passes; the clamps of PyTorch and JAX give 0, 1/2 or 1 times the gradient there.
+    """
+
+    name: ClassVar[str] = "swiglu_oai_backward"
+    inputs: ClassVar[Mapping[str, str]] = {"gate_up": "", "grad": ""}
+
+    @property
+    def axes(self) -> Axes:
+        if self.groups > 1:
+            return Axes.of("*r (g 2! i!), *r (g i!) -> *r (g 2! i!)")
+        return Axes.of("*r I!, *r I! -> *r I!")
+
+    def infer(self, gate_up: ArraySpec, grad: ArraySpec) -> dict[str, ArraySpec]:
+        shape = self.activation_spec(gate_up).shape
+        validate.array("grad", grad)
+        if grad.shape != shape:
+            raise ValueError(f"grad must have shape {shape} for gate_up of shape {gate_up.shape}, got {grad.shape}")
+        return {"grad_gate_up": ArraySpec(gate_up.shape, gate_up.dtype)}
+
+    def compute(self, gate_up: Array, grad: Array) -> Arrays:
+        gate, up = self.halves(gate_up)
+        dy = exact.load(grad).reshape(gate.shape)
+        halves = exact.swiglu_oai_backward(gate, up, dy, self.alpha, self.beta, self.limit)
+        together = dy.__array_namespace__().stack(halves, axis=-2 if self.layout == "split" else -1)
+        return {"grad_gate_up": exact.store(together, gate_up.dtype.name).reshape(gate_up.shape)}
+
+    def plan(self, specs: Specs, target: Target, *, keep: Collection[str] = ()) -> Plan:
+        from m3ops.ops.swiglu_oai.plan import backward_plan
+
+        return backward_plan(self, specs, target, keep=keep)
+
+
+def _activation_axes(op: Activation) -> Axes:
+    return Axes.of("*r (g 2! i!) -> *r (g i!)" if op.groups > 1 else "*r I! -> *r I!")
+
+
+def _straight(op: Activation) -> Derivative:
+    backward = SwigluOAIBackward.of(alpha=op.alpha, beta=op.beta, limit=op.limit, layout=op.layout, groups=op.groups)
+    return Derivative(backward, {"gate_up": "grad_gate_up"})

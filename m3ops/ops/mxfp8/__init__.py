@@ -1,0 +1,5 @@
+"""MXFP8 quantization and dequantization."""
+
+from m3ops.ops.mxfp8.spec import MXFP8Dequantize, MXFP8Quantize
+
+__all__ = ["MXFP8Dequantize", "MXFP8Quantize"]

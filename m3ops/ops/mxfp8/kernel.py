@@ -1,0 +1,96 @@
+"""Triton kernels of MXFP8 quantization and dequantization, one tile of rows and blocks at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import triton
+import triton.language as tl
+
+from m3ops.numerics import tile
+from m3ops.tiles import mx, row_count, rows, scales
+from m3ops.tiles.rows import Rows
+
+
+@dataclass(frozen=True)
+class Mxfp8At:
+    """Where the rows of each operand lie, a constexpr."""
+
+    x: Rows
+    values: Rows
+    scales: Rows
+
+
+@triton.jit
+def _quantize_tile(t, end, x_ptr, values_ptr, scales_ptr, AT: tl.constexpr, TILE: tl.constexpr, MX: tl.constexpr):
+    PADDED: tl.constexpr = scales.padded_size(AT.values.size, MX.scale_tiles)
+    window = rows.window(t, end, PADDED, TILE)
+    x = rows.load(x_ptr, window, TILE, AT.x).to(tl.float32)
+    blocks = rows.window(t, end, PADDED, TILE, 32)
+    mx.store(values_ptr, scales_ptr, x, window, blocks, TILE, AT.values, AT.scales, MX)
+
+
+@triton.jit
+def _mxfp8_quantize_kernel(
+    x_ptr,  # [total_rows, I]
+    num_rows_ptr,  # int32 [1], the number of rows that count, or None for all
+    total_rows,
+    values_ptr,  # uint8 [total_rows, I]
+    scales_ptr,  # uint8 [total_rows, I / 32], or in tiles
+    AT: tl.constexpr,
+    TILE: tl.constexpr,
+    MX: tl.constexpr,
+    COUNT: tl.constexpr,
+):
+    if num_rows_ptr is None:
+        if scales.pads(scales_ptr, total_rows, AT.values.size, TILE, MX.scale_tiles):
+            return
+        _quantize_tile(tl.program_id(0), total_rows, x_ptr, values_ptr, scales_ptr, AT, TILE, MX)
+    else:
+        valid = row_count.valid_rows(num_rows_ptr, total_rows, COUNT)
+        PADDED: tl.constexpr = scales.padded_size(AT.values.size, MX.scale_tiles)
+        for t in range(tl.program_id(0), row_count.num_tiles(valid, PADDED, TILE), COUNT.programs):
+            _quantize_tile(t, valid, x_ptr, values_ptr, scales_ptr, AT, TILE, MX)
+        mx.clear(values_ptr, scales_ptr, valid, total_rows, AT.values, AT.scales, MX, COUNT)
+
+
+@triton.jit
+def _dequantize_tile(
+    t,
+    end,
+    values_ptr,
+    scales_ptr,
+    x_ptr,
+    AT: tl.constexpr,
+    TILE: tl.constexpr,
+    MX: tl.constexpr,
+    NARROWING: tl.constexpr,
+):
+    window, blocks = rows.window(t, end, AT.values.size, TILE), rows.window(t, end, AT.values.size, TILE, 32)
+    values = rows.load(values_ptr, window, TILE, AT.values)
+    exponents = scales.load(scales_ptr, blocks, TILE, AT.scales, MX.scale_tiles)
+    x = tile.dequantize_blocks(values, exponents, TILE.rows, TILE.cols, MX.fp8, MX.cast)
+    x = tile.narrow(x, x_ptr.dtype.element_ty, NARROWING)
+    rows.store(x_ptr, x, window, TILE, AT.x)
+
+
+@triton.jit
+def _mxfp8_dequantize_kernel(
+    values_ptr,  # uint8 [total_rows, I]
+    scales_ptr,  # uint8 [total_rows, I / 32], or in tiles
+    num_rows_ptr,  # int32 [1], the number of rows that count, or None for all
+    total_rows,
+    x_ptr,  # [total_rows, I]
+    AT: tl.constexpr,
+    TILE: tl.constexpr,
+    MX: tl.constexpr,
+    NARROWING: tl.constexpr,
+    COUNT: tl.constexpr,
+):
+    if num_rows_ptr is None:
+        _dequantize_tile(tl.program_id(0), total_rows, values_ptr, scales_ptr, x_ptr, AT, TILE, MX, NARROWING)
+    else:
+        valid = row_count.valid_rows(num_rows_ptr, total_rows, COUNT)
+        for t in range(tl.program_id(0), row_count.num_tiles(valid, AT.values.size, TILE), COUNT.programs):
+            _dequantize_tile(t, valid, values_ptr, scales_ptr, x_ptr, AT, TILE, MX, NARROWING)
+        row_count.clear(x_ptr, valid, total_rows, AT.x.size, COUNT, "x")

@@ -1,0 +1,187 @@
+"""MXFP8: E4M3 values with one E8M0 scale for each 32 elements of the last axis.
+
+    values = round(x / 2**e) to E4M3, ties to even, saturating;  scales = e + 127
+
+``scale_rule="rceil"`` takes the smallest e for which no value of the block saturates, ``"floor"`` that of OCP MX v1.0,
+section 6.3. A block that holds a NaN or an infinity gets scale byte 255 and NaN values. m3ops/numerics/README.md has
+the rules in full, m3ops/numerics/scale_layouts.py the layouts of the scales: in a tiled one those of a matrix
+``[..., M, I]`` have the shape ``[..., padded M, padded I / 32]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from m3ops import validate
+from m3ops.array import ArraySpec
+from m3ops.axes import Axes
+from m3ops.numerics import exact
+from m3ops.numerics.formats import BLOCK, FP8_FORMATS, SCALE_RULES
+from m3ops.numerics.scale_layouts import ROW_MAJOR, SCALE_LAYOUTS, restore, stored_shape
+from m3ops.op import Array, Arrays, DTypeName, Op, Specs, parameter
+from m3ops.plan import Plan
+from m3ops.target import Target
+
+
+def matrix_axes(scale_layout: str) -> str:
+    """The trailing axes of values in :mod:`m3ops.axes`: in a tiled layout the rows of a matrix belong together."""
+    return "N!" if scale_layout == ROW_MAJOR else "M! N!"
+
+
+def check_matrix(scale_layout: str, name: str, spec: ArraySpec) -> None:
+    """Raises unless this has rows of whole blocks, and for a tiled layout a matrix of them."""
+    validate.blocks(f"the last axis of {name}", spec.shape[-1])
+    check_layout(scale_layout, name, spec)
+
+
+def check_layout(scale_layout: str, name: str, spec: ArraySpec) -> None:
+    """Raises unless this has a matrix of rows, if the layout is a tiled one."""
+    if scale_layout != ROW_MAJOR and len(spec.shape) < 2:
+        raise ValueError(
+            f"{name} must have at least two axes for scale_layout={scale_layout!r}, got shape {spec.shape}"
+        )
+
+
+@dataclass(frozen=True)
+class Rounding(Op):
+    """How numbers become MXFP8, wherever the scales are stored."""
+
+    scale_rule: str = parameter(
+        "rceil",
+        '``"rceil"``, the smallest power of two under which no value of the block saturates, or ``"floor"``, that of '
+        "OCP MX v1.0, section 6.3.",
+    )
+    fp8_format: str = parameter("e4m3fn", '``"e4m3fn"``, or ``"e4m3fnuz"`` for the matrix cores of gfx942.')
+
+    def __post_init__(self) -> None:
+        validate.choice("scale_rule", self.scale_rule, SCALE_RULES)
+        validate.choice("fp8_format", self.fp8_format, FP8_FORMATS)
+        super().__post_init__()
+
+    def quantize(self, x: Array, scale_layout: str = ROW_MAJOR) -> Arrays:
+        """Values and scales of fp32 numbers."""
+        values, scales = exact.quantize(x, self.scale_rule, FP8_FORMATS[self.fp8_format], scale_layout)
+        return {"values": values, "scales": scales}
+
+    def quantized_specs(self, spec: ArraySpec, scale_layout: str = ROW_MAJOR) -> dict[str, ArraySpec]:
+        """Values and scales of an array like this."""
+        scales = stored_shape((*spec.shape[:-1], spec.shape[-1] // BLOCK), scale_layout)
+        values = ArraySpec(spec.shape, FP8_FORMATS[self.fp8_format].name)
+        return {"values": values, "scales": ArraySpec(scales, "uint8")}
+
+
+@dataclass(frozen=True)
+class FusedRounding(Rounding):
+    """The same for an op that quantizes what it computes."""
+
+    round_activation: bool = parameter(
+        False,
+        "False quantizes the fp32 result. True rounds it to the dtype of the input first, and then the result equals "
+        "``mxfp8_quantize`` of the unfused op to the bit.",
+    )
+
+    def __post_init__(self) -> None:
+        validate.flag("round_activation", self.round_activation)
+        super().__post_init__()
+
+    def rounded(self, x: Array, dtype: str) -> Array:
+        """The fp32 numbers that are quantized."""
+        return exact.round_to(x, dtype) if self.round_activation else x
+
+
+@dataclass(frozen=True)
+class Quantization(Rounding):
+    """What every op takes whose result is MXFP8."""
+
+    differentiable: ClassVar[bool] = False
+
+    scale_layout: str = parameter(
+        ROW_MAJOR,
+        'Where scales are stored: ``"row_major"``; ``"swizzle_128x4"``, as NVIDIA\'s products read them; or '
+        '``"shuffle_32x8"``, as AMD\'s do. In the last two the last two axes are a matrix.',
+    )
+
+    def __post_init__(self) -> None:
+        validate.choice("scale_layout", self.scale_layout, SCALE_LAYOUTS)
+        super().__post_init__()
+
+
+@dataclass(frozen=True)
+class MXFP8Quantize(Quantization):
+    """MXFP8 quantization: E4M3 values with one E8M0 scale for each 32 elements of the last axis (OCP MX v1.0)."""
+
+    name: ClassVar[str] = "mxfp8_quantize"
+    inputs: ClassVar[Mapping[str, str]] = {
+        "x": "Shape ``[..., I]`` with I a multiple of 32; bfloat16, float16 or float32."
+    }
+    returns: ClassVar[str] = (
+        "Values ``[..., I]`` and scales ``[..., I / 32]``, in a tiled layout padded; "
+        "``values * 2**(scales - 127)`` is x. A block with a NaN or an infinity has scale byte 255 and NaN values."
+    )
+    result_type: ClassVar[str] = "MXFP8"
+    value_error: ClassVar[str] = "I is no multiple of 32"
+
+    @property
+    def axes(self) -> Axes:
+        own = matrix_axes(self.scale_layout)
+        return Axes.of(f"*r {own} -> *r {own}, *r {own}")
+
+    def infer(self, x: ArraySpec) -> dict[str, ArraySpec]:
+        validate.array("x", x)
+        check_matrix(self.scale_layout, "x", x)
+        return self.quantized_specs(x, self.scale_layout)
+
+    def compute(self, x: Array) -> Arrays:
+        return self.quantize(exact.load(x), self.scale_layout)
+
+    def plan(self, specs: Specs, target: Target, *, keep: Collection[str] = ()) -> Plan:
+        from m3ops.ops.mxfp8.plan import quantize_plan
+
+        return quantize_plan(self, specs, target, keep=keep)
+
+
+@dataclass(frozen=True)
+class MXFP8Dequantize(Op):
+    """MXFP8 back to a wider float: ``values * 2**(scales - 127)``, block by block; NaN where the scale byte is 255."""
+
+    name: ClassVar[str] = "mxfp8_dequantize"
+    inputs: ClassVar[Mapping[str, str]] = {"values": "", "scales": ""}
+    quantized: ClassVar[Mapping[str, tuple[str, str]]] = {"q": ("values", "scales")}
+    returns: ClassVar[str] = "Shape ``[..., I]``, rounded to fp32 and then to ``out_dtype``."
+    value_error: ClassVar[str] = "The shapes do not fit each other, or tiled scales are not contiguous"
+    differentiable: ClassVar[bool] = False
+
+    out_dtype: DTypeName = parameter("bfloat16", "bfloat16, float16 or float32.")  # noqa: RUF009
+    scale_layout: str = parameter("row_major", "", carried_by="q")
+
+    def __post_init__(self) -> None:
+        validate.output_dtype("out_dtype", self.out_dtype)
+        validate.choice("scale_layout", self.scale_layout, SCALE_LAYOUTS)
+        super().__post_init__()
+
+    @property
+    def axes(self) -> Axes:
+        own = matrix_axes(self.scale_layout)
+        return Axes.of(f"*r {own}, *r {own} -> *r {own}")
+
+    def infer(self, values: ArraySpec, scales: ArraySpec) -> dict[str, ArraySpec]:
+        validate.array("values", values, [fmt.name for fmt in FP8_FORMATS.values()])
+        validate.array("scales", scales, ["uint8"])
+        check_matrix(self.scale_layout, "values", values)
+        wanted = stored_shape((*values.shape[:-1], values.shape[-1] // BLOCK), self.scale_layout)
+        if scales.shape != wanted:
+            raise ValueError(f"scales must have shape {wanted} for values of shape {values.shape}, got {scales.shape}")
+        if self.scale_layout != ROW_MAJOR:
+            validate.contiguous("scales", scales)
+        return {"x": ArraySpec(values.shape, self.out_dtype)}
+
+    def compute(self, values: Array, scales: Array) -> Arrays:
+        scales = restore(scales, (*values.shape[:-1], values.shape[-1] // BLOCK), self.scale_layout)
+        return {"x": exact.store(exact.dequantize_blocks(values, scales), self.out_dtype)}
+
+    def plan(self, specs: Specs, target: Target, *, keep: Collection[str] = ()) -> Plan:
+        from m3ops.ops.mxfp8.plan import dequantize_plan
+
+        return dequantize_plan(self, specs, target, keep=keep)

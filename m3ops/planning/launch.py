@@ -1,0 +1,76 @@
+"""A launch over tiles of rows, of all of them or of those that count."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any
+
+from m3ops import row_count
+from m3ops.array import ArraySpec
+from m3ops.op import Op, Specs
+from m3ops.plan import Launch, pointers
+from m3ops.planning.tiling import Tiling
+from m3ops.target import Target
+from m3ops.tiles.row_count import RowCount
+
+PROGRAMS = 4
+"""Programs for each multiprocessor where rows are counted: they share the tiles and what is to be cleared."""
+
+
+def results_of(op: Op, specs: Specs) -> dict[str, ArraySpec]:
+    """The results among the operands of a call."""
+    return {name: spec for name, spec in specs.items() if name not in op.inputs and name != row_count.NAME}
+
+
+def counts_rows(specs: Specs) -> bool:
+    """Whether the device reads how many rows count; few do, so that a decode step is planned, whatever the buffer."""
+    return row_count.NAME in specs
+
+
+def bytes_moved(specs: Specs) -> int:
+    """Each byte of the operands once."""
+    return sum(spec.nbytes for spec in specs.values())
+
+
+def tiled_launch(
+    kernel: Any,
+    op: Op,
+    specs: Specs,
+    target: Target,
+    tiling: Tiling,
+    total_rows: int,
+    constants: dict[str, Any],
+    *,
+    keep: Collection[str],
+    rows_each: int = 1,
+    padding: int = 0,
+) -> Launch:
+    """The launch of a kernel that takes ``NAME_ptr`` for each operand, ``total_rows``, and TILE and COUNT.
+
+    Args:
+        kernel: The kernel.
+        op: The op; what it has no input for is a result.
+        specs: The operands by name.
+        target: The device.
+        tiling: The tiles of all rows.
+        total_rows: Rows of the operands, as the kernel sees them.
+        constants: Further constexprs.
+        keep: Results that keep what their memory held in the rows that do not count.
+        rows_each: Rows of the kernel that make one of the op's.
+        padding: Programs that come after the tiles and write what pads scales.
+    """
+    tile, grid, count = tiling.tile, tiling.num_tiles + padding, None
+    if counts_rows(specs):
+        tile = replace(tile, masked=tile.masked or tile.rows > 1)
+        grid = PROGRAMS * target.multiprocessors
+        count = RowCount(programs=grid, keeps=tuple(keep), rows_each=rows_each)
+    bound = pointers(kernel, specs)
+    return Launch(
+        kernel=kernel,
+        grid=(grid,),
+        arguments={**bound, "total_rows": total_rows},
+        constants={**constants, "TILE": tile, "COUNT": count},
+        writes=tuple(name for name in bound.values() if name in results_of(op, specs)),  # type: ignore[misc]
+        num_warps=tiling.num_warps,
+    )

@@ -1,0 +1,75 @@
+"""How a launch reads or writes MXFP8: the target's conversions and the layout of the scales."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import prod
+
+from m3ops.array import ArraySpec
+from m3ops.numerics.formats import BLOCK, FP8_FORMATS
+from m3ops.numerics.scale_layouts import ROW_MAJOR, TILES
+from m3ops.op import Specs
+from m3ops.planning.tiling import Tiling
+from m3ops.target import Target
+from m3ops.tiles.mx import Mx
+from m3ops.tiles.rows import Rows
+from m3ops.tiles.scales import PADDING_CHUNK, ScaleTiles, padded_size
+
+FLOPS_PER_ELEMENT = 4
+
+
+@dataclass(frozen=True)
+class ScalePlan:
+    """What a plan has to know of the scales of its values.
+
+    Attributes:
+        tiles: The tiled layout; None where scales are rows like those of the other operands.
+        padding: Programs that write padding, beside those that work on tiles.
+        size: Elements of a row of values with the blocks that pad it, for tilings to cover.
+    """
+
+    tiles: ScaleTiles | None
+    padding: int
+    size: int
+
+    def masked(self, tiling: Tiling, values: ArraySpec) -> Tiling:
+        """A tiling of the padded rows, whose tiles may then reach past the edges of the values."""
+        masked = tiling.tile.masked or self.size != values.shape[-1]
+        return replace(tiling, tile=replace(tiling.tile, masked=masked))
+
+    def rows(self, specs: Specs) -> dict[str, ArraySpec]:
+        """The operands that have rows: all but the number of rows that count, and scales in tiles."""
+        left_out = {"num_rows"} if self.tiles is None else {"num_rows", "scales"}
+        return {name: spec for name, spec in specs.items() if name not in left_out}
+
+    def at(self, rows: dict[str, Rows]) -> dict[str, Rows]:
+        """Those rows and the scales, of which only the size counts where they are in tiles."""
+        return {"scales": Rows(rows["values"].size // BLOCK, (), ()), **rows}
+
+
+def scale_plan(scale_layout: str, values: ArraySpec, scales: ArraySpec) -> ScalePlan:
+    """The layout of the scales of these values."""
+    size = values.shape[-1]
+    if scale_layout == ROW_MAJOR:
+        return ScalePlan(None, 0, size)
+    layout = TILES[scale_layout]
+    *batch, total_rows, _ = values.shape
+    padded_rows, padded_blocks = scales.shape[-2:]
+    matrix_rows = total_rows if prod(batch) > 1 else 0
+    tiles = ScaleTiles(layout.rows, layout.blocks, layout.strides, layout.pad_rows, padded_blocks, matrix_rows)
+    full_rows = total_rows // tiles.tile_rows * tiles.tile_rows if not matrix_rows else 0
+    padding = scales.size - full_rows * padded_blocks if total_rows != padded_rows else 0
+    return ScalePlan(tiles, -(-padding // PADDING_CHUNK), padded_size(size, tiles))
+
+
+def cast(fp8_format: str, target: Target) -> str:
+    """How a target converts to and from a format, the CAST of ``tile.encode_e4m3``."""
+    wanted = FP8_FORMATS[fp8_format].name
+    if wanted in target.hardware_fp8:
+        return target.vendor
+    return "fnuz" if wanted == "float8_e4m3fn" and "float8_e4m3fnuz" in target.hardware_fp8 else "integer"
+
+
+def mx(fp8_format: str, scale_rule: str, scales: ScalePlan, target: Target, *, round_activation: bool = False) -> Mx:
+    """The constexpr of a kernel that quantizes."""
+    return Mx(fp8_format, cast(fp8_format, target), scale_rule, scales.tiles, round_activation)

@@ -1,0 +1,65 @@
+"""The end of every kernel that quantizes: values and scales of a tile stored, and what has no tile cleared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import triton
+import triton.language as tl
+
+from m3ops.numerics import tile
+from m3ops.tiles import row_count, rows, scales
+from m3ops.tiles.scales import ScaleTiles
+
+
+@dataclass(frozen=True)
+class Mx:
+    """How a kernel reads or writes MXFP8, a constexpr.
+
+    Attributes:
+        fp8: A name of :data:`m3ops.numerics.formats.FP8_FORMATS`.
+        cast: How the target converts, see ``tile.encode_e4m3``.
+        rule: The scale rule; of no use where MXFP8 is read.
+        scale_tiles: The tiled layout of the scales, None for row by row.
+        round_activation: Whether what is quantized is rounded to the input's dtype first.
+    """
+
+    fp8: str
+    cast: str
+    rule: str = ""
+    scale_tiles: ScaleTiles | None = None
+    round_activation: bool = False
+
+
+@triton.jit
+def store(
+    values_ptr,
+    scales_ptr,
+    x,
+    window,
+    blocks,
+    TILE: tl.constexpr,
+    VALUES: tl.constexpr,
+    SCALES: tl.constexpr,
+    MX: tl.constexpr,
+):
+    """Quantizes an fp32 window and stores values and scales; ``blocks`` is the window of its blocks."""
+    values, exponents = tile.quantize_blocks(x, TILE.rows, TILE.cols, MX.fp8, MX.rule, MX.cast)
+    rows.store(values_ptr, values, window, TILE, VALUES)
+    scales.store(scales_ptr, exponents, blocks, TILE, SCALES, MX.scale_tiles)
+
+
+@triton.jit
+def clear(
+    values_ptr,
+    scales_ptr,
+    valid,
+    total_rows,
+    VALUES: tl.constexpr,
+    SCALES: tl.constexpr,
+    MX: tl.constexpr,
+    COUNT: tl.constexpr,
+):
+    """What is written beside the tiles of the rows that count."""
+    row_count.clear(values_ptr, valid, total_rows, VALUES.size, COUNT, "values")
+    scales.clear(scales_ptr, valid, total_rows, SCALES, MX.scale_tiles, COUNT)

@@ -1,0 +1,165 @@
+"""Scales in a kernel: stored and loaded in the layout that was asked for, and what pads a tiled one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import triton
+import triton.language as tl
+
+from m3ops.numerics.formats import BLOCK
+from m3ops.tiles import row_count, rows
+
+PADDING_CHUNK = 2048
+"""Bytes of padding that one program writes."""
+
+_CHUNK = tl.constexpr(PADDING_CHUNK)
+
+
+@dataclass(frozen=True)
+class ScaleTiles:
+    """A tiled layout of scales, a constexpr. See :class:`m3ops.numerics.scale_layouts.Tiles`.
+
+    Attributes:
+        rows: Rows of a scale tile, as (outer, inner).
+        blocks: Blocks of a scale tile, likewise.
+        strides: Bytes from one index to the next along these four axes.
+        pad_rows: Rows are padded to a multiple of it.
+        padded_blocks: Blocks of a padded row.
+        matrix_rows: Rows of each of several matrices. 0 where there is one, whose number of rows is no constant: else
+            every batch size would compile a kernel of its own.
+    """
+
+    rows: tuple[int, int]
+    blocks: tuple[int, int]
+    strides: tuple[int, int, int, int]
+    pad_rows: int
+    padded_blocks: int
+    matrix_rows: int
+
+    @property
+    def tile_rows(self) -> int:
+        return self.rows[0] * self.rows[1]
+
+    @property
+    def tile_blocks(self) -> int:
+        return self.blocks[0] * self.blocks[1]
+
+    @property
+    def row_of_tiles(self) -> int:
+        """Bytes of a row of scale tiles."""
+        return self.tile_rows * self.padded_blocks
+
+    @property
+    def matrix_bytes(self) -> int:
+        """Bytes of one matrix of several."""
+        return -(-self.matrix_rows // self.pad_rows) * self.pad_rows * self.padded_blocks
+
+
+@triton.constexpr_function
+def padded_size(SIZE, TILES):
+    """Elements of a row with the blocks that pad it."""
+    return SIZE if TILES is None else TILES.padded_blocks * BLOCK
+
+
+@triton.jit
+def store(ptr, scales, blocks, TILE: tl.constexpr, AT: tl.constexpr, TILES: tl.constexpr):
+    """Stores the scales of a window of blocks, and zeros in what pads its rows."""
+    if TILES is None:
+        rows.store(ptr, scales, blocks, TILE, AT)
+    else:
+        first_row, end, cols = blocks
+        row = first_row + tl.arange(0, TILE.rows)[:, None]
+        ptrs = ptr + _row_offset(row, TILES) + _block_offset(cols, TILES)
+        if TILES.padded_blocks != AT.size:
+            scales = tl.where(cols < AT.size, scales, 0).to(tl.uint8)
+        if TILE.masked:
+            tl.store(ptrs, scales, mask=(row < end) & (cols < TILES.padded_blocks))
+        else:
+            tl.store(ptrs, scales)
+
+
+@triton.jit
+def load(ptr, blocks, TILE: tl.constexpr, AT: tl.constexpr, TILES: tl.constexpr):
+    """Loads the scales of a window of blocks."""
+    if TILES is None:
+        scales = rows.load(ptr, blocks, TILE, AT)
+    else:
+        first_row, end, cols = blocks
+        row = first_row + tl.arange(0, TILE.rows)[:, None]
+        ptrs = ptr + _row_offset(row, TILES) + _block_offset(cols, TILES)
+        scales = tl.load(ptrs, mask=(row < end) & (cols < AT.size), other=0) if TILE.masked else tl.load(ptrs)
+    return scales
+
+
+@triton.jit
+def pads(ptr, total_rows, SIZE: tl.constexpr, TILE: tl.constexpr, TILES: tl.constexpr):
+    """Whether this program is one of those that come after the tiles and write padding; it has then done so."""
+    if TILES is None:
+        return False
+    else:
+        PADDED: tl.constexpr = padded_size(SIZE, TILES)
+        chunk = tl.program_id(0) - tl.cdiv(total_rows, TILE.rows) * ((PADDED + TILE.width - 1) // TILE.width)
+        if chunk >= 0:
+            _clear_chunk(ptr, chunk, total_rows, total_rows, TILES)
+        return chunk >= 0
+
+
+@triton.jit
+def clear(ptr, valid, total_rows, AT: tl.constexpr, TILES: tl.constexpr, COUNT: tl.constexpr):
+    """Padding rows, and zeros in the rows of a new result that do not count, shared among all programs."""
+    if TILES is None:
+        row_count.clear(ptr, valid, total_rows, AT.size, COUNT, "scales")
+    else:
+        kept = valid if row_count.clears(COUNT, "scales") else total_rows
+        start, end = _clear_range(kept, total_rows, TILES)
+        for chunk in range(tl.program_id(0), tl.cast(tl.cdiv(end - start, _CHUNK), tl.int32), COUNT.programs):
+            _clear_chunk(ptr, chunk, kept, total_rows, TILES)
+
+
+@triton.jit
+def _clear_range(kept, total_rows, TILES: tl.constexpr):
+    """The first and the last byte where a row may be from row ``kept`` on or none at all."""
+    kept, total_rows = tl.cast(kept, tl.int64), tl.cast(total_rows, tl.int64)
+    if TILES.matrix_rows == 0:  # from the first scale tile that is not full
+        start = kept // TILES.tile_rows * TILES.row_of_tiles
+        end = tl.cdiv(total_rows, TILES.pad_rows) * (TILES.pad_rows * TILES.padded_blocks)
+    else:
+        start = total_rows * 0
+        end = total_rows // TILES.matrix_rows * TILES.matrix_bytes
+    return start, end
+
+
+@triton.jit
+def _clear_chunk(ptr, chunk, kept, total_rows, TILES: tl.constexpr):
+    """Zeros in chunk number ``chunk`` of that range: where a matrix has no row, and from row ``kept`` on."""
+    start, end = _clear_range(kept, total_rows, TILES)
+    offset = start + tl.cast(chunk, tl.int64) * _CHUNK + tl.arange(0, _CHUNK)
+    in_matrix = offset if TILES.matrix_rows == 0 else offset % TILES.matrix_bytes
+    row = in_matrix // TILES.row_of_tiles * TILES.tile_rows
+    row += in_matrix // TILES.strides[0] % TILES.rows[0] * TILES.rows[1]
+    row += in_matrix // TILES.strides[1] % TILES.rows[1]
+    if TILES.matrix_rows == 0:
+        cleared = row >= kept
+    else:
+        cleared = (row >= TILES.matrix_rows) | (offset // TILES.matrix_bytes * TILES.matrix_rows + row >= kept)
+    tl.store(ptr + offset, tl.zeros([_CHUNK], tl.uint8), mask=cleared & (offset < end))
+
+
+@triton.jit
+def _row_offset(row, TILES: tl.constexpr):
+    """The part of a scale's byte offset that its row decides; int64."""
+    base = row * 0
+    if TILES.matrix_rows != 0:
+        base = row // TILES.matrix_rows * TILES.matrix_bytes
+        row = row % TILES.matrix_rows
+    base += row // TILES.tile_rows * TILES.row_of_tiles
+    return base + row // TILES.rows[1] % TILES.rows[0] * TILES.strides[0] + row % TILES.rows[1] * TILES.strides[1]
+
+
+@triton.jit
+def _block_offset(block, TILES: tl.constexpr):
+    """The part that its block decides."""
+    base = block // TILES.tile_blocks * (TILES.tile_rows * TILES.tile_blocks)
+    base += block // TILES.blocks[1] % TILES.blocks[0] * TILES.strides[2]
+    return base + block % TILES.blocks[1] * TILES.strides[3]
