@@ -1,6 +1,6 @@
 """``python -m m3ops``."""
 
-from m3ops.cli import main
+from m3ops.tools.cli import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -10,13 +10,20 @@ from typing import Any
 import interpreter
 import numpy as np
 import torch
+from interpreter import poisoned
 
-from m3ops.cases.run import Arrays, run_jax, run_torch
-from m3ops.op import ArraySpec
-from m3ops.ops import op_of
+from m3ops import row_count
+from m3ops.array import ArraySpec
+from m3ops.op import Op
+from m3ops.ops import EVERY_OP
+from m3ops.plan import Plan
 from m3ops.target import Target
+from m3ops.testing.case import operands
+from m3ops.tools.run import Arrays, run_jax, run_torch
 
 Run = Callable[[str, Arrays, Mapping[str, Any]], Arrays]
+RunInto = Callable[[str, Arrays, Mapping[str, Any], Arrays], Arrays]
+H100 = Target.named("sm_90")
 
 
 @dataclass(frozen=True)
@@ -27,34 +34,56 @@ class Backend:
         name: Shown in test ids.
         run: ``(op name, input arrays, parameters) -> output arrays``.
         missing: Why it cannot run here, or None.
+        run_into: The same with memory for the results as one more argument; None where none can be given.
     """
 
     name: str
     run: Run
     missing: Callable[[], str | None] = lambda: None
+    run_into: RunInto | None = None
 
 
 def array_spec(array: np.ndarray) -> ArraySpec:
     return ArraySpec(array.shape, array.dtype.name, tuple(stride // array.itemsize for stride in array.strides))
 
 
-def poisoned(spec: ArraySpec) -> np.ndarray:
-    """An array that a kernel has not written."""
-    return np.full(spec.shape, 0xA5, np.dtype(spec.dtype))
+def specs_of(arrays: Mapping[str, np.ndarray]) -> dict[str, ArraySpec]:
+    return {name: array_spec(array) for name, array in arrays.items()}
 
 
-def _interpreted(target: Target) -> Run:
-    def run(op_name: str, arrays: Arrays, params: Mapping[str, Any]) -> Arrays:
-        op = op_of(op_name, arrays)
-        inputs = tuple(map(array_spec, arrays))
-        outputs = op.infer(*inputs, **params)
-        results = [*map(poisoned, outputs)]
-        if any(spec.size for spec in outputs):
-            for launch in op.plan(inputs, outputs, params, target).launches(arrays, results, poisoned):
-                interpreter.launch(*launch)
-        return results
+def planned(op: Op, inputs: Mapping[str, np.ndarray], target: Target = H100) -> Plan:
+    """The plan of a call whose results are new."""
+    specs = specs_of(inputs)
+    return op.plan({**specs, **op.check(specs)}, target)
 
-    return run
+
+def interpreted(op: Op, inputs: Mapping[str, np.ndarray], plan: Plan) -> list[np.ndarray]:
+    """The results of a plan in the interpreter."""
+    results = {name: poisoned(spec) for name, spec in op.check(specs_of(inputs)).items()}
+    interpreter.run(plan, inputs, results)
+    return [*results.values()]
+
+
+def _interpret(name: str, arrays: Arrays, given: Mapping[str, Any]) -> Arrays:
+    op = EVERY_OP[name].of(**given)
+    inputs = operands(op, arrays)
+    results = op.check(specs_of(inputs)).values()
+    if not any(spec.size for spec in results):
+        return [*map(poisoned, results)]
+    return interpreted(op, inputs, planned(op, inputs))
+
+
+def _interpret_into(name: str, arrays: Arrays, given: Mapping[str, Any], out: Arrays) -> Arrays:
+    """Rows that do not count keep what the memory held."""
+    op = EVERY_OP[name].of(**given)
+    inputs = operands(op, arrays)
+    specs = specs_of(inputs)
+    results = dict(zip(op.check(specs), out, strict=True))
+    if any(array.size for array in out):
+        written = row_count.written(results, inputs[row_count.NAME], op)
+        plan = op.plan({**specs, **specs_of(results)}, H100, keep=results)
+        interpreter.run(plan, inputs, results, {name: ~mask for name, mask in written.items()})
+    return out
 
 
 def no_gpu() -> str | None:
@@ -63,8 +92,8 @@ def no_gpu() -> str | None:
 
 BACKENDS = (
     Backend("jax-cpu", partial(run_jax, "cpu")),
-    Backend("torch-cpu", partial(run_torch, "cpu")),
-    Backend("interpreter", _interpreted(Target("nvidia", "sm_90", 132))),
+    Backend("torch-cpu", partial(run_torch, "cpu"), run_into=partial(run_torch, "cpu")),
+    Backend("interpreter", _interpret, run_into=_interpret_into),
     Backend("jax-gpu", partial(run_jax, "rocm" if torch.version.hip else "cuda"), no_gpu),
-    Backend("torch-gpu", partial(run_torch, "cuda"), no_gpu),
+    Backend("torch-gpu", partial(run_torch, "cuda"), no_gpu, run_into=partial(run_torch, "cuda")),
 )

@@ -7,19 +7,20 @@ never changes (NEP 19). All that decides how a kernel is compiled belongs to a c
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
 import ml_dtypes  # noqa: F401  (gives NumPy the names of the small dtypes)
 import numpy as np
 
-from m3ops.cases import CASES
 from m3ops.numerics.formats import ACTIVATION_DTYPES, BLOCK, FORMATS, FP8_FORMATS, SCALE_RULES
 from m3ops.numerics.scale_layouts import ROW_MAJOR, SCALE_LAYOUTS
+from m3ops.op import Op, bind
 from m3ops.ops import OPS
 from m3ops.ops.swiglu_oai.spec import LAYOUTS as LAYOUTS_OF_PAIRS
+from m3ops.testing.cases import CASES
 
 Shape = tuple[int, ...]
 
@@ -63,16 +64,21 @@ def _params(draw: Draw, op: str) -> dict[str, Any]:
         "num_heads_k": lambda: draw.one_of([1, 2, 4]),
         "num_heads_v": lambda: draw.one_of([0, 1, 2, 4]),
     }
-    flags = {name for name, p in OPS[op].params.items() if p.annotation == "bool"}
+    parameters = [parameter.name for parameter in fields(OPS[op])]
     return {
-        name: ways[name]() if name in ways else draw.chance(2) for name in OPS[op].params if name in {*ways, *flags}
+        name: ways[name]() if name in ways else draw.chance(2) for name in parameters if name in {*ways, *flags(op)}
     }
+
+
+def flags(op: str) -> list[str]:
+    """The parameters that are True or False."""
+    return [parameter.name for parameter in fields(OPS[op]) if parameter.type == "bool"]
 
 
 def _shapes(draw: Draw, op: str, groups: int, heads: int) -> dict[str, Shape]:
     """Shapes of the inputs, up to 17 rows; where an op has inputs unknown here, those of one of its named cases."""
     rows = draw.one_of([(), (1,), (2,), (7,), (17,), (3, 5), (1, 4), (2, 1, 3), (2, 3, 2)])
-    whole_blocks = "quantize" in op
+    whole_blocks = "quant" in op
     size = BLOCK * (1 + draw.below(12)) if whole_blocks or draw.chance(2) else 1 + draw.below(400)
     shared = draw.one_of([(size,), (*rows[-1:], size), (*(1 for _ in rows), size)])
     known = {
@@ -154,8 +160,8 @@ class Call:
         params = _params(draw, self.op)
         heads = sum(params.get(f"num_heads_{part}", 0) for part in "qkv")
         shapes = _shapes(draw, self.op, params.get("groups", 1), heads)
-        if params.get("groups", 1) > 1 or len(shapes[OPS[self.op].inputs[0]]) < 2:
-            params = {name: value for name, value in params.items() if name != "scale_layout"}  # of matrices alone
+        if params.get("groups", 1) > 1 or len(next(iter(shapes.values()))) < 2:
+            params.pop("scale_layout", None)  # of matrices alone
         dtype = draw.one_of(ACTIVATION_DTYPES)
         dtypes = dict.fromkeys(shapes, dtype) | {
             "weight": draw.one_of(ACTIVATION_DTYPES),
@@ -165,15 +171,24 @@ class Call:
         return params, {name: (shape, dtypes[name], draw.one_of(LAYOUTS)) for name, shape in shapes.items()}
 
     @property
-    def params(self) -> Mapping[str, Any]:
-        """All keyword arguments."""
-        return OPS[self.op].filled(self._drawn[0])
+    def given(self) -> dict[str, Any]:
+        """Keyword arguments."""
+        return self._drawn[0]
+
+    @property
+    def call(self) -> Op:
+        """The op with its parameters."""
+        return OPS[self.op].of(**self.given)
+
+    def operands(self, time: int) -> dict[str, np.ndarray]:
+        """The input arrays by name, other ones each ``time``."""
+        return bind(self.call, self.arrays(time))
 
     def arrays(self, time: int) -> tuple[np.ndarray, ...]:
-        """The input arrays, other ones each ``time``."""
+        """The input arrays, likewise."""
         draw = Draw(f"{self.id}, {time}")
         return tuple(_laid_out(_array(draw, shape, dtype), layout) for shape, dtype, layout in self._drawn[1].values())
 
     def expected(self, time: int) -> tuple[np.ndarray, ...]:
         """The specification's results."""
-        return OPS[self.op].reference(*self.arrays(time), **self.params)
+        return tuple(self.call.reference(self.operands(time)).values())

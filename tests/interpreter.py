@@ -1,4 +1,4 @@
-"""Runs a launch plan's Triton kernel on NumPy arrays, in a process that also compiles the kernel for GPUs.
+"""Runs a plan's Triton kernels on NumPy arrays, in a process that also compiles kernels for GPUs.
 
 Triton's own interpreter does the work, mended so that each operation gives what IEEE 754 and the GPUs give, or raises.
 As shipped it loses the carry of rounding casts, truncates fp32 to bf16, rounds ``tl.fma`` twice, computes on bf16 as if
@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import dataclasses
 import functools
 import inspect
 import textwrap
 import threading
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -30,7 +29,8 @@ from triton.runtime import interpreter as stock
 from triton.runtime.interpreter import TensorHandle
 from triton.runtime.jit import JITFunction
 
-from m3ops.op import LaunchPlan
+from m3ops.array import ArraySpec
+from m3ops.plan import Launch, Plan
 
 _FLOATS = {
     tl.float32: np.float32,
@@ -49,46 +49,79 @@ _OPERATORS = "add sub mul truediv floordiv mod and or xor lshift rshift lt le gt
 _LOCK = threading.RLock()
 
 
-def launch(plan: LaunchPlan, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
-    """Runs ``plan.kernel[plan.grid](*plan.arguments(inputs, outputs), **plan.constants)``.
+def run(
+    plan: Plan,
+    operands: Mapping[str, np.ndarray],
+    results: Mapping[str, np.ndarray],
+    kept: Mapping[str, np.ndarray] | None = None,
+) -> None:
+    """Runs the launches of a plan.
 
     Args:
-        plan: The launch.
-        inputs: Arrays of the shapes, dtypes and strides that the plan was made for. Kernels get 8-bit floats as uint8.
-        outputs: Arrays to write, likewise. What they held before does not matter.
+        plan: The plan.
+        operands: Arrays of the shapes, dtypes and strides of the plan. 8-bit floats reach kernels as uint8.
+        results: Arrays to write, likewise. What they held before does not matter.
+        kept: For each result a mask of the elements that have to stay as they are; none unless given.
 
     Raises:
-        IndexError: if the kernel loads or stores at an address that is no element of the array whose pointer it was
-            computed from, loads from an output, stores to an input, or leaves an element of an output unwritten.
+        IndexError: if a kernel loads or stores at an address that is no element of the array whose pointer it was
+            computed from, loads from an array that its launch writes or an element that no launch has written, stores
+            to an array that its launch does not write, or if in the end an element of a result is not written that
+            should be, or written that should not.
         NotImplementedError: if it does what GPUs do not agree on.
     """
-    if not isinstance(plan.kernel, JITFunction):
-        raise TypeError(f"the kernel must be a JITFunction, got {type(plan.kernel).__name__}: is TRITON_INTERPRET set?")
-    loaded = [_Pointer(array, stored=False) for array in inputs]
-    stored = [_Pointer(array, stored=True) for array in outputs]
-    in_args, out_args = ([_scalar(p.base, p, np.uint64) for p in pointers] for pointers in (loaded, stored))
-    num_rows = _scalar(plan.num_rows, *((tl.int32, np.int32) if plan.num_rows < 2**31 else (tl.int64, np.int64)))
-    arguments = dataclasses.replace(plan, num_rows=num_rows).arguments(in_args, out_args)
+    scratch = {name: poisoned(spec) for name, spec in plan.scratch.items()}
+    pointers = {name: _Pointer(array, written=True) for name, array in operands.items()}
+    pointers |= {name: _Pointer(array, written=False) for name, array in {**results, **scratch}.items()}
+    for one in plan.launches:
+        _launch(one, pointers)
+    for name, array in results.items():
+        stays = np.broadcast_to(kept[name] if kept else False, array.shape)
+        written = pointers[name].written[pointers[name].elements(_addresses(array))]
+        if (missing := ~(written | stays)).any():
+            raise IndexError(f"{name}: {missing.sum()} of {array.size} elements not written")
+        if (wrong := written & stays).any():
+            raise IndexError(f"{name}: {wrong.sum()} of {array.size} elements written that have to stay as they are")
+
+
+def _launch(one: Launch, pointers: Mapping[str, _Pointer]) -> None:
+    """Runs ``one.kernel[one.grid](**one.bound(pointers), **one.constants)``."""
+    if not isinstance(one.kernel, JITFunction):
+        raise TypeError(f"the kernel must be a JITFunction, got {type(one.kernel).__name__}: is TRITON_INTERPRET set?")
+    for name, pointer in pointers.items():
+        pointer.stored = name in one.writes
+    arguments = {name: _argument(value) for name, value in one.bound(pointers).items()}
     with _interpreting():
-        _BUILDER.set_grid_dim(plan.grid, 1, 1)
-        for program in range(plan.grid):
-            _BUILDER.set_grid_idx(program, 0, 0)
-            plan.kernel(*arguments, **plan.constants)
-    for number, written in enumerate(pointer.written for pointer in stored):
-        if not written.all():
-            raise IndexError(f"output {number}: {(~written).sum()} of {written.size} elements not written")
+        _BUILDER.set_grid_dim(*one.grid, *[1] * (3 - len(one.grid)))
+        for program in np.ndindex(one.grid):
+            _BUILDER.set_grid_idx(*program, *[0] * (3 - len(program)))
+            one.kernel(**arguments, **one.constants)
+
+
+def poisoned(spec: ArraySpec) -> np.ndarray:
+    """Memory that no kernel has written: bytes that show."""
+    return np.full(spec.nbytes, 0xA5, np.uint8).view(np.dtype(spec.dtype)).reshape(spec.shape)
+
+
+def _addresses(array: np.ndarray) -> np.ndarray:
+    """The address of each element."""
+    offsets = [np.arange(size) * stride for size, stride in zip(array.shape, array.strides, strict=True)]
+    return functools.reduce(np.add.outer, offsets, np.int64(array.ctypes.data)).astype(np.uint64)
 
 
 class _Pointer(tl.pointer_type):
-    """The type of a pointer into one array. A pointer computed from another keeps the type object, hence the array."""
+    """The type of a pointer into one array. A pointer computed from another keeps the type object, hence the array.
 
-    def __init__(self, array: np.ndarray, *, stored: bool) -> None:
+    Attributes:
+        stored: Whether the launch that runs writes the array; it then may not read it.
+    """
+
+    def __init__(self, array: np.ndarray, *, written: bool) -> None:
         super().__init__(tl.uint8 if array.itemsize == 1 else _ELEMENTS[array.dtype.name])
-        offsets = [np.arange(size) * stride for size, stride in zip(array.shape, array.strides, strict=True)]
         self.base: int = array.ctypes.data
-        self.addresses = np.unique(functools.reduce(np.add.outer, offsets, np.int64(self.base))).astype(np.uint64)
-        self.written = np.zeros(self.addresses.size, bool)
-        self.stored = stored
+        self.addresses = np.unique(_addresses(array))
+        self.written = np.full(self.addresses.size, written)
+        self.stored = False
 
     def elements(self, addresses: np.ndarray) -> np.ndarray:
         """Which elements are at these addresses."""
@@ -108,7 +141,9 @@ class _Builder(stock.InterpreterBuilder):
         self.options = stock.InterpreterOptions(sanitize_overflow=False)  # integers wrap; no time goes into a check
 
     def create_masked_load(self, ptrs: TensorHandle, mask: TensorHandle, other: TensorHandle | None, *_: Any) -> Any:
-        _array_of(ptrs, stored=False).elements(ptrs.data[mask.data])
+        pointer = _array_of(ptrs, stored=False)
+        if not (written := pointer.written[pointer.elements(ptrs.data[mask.data])]).all():
+            raise IndexError(f"load of {(~written).sum()} elements that no launch has written")
         if other is None:  # then masked lanes are undefined on a GPU: NaN or -1 here, lest a kernel rely on zeros
             storage = stock._get_np_dtype(ptrs.get_element_ty())
             ones = np.full((*ptrs.data.shape, storage.itemsize), 0xFF, np.uint8)
@@ -180,7 +215,8 @@ class _Builder(stock.InterpreterBuilder):
 def _array_of(ptrs: TensorHandle, *, stored: bool) -> _Pointer:
     pointer = ptrs.dtype.scalar
     if not isinstance(pointer, _Pointer) or pointer.stored != stored:
-        raise IndexError("store to a pointer into no output" if stored else "load from a pointer into no input")
+        what = "store to an array that the launch does not write" if stored else "load from an array that it writes"
+        raise IndexError(what)
     return pointer
 
 
@@ -206,6 +242,15 @@ for _name, _op in {"minimumf": np.minimum, "maximumf": np.maximum, "minnumf": np
     setattr(_Builder, f"create_{_name}", functools.partialmethod(_Builder.binary_op, op=_extreme))
 _BUILDER = _Builder()
 _SEMANTIC = TritonSemantic(_BUILDER)
+
+
+def _argument(value: _Pointer | int | None) -> tl.tensor | None:
+    """The argument of a kernel for an array, a number, or nothing."""
+    if value is None:
+        return None
+    if isinstance(value, _Pointer):
+        return _scalar(value.base, value, np.uint64)
+    return _scalar(value, *((tl.int32, np.int32) if value < 2**31 else (tl.int64, np.int64)))
 
 
 def _scalar(value: int, dtype: tl.dtype, storage: type) -> tl.tensor:

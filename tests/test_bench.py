@@ -17,15 +17,18 @@ import torch
 from compare import assert_same_bytes
 
 import m3ops_torch
-from m3ops import cli
-from m3ops.bench import run, timing
-from m3ops.bench.jax_side import JaxSide
-from m3ops.bench.plot import draw
-from m3ops.bench.result import CONTENDERS, HostCost, Report, Row, best_rival
-from m3ops.bench.side import Unavailable
-from m3ops.bench.table import render
-from m3ops.bench.torch_side import TorchSide
-from m3ops.workloads import WORKLOADS, Workload
+from m3ops import __version__
+from m3ops.testing import formulas
+from m3ops.testing.workload import Workload
+from m3ops.testing.workloads import WORKLOADS
+from m3ops.tools import cli
+from m3ops.tools.bench import run, timing
+from m3ops.tools.bench.jax_side import JaxSide
+from m3ops.tools.bench.plot import draw
+from m3ops.tools.bench.result import CONTENDERS, HostCost, Report, Row, best_rival
+from m3ops.tools.bench.side import Unavailable
+from m3ops.tools.bench.table import render
+from m3ops.tools.bench.torch_side import TorchSide
 
 # Timers, on a machine whose clock only work moves.
 
@@ -113,7 +116,7 @@ class CpuTorch(TorchSide):
         self._timers = SimpleNamespace(**made_up)
 
     def contenders(self, workload: Workload) -> dict[str, Any]:
-        formula = functools.partial(torch.compile, backend="eager", fullgraph=True)(self._formulas[workload.op])
+        formula = functools.partial(torch.compile, backend="eager", fullgraph=True)(formulas.TORCH[workload.op])
         made = super().contenders(workload)
         return made | {name: [functools.partial(formula, **workload.given)] for name in made if name == "torch.compile"}
 
@@ -185,32 +188,31 @@ def test_the_loop_on_one_framework(tiny: list[Workload], side: Any, columns: set
 
 
 def test_wrong_bytes_are_not_timed(tiny: list[Workload], monkeypatch: pytest.MonkeyPatch) -> None:
-    torch_side = CpuTorch()
-    right = torch_side._ops.mxfp8_quantize
+    right = m3ops_torch.mxfp8_quantize
 
     def wrong(x: torch.Tensor) -> Any:
-        values, scales = right(x)
-        scales[0, 0] += 1
-        return values, scales
+        q = right(x)
+        q.scales[0, 0] += 1
+        return q
 
-    monkeypatch.setattr(torch_side, "_ops", SimpleNamespace(mxfp8_quantize=wrong, swiglu_oai=None))
+    monkeypatch.setattr(m3ops_torch, "mxfp8_quantize", wrong)
     report = Report("a made-up device", {}, "2026-01-01", 1000.0)
-    run.run([torch_side], [w for w in tiny if w.op == "mxfp8_quantize"], ("m3ops_torch", "copy"), report)
+    run.run([CpuTorch()], [w for w in tiny if w.op == "mxfp8_quantize"], ("m3ops_torch", "copy"), report)
     assert len(report.failures) == 2
     assert "1 of" in report.failures[0]
     assert names(report, "mxfp8_quantize") == {"copy"}
 
 
 def test_rows_that_do_not_count_are_checked(tiny: list[Workload], monkeypatch: pytest.MonkeyPatch) -> None:
-    torch_side = CpuTorch()
+    right = m3ops_torch.swiglu_oai_quantize
 
-    def counts_nothing(*inputs: torch.Tensor, num_rows: Any = None, **given: Any) -> Any:
-        return m3ops_torch.swiglu_oai_quantize(*inputs, **given)
+    def counts_nothing(gate_up: torch.Tensor, num_rows: Any = None, **given: Any) -> Any:
+        return right(gate_up, **given)
 
-    monkeypatch.setattr(torch_side, "_ops", SimpleNamespace(swiglu_oai_quantize=counts_nothing))
+    monkeypatch.setattr(m3ops_torch, "swiglu_oai_quantize", counts_nothing)
     report = Report("a made-up device", {}, "2026-01-01", 1000.0)
     padded = [w for w in tiny if w.op == "swiglu_oai_quantize" and w.kind == "padded"]
-    run.run([torch_side], padded, ("live-rows", "m3ops_torch"), report)
+    run.run([CpuTorch()], padded, ("live-rows", "m3ops_torch"), report)
     assert ["elements of result 0 differ" in failure for failure in report.failures] == [True, True]
     assert names(report, "swiglu_oai_quantize", small=True) == {"live-rows"}
 
@@ -320,7 +322,6 @@ def test_the_size_chooses_workloads(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ([], "COMMAND"),
         (["frobnicate"], "frobnicate"),
         (["bench", "--op", "gelu"], "gelu"),
         (["bench", "--size", "medium"], "medium"),
@@ -332,6 +333,18 @@ def test_wrong_arguments(arguments: list[str], complaint: str, capsys: pytest.Ca
         cli.main(arguments)
     assert caught.value.code == 2
     assert complaint in capsys.readouterr().err
+
+
+def test_without_a_command_the_help_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 0
+    assert "COMMAND" in capsys.readouterr().out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["--version"])
+    assert not caught.value.code
+    assert capsys.readouterr().out == f"m3ops {__version__}\n"
 
 
 def test_without_a_gpu_bench_says_what_is_missing(

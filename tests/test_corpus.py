@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from backends import BACKENDS, Backend, array_spec
+from backends import BACKENDS, Backend, specs_of
 from compare import assert_same_bytes
-from corpus import Call
+from corpus import Call, flags
 from rocm import torch_device
 
 from m3ops.ops import OPS
@@ -34,7 +34,7 @@ def test_same_bytes_as_the_specification(where: Backend, call: Call, pytestconfi
     if reason := where.missing():
         pytest.skip(reason)
     for time in range(SIZES[pytestconfig.getoption("corpus")][1]):
-        assert_same_bytes(where.run(call.op, call.arrays(time), call.params), call.expected(time))
+        assert_same_bytes(where.run(call.op, call.arrays(time), call.given), call.expected(time))
 
 
 @pytest.mark.parametrize("op", OPS)
@@ -42,13 +42,12 @@ def test_the_corpus_is_varied(op: str) -> None:
     """All calls are valid, and among them are several dtypes, strides that are not contiguous, both values of flags."""
     calls = [Call(op, number) for number in range(SIZES["full"][0])]
     for call in calls:
-        OPS[op].infer(*map(array_spec, call.arrays(0)), **call.params)
+        call.call.check(specs_of(call.operands(0)))
     arrays = [call.arrays(0) for call in calls]
     assert len({array.dtype for group in arrays for array in group}) >= 3
     assert sum(not array.flags.c_contiguous for group in arrays for array in group) > 4
-    for name, parameter in OPS[op].params.items():
-        if parameter.annotation == "bool":
-            assert {call.params[name] for call in calls} == {False, True}
+    for flag in flags(op):
+        assert {call.given[flag] for call in calls} == {False, True}
 
 
 def test_a_call_is_the_same_every_time() -> None:

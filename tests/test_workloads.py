@@ -16,16 +16,19 @@ import pytest
 import torch
 from backends import BACKENDS
 from compare import assert_same_bytes
+from specification import reference
 
 import m3ops
-from m3ops.bench import check, kernel
-from m3ops.bench.formulas import jax_formulas, torch_formulas
-from m3ops.cases.case import normal, random_bits
-from m3ops.cases.run import flat, to_numpy, to_tensor
 from m3ops.numerics.formats import FORMATS
 from m3ops.ops import OPS
 from m3ops.target import Target
-from m3ops.workloads import WORKLOADS, Workload
+from m3ops.testing import formulas
+from m3ops.testing.arrays import normal, random_bits
+from m3ops.testing.case import operands
+from m3ops.testing.workload import Workload
+from m3ops.testing.workloads import WORKLOADS
+from m3ops.tools.bench import check, kernel
+from m3ops.tools.run import flat, to_numpy, to_tensor
 
 # Workloads: the table covers every op and its plans.
 
@@ -41,7 +44,7 @@ def arrays_of(workload: Workload) -> list[np.ndarray]:
 
 def test_workloads_cover_every_op_at_prefill_and_decode() -> None:
     assert {w.op for w in WORKLOADS if not w.small} == set(OPS)
-    assert {w.op for w in WORKLOADS if w.small} == set(OPS) - {"mxfp8_dequantize"}
+    assert {w.op for w in WORKLOADS if w.small} == set(OPS) - {"mxfp8_dequantize", "swiglu_oai_fake_quant"}
     assert len({w.id for w in WORKLOADS}) == len(WORKLOADS)
     sizes = {(w.num_rows, w.size) for w in WORKLOADS}
     assert {(65536, 3072), (16384, 12288), (16384, 3072), (65536, 384), (16384, 6144), (2**20, 128)} <= sizes
@@ -51,10 +54,12 @@ def test_workloads_cover_every_op_at_prefill_and_decode() -> None:
 @pytest.mark.parametrize("arch", ["sm_90", "gfx950"])
 @pytest.mark.parametrize("workload", [w for w in WORKLOADS if w.live is None], ids=lambda w: w.id)
 def test_a_workload_has_a_plan_without_edges(workload: Workload, arch: str) -> None:
-    plan = OPS[workload.op].plan(workload.inputs, workload.outputs, workload.params, Target.named(arch))
+    op = workload.call
+    plan = op.plan({**operands(op, workload.inputs), **workload.results}, Target.named(arch))
     assert plan.bytes_moved == workload.bytes_moved
-    assert plan.num_rows == workload.num_rows
-    assert not plan.constants["MASKED"] or workload.size == 6144  # the only row that is no power of two times 3
+    for one in plan.launches:
+        assert one.arguments["total_rows"] == workload.num_rows
+        assert not one.constants["TILE"].masked or workload.size == 6144  # the only row that is no power of two times 3
 
 
 @pytest.mark.parametrize("backend", [b for b in BACKENDS if b.name in ("torch-cpu", "jax-cpu")], ids=lambda b: b.name)
@@ -62,7 +67,7 @@ def test_a_workload_has_a_plan_without_edges(workload: Workload, arch: str) -> N
 def test_two_rows_of_a_workload(workload: Workload, backend: Any) -> None:
     two = workload.with_rows(2)
     arrays = arrays_of(two)
-    assert_same_bytes(backend.run(two.op, arrays, two.params), check.expected(two, arrays))
+    assert_same_bytes(backend.run(two.op, arrays, two.given), check.expected(two, arrays))
 
 
 def test_rows_that_do_not_count_move_only_their_zeros() -> None:
@@ -79,6 +84,7 @@ FP32_ERROR = {
     # an absolute error of 16 ulp and the sigmoid a slope of 1; the products and the sum add 3 on both sides.
     "swiglu_oai": 32 * U,
     "swiglu_oai_quantize": 32 * U,
+    "swiglu_oai_fake_quant": 32 * U,
     # A power of two times a number, rounded once: the same bytes.
     "mxfp8_quantize": 0.0,
     "mxfp8_dequantize": 0.0,
@@ -93,12 +99,12 @@ Evaluate = Callable[[Workload, list[np.ndarray]], list[np.ndarray]]
 
 
 def in_torch(w: Workload, arrays: list[np.ndarray], capture: Callable[..., Any] = lambda formula: formula) -> Any:
-    results = capture(torch_formulas(torch)[w.op])(*map(to_tensor, arrays), **w.given)
+    results = capture(formulas.TORCH[w.op])(*map(to_tensor, arrays), **w.given)
     return [to_numpy(tensor) for tensor in flat(results)]
 
 
 def in_jax(w: Workload, arrays: list[np.ndarray]) -> list[np.ndarray]:
-    return [np.asarray(a) for a in flat(jax.jit(partial(jax_formulas(jax)[w.op], **w.given))(*arrays))]
+    return [np.asarray(a) for a in flat(jax.jit(partial(formulas.JAX[w.op], **w.given))(*arrays))]
 
 
 FORMULAS: dict[str, Evaluate] = {
@@ -140,9 +146,9 @@ def test_a_formula_is_the_specification_up_to_fp32_rounding(workload: Workload, 
 NORMS_IN_FP32 = """
 import sys
 import torch
-from m3ops.bench.torch_side import TorchSide
-from m3ops.bench import check
-from m3ops.workloads import WORKLOADS
+from m3ops.testing.workloads import WORKLOADS
+from m3ops.tools.bench import check
+from m3ops.tools.bench.torch_side import TorchSide
 class Side(TorchSide):
     def __init__(self):
         self._setup(torch, "cpu")
@@ -203,10 +209,10 @@ def test_a_rival_may_round_but_not_compute_something_else() -> None:
     workload = next(w for w in WORKLOADS if w.op == "swiglu_oai_quantize").with_rows(16)
     arrays = arrays_of(workload)
     want = check.expected(workload, arrays)
-    check.close(OPS[workload.op].reference(*arrays, **{**workload.params, "round_activation": True}), want)
+    check.close(reference(workload.op, *arrays, round_activation=True), want)
     for wrong in ({"alpha": 1.0}, {"beta": 0.0}, {"limit": 1.0}):
         with pytest.raises(check.CheckFailed, match="off by"):
-            check.close(OPS[workload.op].reference(*arrays, **{**workload.params, **wrong}), want)
+            check.close(reference(workload.op, *arrays, **wrong), want)
     with pytest.raises(check.CheckFailed, match="instead of"):
         check.close(want[:1], want)
 

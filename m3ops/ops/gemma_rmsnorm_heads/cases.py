@@ -1,0 +1,76 @@
+"""Cases of gemma_rmsnorm_heads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from m3ops.numerics.formats import ACTIVATION_DTYPES
+from m3ops.ops.gemma_rmsnorm.cases import outliers
+from m3ops.testing.arrays import SPECIALS, Inputs, bit_patterns, normal, one, subnormals, views, with_specials
+from m3ops.testing.case import Case, counted
+
+Heads = tuple[int, int, int]
+
+
+def _rows() -> Iterator[tuple[str, Inputs, Heads]]:
+    """Cases of which ``qkv`` is made alone: name, array, and how many heads are q, k and v."""
+    for dtype in ACTIVATION_DTYPES:
+        yield f"normal {dtype}", one(normal, (5, 8 * 64), dtype), (4, 2, 2)
+        yield f"random bits {dtype}", one(bit_patterns, (9, 6 * 32), dtype), (3, 2, 1)
+        yield f"subnormals {dtype}", one(subnormals, (5, 3 * 64), dtype), (1, 1, 1)
+    yield "NaN and infinities", one(with_specials, normal((6, 4 * 32), "float32"), SPECIALS), (1, 1, 2)
+    yield "outliers", one(outliers), (1, 1, 1)
+    yield "zeros", one(np.zeros, (2, 128), np.float32), (2, 1, 1)
+    yield "no rows", one(normal, (0, 128), "bfloat16"), (2, 1, 1)
+    yield "no leading axis", one(normal, (128,), "bfloat16"), (2, 1, 1)
+    yield "no v heads", one(normal, (3, 128), "bfloat16"), (2, 2, 0)
+    yield "head_dim 1", one(normal, (3, 7), "float32"), (4, 2, 1)
+    yield "head_dim 80", one(normal, (5, 8 * 80), "bfloat16"), (4, 2, 2)
+    yield "head_dim 1000", one(normal, (3, 3000), "bfloat16"), (1, 1, 1)
+    yield "M3, a prefill of 37 tokens", one(normal, (37, 72 * 128), "bfloat16"), (64, 4, 4)
+    yield "M3, one token", one(normal, (1, 72 * 128), "bfloat16"), (64, 4, 4)
+    yield "M3 on 4 devices", one(normal, (21, 18 * 128), "bfloat16"), (16, 1, 1)
+    for name, make in views("bfloat16", 128).items():
+        yield name, one(make), (2, 1, 1)
+
+
+def _cases() -> Iterator[Case]:
+    for name, make, heads in _rows():
+        yield _case(name, partial(_inputs, make, sum(heads)), heads)
+    yield _case("eps 0 and zeros", lambda: (np.zeros((2, 64), np.float32), *_weights(32, "float32")), (1, 1, 0), 0.0)
+    mixed = lambda: (normal((5, 128), "bfloat16"), normal((32,), "float32"), normal((32,), "float16"))  # noqa: E731
+    yield _case("weights of other dtypes", mixed, (2, 1, 1))
+    batch = lambda: (normal((3, 5, 128), "bfloat16"), normal((3, 1, 32), "float32"), normal((5, 32), "float32"))  # noqa: E731
+    yield _case("weights for each batch and for each token", batch, (2, 1, 1))
+    yield from counted("gemma_rmsnorm_heads", lambda shape: partial(_of_shape, shape), _counts((2, 1, 1)))
+
+
+def _case(name: str, make: Inputs, heads: Heads, eps: float = 1e-6) -> Case:
+    return Case("gemma_rmsnorm_heads", name, make, {**_counts(heads), "eps": eps})
+
+
+def _counts(heads: Heads) -> dict[str, Any]:
+    return dict(zip(("num_heads_q", "num_heads_k", "num_heads_v"), heads, strict=True))
+
+
+def _inputs(make: Inputs, num_heads: int) -> tuple[np.ndarray, ...]:
+    (qkv,) = make()
+    return qkv, *_weights(qkv.shape[-1] // num_heads, qkv.dtype.name)
+
+
+def _weights(size: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    both = normal((2, size), dtype, 0.5)
+    return both[0], both[1]
+
+
+def _of_shape(shape: tuple[int, ...]) -> tuple[np.ndarray, ...]:
+    """A qkv of four heads, with weights of two dtypes."""
+    qkv = normal(shape, "bfloat16", 3.0)
+    return qkv, *(normal((shape[-1] // 4,), dtype, 0.5) for dtype in ("bfloat16", "float32"))
+
+
+CASES = tuple(_cases())

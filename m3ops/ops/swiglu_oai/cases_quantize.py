@@ -1,0 +1,66 @@
+"""Cases of swiglu_oai_quantize and swiglu_oai_fake_quant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from itertools import product
+
+import numpy as np
+
+from m3ops.numerics.formats import ACTIVATION_DTYPES, FP8_FORMATS, SCALE_RULES
+from m3ops.numerics.scale_layouts import TILES
+from m3ops.ops.swiglu_oai.cases import of_whole_blocks
+from m3ops.testing.arrays import bit_patterns, matrices, normal, one
+from m3ops.testing.case import Case, counted
+
+case = partial(Case, "swiglu_oai_quantize")
+SKEWED = {"alpha": 1.3, "beta": -0.75}
+
+
+def _cases() -> Iterator[Case]:
+    for shared in of_whole_blocks():
+        yield replace(shared, op="swiglu_oai_quantize")
+    for rule, fp8, rounded in product(SCALE_RULES, FP8_FORMATS, (False, True)):
+        given = {"scale_rule": rule, "fp8_format": fp8, "round_activation": rounded}
+        name = f"{rule}, {fp8}, {'rounded' if rounded else 'fp32'} activation"
+        yield case(name, one(normal, (4, 256), "bfloat16", 3.0), given)
+        yield case(f"{name}, random bits", one(bit_patterns, (8, 128), "bfloat16"), {**given, "limit": None})
+    for dtype in ACTIVATION_DTYPES:
+        given = {"round_activation": True, "limit": None}
+        yield case(f"rounded {dtype}, large", one(normal, (4, 128), dtype, 200.0), given)
+    yield case(
+        "activations just past the largest bfloat16", one(_past_bfloat16), {"round_activation": True, "limit": None}
+    )
+    for layout in TILES:
+        for name, make in matrices():
+            yield case(f"{layout}: {name}", one(_gate_up, make), {"scale_layout": layout, **SKEWED})
+    yield from counted("swiglu_oai_quantize", lambda shape: one(normal, shape, "bfloat16", 3.0), SKEWED)
+
+
+def _fake_quant() -> Iterator[Case]:
+    fake = partial(Case, "swiglu_oai_fake_quant")
+    for dtype, rounded in product(ACTIVATION_DTYPES, (False, True)):
+        given = {"round_activation": rounded, **SKEWED}
+        yield fake(f"random bits {dtype}{', rounded' * rounded}", one(bit_patterns, (9, 128), dtype), given)
+    normals = one(normal, (5, 192), "bfloat16", 3.0)
+    for rule, fp8 in product(SCALE_RULES, FP8_FORMATS):
+        yield fake(f"{rule}, {fp8}", normals, {"scale_rule": rule, "fp8_format": fp8})
+    yield fake("3 groups to float32", normals, {"groups": 3, "out_dtype": "float32"})
+    yield fake("no rows", one(normal, (0, 64), "bfloat16"))
+    yield from counted("swiglu_oai_fake_quant", lambda shape: one(normal, shape, "bfloat16", 3.0), SKEWED)
+
+
+def _past_bfloat16() -> np.ndarray:
+    """Gates and ups whose products lie between the largest bfloat16 and infinity."""
+    gate_up = np.ones((2, 128), "bfloat16")
+    gate_up[:, 7], gate_up[:, 64 + 7] = 2.0**63 * 1.0078125, [2.0**64 * 1.984375, -(2.0**64) * 1.984375]
+    return gate_up
+
+
+def _gate_up(make: Callable[[], np.ndarray]) -> np.ndarray:
+    return np.concatenate([make(), np.flip(make(), -1)], axis=-1)
+
+
+CASES = (*_cases(), *_fake_quant())

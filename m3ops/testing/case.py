@@ -1,0 +1,106 @@
+"""What a case is, its golden digest, and how results are compared."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from m3ops.numerics.formats import FORMATS
+from m3ops.op import Op, bind
+from m3ops.ops import EVERY_OP
+from m3ops.testing.arrays import Inputs, InputsOfShape
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """Inputs of one call.
+
+    Attributes:
+        op: Name of the op.
+        name: What the case is about, unique among the op's.
+        make: Gives the input arrays.
+        given: Keyword arguments that differ from the defaults.
+        gradient: Whether the op's gradient is tried with these inputs too, which is not where it would show no more.
+    """
+
+    op: str
+    name: str
+    make: Inputs
+    given: Mapping[str, Any] = field(default_factory=dict)
+    gradient: bool = True
+
+    @property
+    def id(self) -> str:
+        return f"{self.op}: {self.name}"
+
+    @property
+    def call(self) -> Op:
+        """The op with its parameters."""
+        return EVERY_OP[self.op].of(**self.given)
+
+    def operands(self) -> dict[str, np.ndarray]:
+        """The input arrays by name."""
+        return operands(EVERY_OP[self.op], self.make())
+
+    def expected(self) -> tuple[np.ndarray, ...]:
+        """The specification's results."""
+        return tuple(self.call.reference(self.operands()).values())
+
+
+def operands(op: Op | type[Op], arrays: Sequence[Any]) -> dict[str, Any]:
+    """Arrays by name; one more than the op has inputs is the number of rows that count."""
+    count = len(op.inputs)
+    return bind(op, arrays[:count], *arrays[count:])
+
+
+def counting(make: Inputs, count: int) -> tuple[np.ndarray, ...]:
+    """These inputs and the number of rows that count."""
+    return (*make(), np.array([count], np.int32))
+
+
+def counted(op: str, make: InputsOfShape, given: Mapping[str, Any] | None = None) -> Iterator[Case]:
+    """The two cases with ``num_rows`` that every op has, from inputs of ``[3, 7, 192]`` and ``[300, 64]`` rows."""
+    for count, shape in ((10, (3, 7, 192)), (3, (300, 64))):
+        name = f"{count} of {' x '.join(map(str, shape[:-1]))} rows"
+        yield Case(op, name, partial(counting, make(shape), count), given or {})
+
+
+def canonical_bytes(array: np.ndarray) -> np.ndarray:
+    """The bits of an array, every NaN of a wider float the same: NaN sign and payload differ between vendors.
+
+    The NaN of an 8-bit float is one definite byte and stays as it is.
+    """
+    bits = np.ascontiguousarray(array).view(f"u{array.itemsize}")
+    if array.itemsize == 1:
+        return bits
+    return np.where(np.isnan(array), np.array(FORMATS[array.dtype.name].nan_code, bits.dtype), bits)
+
+
+def digest(arrays: Iterable[np.ndarray]) -> str:
+    """A short fingerprint of results: shapes, dtypes and bytes."""
+    sha = hashlib.sha256()
+    for array in arrays:
+        sha.update(f"{array.dtype.name}{array.shape}".encode())
+        sha.update(canonical_bytes(array).tobytes())
+    return sha.hexdigest()[:16]
+
+
+def first_difference(actual: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> str | None:
+    """How many elements of the results differ as bytes, and the first of them; None if none does."""
+    for number, (got, want) in enumerate(zip(actual, expected, strict=True)):
+        if (got.shape, got.dtype) != (want.shape, want.dtype):
+            return f"result {number} is {got.dtype} {got.shape}, want {want.dtype} {want.shape}"
+        got_bits, want_bits = canonical_bytes(got), canonical_bytes(want)
+        wrong = np.argwhere(got_bits != want_bits)
+        if len(wrong):
+            at = tuple(map(int, wrong[0]))
+            return (
+                f"result {number}: {len(wrong)} of {want.size} elements differ, first at {at}: "
+                f"got {got_bits[at]:#x} ({got[at]}), want {want_bits[at]:#x} ({want[at]})"
+            )
+    return None

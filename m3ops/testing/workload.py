@@ -1,0 +1,96 @@
+"""What a workload is: one call of an op at a size that MiniMax-M3 runs it at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from m3ops.array import ArraySpec
+from m3ops.op import Op
+from m3ops.ops import EVERY_OP
+from m3ops.testing.case import operands
+from m3ops.testing.model import LIVE_ROWS, PADDED_ROWS
+
+Inputs = Callable[[int, int], tuple[ArraySpec, ...]]
+"""The inputs of an op by the number of rows and the elements of a row of the result."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One call of an op at a size that the model runs it at.
+
+    Attributes:
+        op: Name of the op.
+        name: Where in the model the size occurs, unique among the op's.
+        num_rows: Rows of the operands.
+        size: Elements of a row of the result, I or N.
+        inputs_of: Shapes and dtypes of the inputs for such sizes.
+        given: Keyword arguments that differ from the defaults.
+        small: Whether launch latency decides its speed, not memory bandwidth.
+        live: How many of the rows count, given on the device as ``num_rows=``; None for all, without it.
+        into: Whether results go to memory that is given as ``out=``.
+    """
+
+    op: str
+    name: str
+    num_rows: int
+    size: int
+    inputs_of: Inputs
+    given: Mapping[str, Any] = field(default_factory=dict)
+    small: bool = False
+    live: int | None = None
+    into: bool = False
+
+    @property
+    def kind(self) -> str:
+        """``"large"``, ``"small"`` or ``"padded"``."""
+        return "padded" if self.live is not None else "small" if self.small else "large"
+
+    @property
+    def id(self) -> str:
+        return f"{self.op}: {self.name}"
+
+    @property
+    def call(self) -> Op:
+        """The op with its parameters."""
+        return EVERY_OP[self.op].of(**self.given)
+
+    @property
+    def inputs(self) -> tuple[ArraySpec, ...]:
+        return self.inputs_of(self.num_rows, self.size)
+
+    @property
+    def results(self) -> dict[str, ArraySpec]:
+        return self.call.check(operands(self.call, self.inputs))
+
+    @property
+    def bytes_moved(self) -> int:
+        """Each input byte read once and each result byte written once; of rows that do not count only zeros written."""
+        inputs, results = (sum(spec.nbytes for spec in specs) for specs in (self.inputs, self.results.values()))
+        if self.live is None:
+            return inputs + results
+        alone = replace(self.with_rows(self.live), live=None)
+        zeros = 0 if self.into else results - sum(spec.nbytes for spec in alone.results.values())
+        return alone.bytes_moved + zeros
+
+    def with_rows(self, num_rows: int) -> Workload:
+        """The same call with another number of rows."""
+        return replace(self, num_rows=num_rows)
+
+
+def padded(op: str, size: int, inputs_of: Inputs) -> Iterator[Workload]:
+    """A decode step in a buffer for the worst case, with and without memory for its results."""
+    whole = Workload(op, f"{LIVE_ROWS} of {PADDED_ROWS} rows", PADDED_ROWS, size, inputs_of, small=True, live=LIVE_ROWS)
+    yield whole
+    yield replace(whole, name=f"{whole.name}, out=", into=True)
+
+
+def rows(num_rows: int, size: int) -> ArraySpec:
+    """Activations."""
+    return ArraySpec((num_rows, size), "bfloat16")
+
+
+def weight(size: int) -> ArraySpec:
+    """A weight of a norm."""
+    return ArraySpec((size,), "bfloat16")

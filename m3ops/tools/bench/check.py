@@ -1,0 +1,74 @@
+"""Whether results are right, on rows spread over the whole array: ours to the byte, rivals roughly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from m3ops.numerics.formats import BLOCK, SCALE_BIAS
+from m3ops.testing.case import operands
+from m3ops.testing.workload import Workload
+
+Arrays = Sequence[np.ndarray]
+
+ELEMENTS = 2**18
+"""Elements of the rows that the specification computes: a fraction of a second in NumPy."""
+
+TOLERANCE = 0.05
+"""Relative error, in the norm, that a rival may have. One that rounds to bfloat16 before it quantizes moves a value in
+thirty to the neighbouring E4M3 number, a tenth away: 0.02. A wrong operation gives far more."""
+
+
+class CheckFailed(Exception):
+    """A result differs from what it has to be."""
+
+
+def sample_rows(workload: Workload) -> np.ndarray:
+    """Row numbers from the first to the last; where rows are counted, with all that count."""
+    count = min(max(ELEMENTS // workload.inputs[0].shape[-1], 4), 64, workload.num_rows)
+    spread = np.linspace(0, workload.num_rows - 1, count).round().astype(np.int64)
+    return np.union1d(np.arange(workload.live or 0), spread)
+
+
+def expected(workload: Workload, inputs: Arrays) -> Arrays:
+    """The specification's results for these rows."""
+    count = [] if workload.live is None else [np.array([workload.live], np.int32)]
+    return tuple(workload.call.reference(operands(workload.call, [*inputs, *count])).values())
+
+
+def same_bytes(got: Arrays, want: Arrays) -> None:
+    """Raises CheckFailed unless every byte is equal."""
+    for name, (result, reference) in _named(got, want):
+        wrong = int(np.count_nonzero(_bits(result) != _bits(reference)))
+        if wrong:
+            raise CheckFailed(f"{wrong} of {reference.size} checked elements of {name} differ from the specification")
+
+
+def close(got: Arrays, want: Arrays) -> None:
+    """Raises CheckFailed if a result is off by more than TOLERANCE."""
+    _named(got, want)
+    for number, (result, exact) in enumerate(zip(_numbers(got), _numbers(want), strict=True)):
+        error = float(np.linalg.norm(result - exact) / np.linalg.norm(exact))
+        if not error <= TOLERANCE:
+            raise CheckFailed(f"result {number} is off by {error:.2g} of its norm")
+
+
+def _numbers(results: Arrays) -> Arrays:
+    """Results as float64, quantized ones dequantized: a scale may be one off where the values make up for it."""
+    if len(results) > 1 and results[1].dtype == np.uint8:
+        values, scales, *others = results
+        exponents = np.repeat(scales.astype(np.int64) - SCALE_BIAS, BLOCK, axis=-1)
+        return [np.ldexp(values.astype(np.float64), exponents), *_numbers(others)]
+    return [result.astype(np.float64) for result in results]
+
+
+def _named(got: Arrays, want: Arrays) -> list[tuple[str, tuple[np.ndarray, np.ndarray]]]:
+    shapes = [(a.shape, a.dtype.name) for a in got], [(a.shape, a.dtype.name) for a in want]
+    if shapes[0] != shapes[1]:
+        raise CheckFailed(f"results have shapes {shapes[0]} instead of {shapes[1]}")
+    return [(f"result {number}", pair) for number, pair in enumerate(zip(got, want, strict=True))]
+
+
+def _bits(array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(array).view(f"u{array.itemsize}")

@@ -1,0 +1,70 @@
+"""The command line: ``python -m m3ops bench`` and ``python -m m3ops selftest``.
+
+What a subcommand needs is imported when it runs, so that ``--help`` stays free of jax and torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import m3ops
+
+SIZES = ("all", "large", "small", "padded")
+
+Commands = Any
+"""What ``add_subparsers`` gives; its class has no public name."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a subcommand and returns the exit status; without one it prints the help."""
+    parser = argparse.ArgumentParser(prog="python -m m3ops", description="MiniMax-M3's fused ops.")
+    parser.add_argument("--version", action="version", version=f"m3ops {m3ops.__version__}")
+    parser.set_defaults(run=lambda _: parser.print_help())
+    commands = parser.add_subparsers(metavar="COMMAND")
+    _add_bench(commands)
+    _add_selftest(commands)
+    args = parser.parse_args(argv)
+    return int(args.run(args) or 0)
+
+
+def _add_bench(commands: Commands) -> None:
+    from m3ops.ops import OPS
+    from m3ops.tools.bench.result import CONTENDERS
+
+    about = "Check the ops' bytes and time them beside their rivals on this machine's GPU."
+    bench = commands.add_parser("bench", help=about, description=about)
+    bench.add_argument("--op", nargs="+", choices=tuple(OPS), default=tuple(OPS), metavar="OP", help=_list(OPS))
+    bench.add_argument("--size", choices=SIZES, default="all", help="prefill, decode, with num_rows (all)")
+    bench.add_argument(
+        "--contender", nargs="+", choices=CONTENDERS, default=CONTENDERS, metavar="NAME", help=_list(CONTENDERS)
+    )
+    bench.add_argument("--json", type=Path, default=Path("bench.json"), metavar="FILE", help="results (%(default)s)")
+    bench.add_argument("--png", type=Path, default=Path("bench.png"), metavar="FILE", help="chart (%(default)s)")
+    bench.set_defaults(run=_bench)
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(names) + " (all)"
+
+
+def _bench(args: argparse.Namespace) -> int:
+    from m3ops.testing.workloads import WORKLOADS
+    from m3ops.tools.bench.run import main as run
+
+    chosen = [w for w in WORKLOADS if w.op in args.op and args.size in ("all", w.kind)]
+    return run(chosen, args.contender, args.json, args.png)
+
+
+def _add_selftest(commands: Commands) -> None:
+    about = "Run every named case on this machine and compare the results with the published bytes."
+    selftest = commands.add_parser("selftest", help=about, description=about)
+    selftest.set_defaults(run=_selftest)
+
+
+def _selftest(_: argparse.Namespace) -> int:
+    from m3ops.tools.selftest import selftest
+
+    return selftest()
