@@ -1,10 +1,105 @@
-"""Gemma's RMSNorm for JAX."""
+"""Gemma's RMSNorm, with and without residual add and MXFP8 quantization for JAX.
+
+Generated from m3ops/ops/gemma_rmsnorm/spec.py by ``python -m m3ops.tools.front_ends``.
+"""
 
 from __future__ import annotations
 
 import jax
 
-from m3ops_jax._primitive import call
+from m3ops.ops.gemma_rmsnorm import (
+    GemmaFusedAddRMSNorm,
+    GemmaFusedAddRMSNormQuantize,
+    GemmaRMSNorm,
+    GemmaRMSNormQuantize,
+)
+from m3ops_jax._call import run
+from m3ops_jax._mxfp8 import MXFP8
+
+
+def gemma_fused_add_rmsnorm(
+    x: jax.Array,
+    residual: jax.Array | jax.Ref,
+    weight: jax.Array,
+    *,
+    eps: float = 1e-6,
+    num_rows: jax.Array | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """Residual add and :func:`gemma_rmsnorm` of the unrounded fp32 sum in one pass over memory.
+
+    Args:
+        x: Shape ``[..., N]``; bfloat16, float16 or float32.
+        residual: The shape and dtype of x. A ``jax.Ref`` is updated: the new residual is also written there, and under
+            jit its memory is reused.
+        weight: Shape ``[N]``, or with leading axes that broadcast against those of x; any of these dtypes.
+        eps: Added to the mean square, at least 0.
+        num_rows: How many rows count, the leading axes flattened: an int32 array of one element, clamped to the rows
+            that exist. The others are not read; results are zero there.
+
+    Returns:
+        ``(norm, x + residual)``, both of the shape and dtype of x, each rounded once from fp32.
+
+    Raises:
+        TypeError: A dtype is not one of these, or a parameter has the wrong type.
+        ValueError: The shapes do not fit each other, or a parameter is out of range.
+    """
+    op = GemmaFusedAddRMSNorm.of(eps=eps)
+    result: tuple[jax.Array, jax.Array] = run(op, x, residual, weight, num_rows=num_rows)
+    return result
+
+
+def gemma_fused_add_rmsnorm_quantize(
+    x: jax.Array,
+    residual: jax.Array | jax.Ref,
+    weight: jax.Array,
+    *,
+    eps: float = 1e-6,
+    scale_rule: str = "rceil",
+    fp8_format: str = "e4m3fn",
+    round_activation: bool = False,
+    scale_layout: str = "row_major",
+    out_norm: bool = False,
+    num_rows: jax.Array | None = None,
+) -> tuple[MXFP8, jax.Array] | tuple[MXFP8, jax.Array, jax.Array]:
+    """:func:`gemma_fused_add_rmsnorm` and :func:`mxfp8_quantize` of its norm in one pass over memory.
+
+    Args:
+        x: Shape ``[..., N]`` with N a multiple of 32; bfloat16, float16 or float32.
+        residual: The shape and dtype of x. A ``jax.Ref`` is updated: the new residual is also written there, and under
+            jit its memory is reused.
+        weight: Shape ``[N]``, or with leading axes that broadcast against those of x; any of these dtypes.
+        eps: Added to the mean square, at least 0.
+        scale_rule: ``"rceil"``, the smallest power of two under which no value of the block saturates, or ``"floor"``,
+            that of OCP MX v1.0, section 6.3.
+        fp8_format: ``"e4m3fn"``, or ``"e4m3fnuz"`` for the matrix cores of gfx942.
+        round_activation: False quantizes the fp32 result. True rounds it to the dtype of the input first, and then the
+            result equals ``mxfp8_quantize`` of the unfused op to the bit.
+        scale_layout: Where scales are stored: ``"row_major"``; ``"swizzle_128x4"``, as NVIDIA's products read them; or
+            ``"shuffle_32x8"``, as AMD's do. In the last two the last two axes are a matrix.
+        out_norm: Whether to return the norm too, rounded to the dtype of x: MiniMax-M3's router reads it.
+        num_rows: How many rows count, the leading axes flattened: an int32 array of one element, clamped to the rows
+            that exist. The others are not read; results are zero there.
+
+    Returns:
+        ``(MXFP8, x + residual)``, with ``out_norm`` ``(MXFP8, x + residual, norm)``. Values ``[..., N]``, scales
+        ``[..., N / 32]``; the sum and the norm have the dtype of x.
+
+    Raises:
+        TypeError: A dtype is not one of these, or a parameter has the wrong type.
+        ValueError: The shapes do not fit each other, or N is no multiple of 32, or a parameter is out of range.
+    """
+    op = GemmaFusedAddRMSNormQuantize.of(
+        eps=eps,
+        scale_rule=scale_rule,
+        fp8_format=fp8_format,
+        round_activation=round_activation,
+        scale_layout=scale_layout,
+        out_norm=out_norm,
+    )
+    result: tuple[MXFP8, jax.Array] | tuple[MXFP8, jax.Array, jax.Array] = run(
+        op, x, residual, weight, num_rows=num_rows
+    )
+    return result
 
 
 def gemma_rmsnorm(
@@ -14,24 +109,71 @@ def gemma_rmsnorm(
     eps: float = 1e-6,
     num_rows: jax.Array | None = None,
 ) -> jax.Array:
-    """``x / sqrt(mean(x**2) + eps) * (1 + weight)`` along the last axis.
-
-    Computed in fp32 and rounded once; the sum of squares does not depend on the order of addition, so a row's bytes
-    are the same for every batch size and device.
+    """Gemma's RMSNorm: ``x / sqrt(mean(x**2) + eps) * (1 + weight)`` along the last axis, in fp32.
 
     Args:
         x: Shape ``[..., N]``; bfloat16, float16 or float32.
         weight: Shape ``[N]``, or with leading axes that broadcast against those of x; any of these dtypes.
         eps: Added to the mean square, at least 0.
-        num_rows: int32 array of one element: from this row on, the leading axes flattened, nothing is read or computed,
-            and the results are zero. Below 0 it counts as 0, past the last row as all rows. The default is all rows.
+        num_rows: How many rows count, the leading axes flattened: an int32 array of one element, clamped to the rows
+            that exist. The others are not read; results are zero there.
 
     Returns:
-        The normalized array, with the shape and dtype of x.
+        The norm, of the shape and dtype of x, rounded once from fp32.
 
     Raises:
-        TypeError: A dtype is not one of these, or eps is no Python number.
-        ValueError: The shapes do not fit each other, or eps is out of range.
+        TypeError: A dtype is not one of these, or a parameter has the wrong type.
+        ValueError: The shapes do not fit each other, or a parameter is out of range.
     """
-    (out,) = call("gemma_rmsnorm", x, weight, eps=eps, num_rows=num_rows)
-    return out
+    op = GemmaRMSNorm.of(eps=eps)
+    result: jax.Array = run(op, x, weight, num_rows=num_rows)
+    return result
+
+
+def gemma_rmsnorm_quantize(
+    x: jax.Array,
+    weight: jax.Array,
+    *,
+    eps: float = 1e-6,
+    scale_rule: str = "rceil",
+    fp8_format: str = "e4m3fn",
+    round_activation: bool = False,
+    scale_layout: str = "row_major",
+    out_norm: bool = False,
+    num_rows: jax.Array | None = None,
+) -> MXFP8 | tuple[MXFP8, jax.Array]:
+    """:func:`gemma_rmsnorm` and :func:`mxfp8_quantize` of the norm in one pass over memory.
+
+    Args:
+        x: Shape ``[..., N]`` with N a multiple of 32; bfloat16, float16 or float32.
+        weight: Shape ``[N]``, or with leading axes that broadcast against those of x; any of these dtypes.
+        eps: Added to the mean square, at least 0.
+        scale_rule: ``"rceil"``, the smallest power of two under which no value of the block saturates, or ``"floor"``,
+            that of OCP MX v1.0, section 6.3.
+        fp8_format: ``"e4m3fn"``, or ``"e4m3fnuz"`` for the matrix cores of gfx942.
+        round_activation: False quantizes the fp32 result. True rounds it to the dtype of the input first, and then the
+            result equals ``mxfp8_quantize`` of the unfused op to the bit.
+        scale_layout: Where scales are stored: ``"row_major"``; ``"swizzle_128x4"``, as NVIDIA's products read them; or
+            ``"shuffle_32x8"``, as AMD's do. In the last two the last two axes are a matrix.
+        out_norm: Whether to return the norm too, rounded to the dtype of x: MiniMax-M3's router reads it.
+        num_rows: How many rows count, the leading axes flattened: an int32 array of one element, clamped to the rows
+            that exist. The others are not read; results are zero there.
+
+    Returns:
+        ``MXFP8`` of values ``[..., N]`` and scales ``[..., N / 32]``, with ``out_norm`` ``(MXFP8, norm)``, the norm of
+        the dtype of x.
+
+    Raises:
+        TypeError: A dtype is not one of these, or a parameter has the wrong type.
+        ValueError: The shapes do not fit each other, or N is no multiple of 32, or a parameter is out of range.
+    """
+    op = GemmaRMSNormQuantize.of(
+        eps=eps,
+        scale_rule=scale_rule,
+        fp8_format=fp8_format,
+        round_activation=round_activation,
+        scale_layout=scale_layout,
+        out_norm=out_norm,
+    )
+    result: MXFP8 | tuple[MXFP8, jax.Array] = run(op, x, weight, num_rows=num_rows)
+    return result

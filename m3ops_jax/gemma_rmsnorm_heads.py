@@ -1,10 +1,14 @@
-"""Gemma's RMSNorm of q and k heads for JAX."""
+"""Gemma's RMSNorm of the q and k heads of a packed qkv for JAX.
+
+Generated from m3ops/ops/gemma_rmsnorm_heads/spec.py by ``python -m m3ops.tools.front_ends``.
+"""
 
 from __future__ import annotations
 
 import jax
 
-from m3ops_jax._primitive import call
+from m3ops.ops.gemma_rmsnorm_heads import GemmaRMSNormHeads
+from m3ops_jax._call import run
 
 
 def gemma_rmsnorm_heads(
@@ -18,41 +22,26 @@ def gemma_rmsnorm_heads(
     eps: float = 1e-6,
     num_rows: jax.Array | None = None,
 ) -> jax.Array:
-    """:func:`gemma_rmsnorm` of each q and each k head of a packed qkv, in one launch: MiniMax-M3's QK norm.
-
-    The result of a head is that of ``gemma_rmsnorm(head, weight)`` to the bit; v heads keep their bytes. The numbers of
-    heads default to MiniMax-M3's; under tensor parallelism give those of a rank. It has no derivative: to train, call
-    :func:`gemma_rmsnorm` of the heads.
+    """QK norm: :func:`gemma_rmsnorm` of each q and k head of a packed qkv in one launch; v keeps its bytes.
 
     Args:
-        qkv: ``[q heads | k heads | v heads]`` along the last axis, each head_dim long, shape
-            ``[..., (num_heads_q + num_heads_k + num_heads_v) * head_dim]``; bfloat16, float16 or float32.
-        weight_q: Weight of the q heads, shape ``[head_dim]``, or with leading axes that broadcast against those of
-            qkv; any of these dtypes. head_dim is at most 1024.
-        weight_k: Weight of the k heads, likewise.
+        qkv: Shape ``[..., (num_heads_q + num_heads_k + num_heads_v) * head_dim]``; bfloat16, float16 or float32.
+        weight_q: Shape ``[head_dim]``, or with leading axes that broadcast against those of qkv; any of these dtypes.
+        weight_k: Shape ``[head_dim]``, or with leading axes that broadcast against those of qkv; any of these dtypes.
         num_heads_q: Number of q heads, at least 1.
         num_heads_k: Number of k heads, at least 1.
-        num_heads_v: Number of v heads, or of whatever else is to be left alone; may be 0.
+        num_heads_v: Number of v heads, 0 if there are none.
         eps: Added to the mean square, at least 0.
-        num_rows: int32 array of one element: from this row on, the leading axes flattened, nothing is read or computed,
-            and the results are zero. Below 0 it counts as 0, past the last row as all rows. The default is all rows.
+        num_rows: How many rows count, the leading axes flattened: an int32 array of one element, clamped to the rows
+            that exist. The others are not read; results are zero there.
 
     Returns:
-        The packed qkv with q and k normalized, with the shape and dtype of qkv.
+        The shape and dtype of qkv, rounded once from fp32.
 
     Raises:
         TypeError: A dtype is not one of these, or a parameter has the wrong type.
         ValueError: The shapes do not fit each other, or a parameter is out of range.
     """
-    (result,) = call(
-        "gemma_rmsnorm_heads",
-        qkv,
-        weight_q,
-        weight_k,
-        num_heads_q=num_heads_q,
-        num_heads_k=num_heads_k,
-        num_heads_v=num_heads_v,
-        eps=eps,
-        num_rows=num_rows,
-    )
+    op = GemmaRMSNormHeads.of(num_heads_q=num_heads_q, num_heads_k=num_heads_k, num_heads_v=num_heads_v, eps=eps)
+    result: jax.Array = run(op, qkv, weight_q, weight_k, num_rows=num_rows)
     return result

@@ -1,11 +1,16 @@
-"""SwiGLU-OAI for JAX."""
+"""SwiGLU-OAI, with and without MXFP8 quantization for JAX.
+
+Generated from m3ops/ops/swiglu_oai/spec.py by ``python -m m3ops.tools.front_ends``.
+"""
 
 from __future__ import annotations
 
 import jax
 from jax.typing import DTypeLike
 
-from m3ops_jax._primitive import call, dtype_name
+from m3ops.ops.swiglu_oai import SwigluOAI, SwigluOAIFakeQuant, SwigluOAIQuantize
+from m3ops_jax._call import dtype_name, run
+from m3ops_jax._mxfp8 import MXFP8
 
 
 def swiglu_oai(
@@ -19,39 +24,145 @@ def swiglu_oai(
     out_dtype: DTypeLike | None = None,
     num_rows: jax.Array | None = None,
 ) -> jax.Array:
-    """The gated activation of gpt-oss and MiniMax-M3: ``(gate * sigmoid(alpha * gate)) * (up + beta)``.
-
-    ``gate`` is clamped from above by ``limit`` and ``up`` to [-limit, limit] before. Computed in fp32 and rounded once;
-    the bytes of the result are the same on every device and in PyTorch.
+    """SwiGLU-OAI: ``(gate * sigmoid(alpha * gate)) * (up + beta)`` of clamped gates and ups.
 
     Args:
         gate_up: ``[gate | up]`` along the last axis, shape ``[..., 2 * I]``; bfloat16, float16 or float32.
-        alpha: Slope of the sigmoid, a Python number above 0.
+        alpha: Slope of the sigmoid, a Python number, 0 or at least 2**-64; 0 makes the sigmoid 1/2.
         beta: Offset of ``up``.
         limit: Clamp bound above 0, or None for no clamp.
         layout: ``"split"`` for ``[gate | up]``, ``"interleaved"`` where they alternate, ``[g0, u0, g1, u1, ...]``.
-        groups: Number of pairs ``[gate | up]`` along the last axis, one after another, as the shards of a
-            tensor-parallel projection make them; the result has the activations in the same order.
+        groups: Number of pairs ``[gate | up]`` along the last axis: how many devices tensor parallelism divides I
+            among.
         out_dtype: bfloat16, float16 or float32; the dtype of ``gate_up`` unless given.
-        num_rows: int32 array of one element: from this row on, the leading axes flattened, nothing is read or computed,
-            and the results are zero. Below 0 it counts as 0, past the last row as all rows. The default is all rows.
+        num_rows: How many rows count, the leading axes flattened: an int32 array of one element, clamped to the rows
+            that exist. The others are not read; results are zero there.
+
+    Returns:
+        The activation, shape ``[..., I]``, rounded once from fp32.
+
+    Raises:
+        TypeError: A dtype is not one of these, or a parameter has the wrong type.
+        ValueError: The last axis does not hold whole groups of pairs, or a parameter is out of range.
+    """
+    op = SwigluOAI.of(
+        alpha=alpha, beta=beta, limit=limit, layout=layout, groups=groups, out_dtype=dtype_name(out_dtype)
+    )
+    result: jax.Array = run(op, gate_up, num_rows=num_rows)
+    return result
+
+
+def swiglu_oai_fake_quant(
+    gate_up: jax.Array,
+    *,
+    alpha: float = 1.702,
+    beta: float = 1.0,
+    limit: float | None = 7.0,
+    layout: str = "split",
+    groups: int = 1,
+    scale_rule: str = "rceil",
+    fp8_format: str = "e4m3fn",
+    round_activation: bool = False,
+    out_dtype: DTypeLike | None = None,
+    num_rows: jax.Array | None = None,
+) -> jax.Array:
+    """:func:`swiglu_oai` after a round trip through MXFP8, for training with quantized activations.
+
+    The result is ``mxfp8_dequantize(swiglu_oai_quantize(gate_up))``. Its gradient is that of :func:`swiglu_oai`: it
+    passes straight through the rounding, which as a step function has none.
+
+    Args:
+        gate_up: ``[gate | up]`` along the last axis, shape ``[..., 2 * I]`` with I / groups a multiple of 32; bfloat16,
+            float16 or float32.
+        alpha: Slope of the sigmoid, a Python number, 0 or at least 2**-64; 0 makes the sigmoid 1/2.
+        beta: Offset of ``up``.
+        limit: Clamp bound above 0, or None for no clamp.
+        layout: ``"split"`` for ``[gate | up]``, ``"interleaved"`` where they alternate, ``[g0, u0, g1, u1, ...]``.
+        groups: Number of pairs ``[gate | up]`` along the last axis: how many devices tensor parallelism divides I
+            among.
+        scale_rule: ``"rceil"``, the smallest power of two under which no value of the block saturates, or ``"floor"``,
+            that of OCP MX v1.0, section 6.3.
+        fp8_format: ``"e4m3fn"``, or ``"e4m3fnuz"`` for the matrix cores of gfx942.
+        round_activation: False quantizes the fp32 result. True rounds it to the dtype of the input first, and then the
+            result equals ``mxfp8_quantize`` of the unfused op to the bit.
+        out_dtype: bfloat16, float16 or float32; the dtype of ``gate_up`` unless given.
+        num_rows: How many rows count, the leading axes flattened: an int32 array of one element, clamped to the rows
+            that exist. The others are not read; results are zero there.
 
     Returns:
         The activation, shape ``[..., I]``.
 
     Raises:
-        TypeError: A dtype is not one of these, or a parameter is no Python number.
-        ValueError: The last axis does not divide into such pairs, or a parameter is out of range.
+        TypeError: A dtype is not one of these, or a parameter has the wrong type.
+        ValueError: I / groups is no multiple of 32, or a parameter is out of range.
     """
-    (out,) = call(
-        "swiglu_oai",
-        gate_up,
+    op = SwigluOAIFakeQuant.of(
         alpha=alpha,
         beta=beta,
         limit=limit,
         layout=layout,
         groups=groups,
+        scale_rule=scale_rule,
+        fp8_format=fp8_format,
+        round_activation=round_activation,
         out_dtype=dtype_name(out_dtype),
-        num_rows=num_rows,
     )
-    return out
+    result: jax.Array = run(op, gate_up, num_rows=num_rows)
+    return result
+
+
+def swiglu_oai_quantize(
+    gate_up: jax.Array,
+    *,
+    alpha: float = 1.702,
+    beta: float = 1.0,
+    limit: float | None = 7.0,
+    layout: str = "split",
+    groups: int = 1,
+    scale_rule: str = "rceil",
+    fp8_format: str = "e4m3fn",
+    round_activation: bool = False,
+    scale_layout: str = "row_major",
+    num_rows: jax.Array | None = None,
+) -> MXFP8:
+    """:func:`swiglu_oai` and :func:`mxfp8_quantize` of the activation in one pass over memory.
+
+    Args:
+        gate_up: ``[gate | up]`` along the last axis, shape ``[..., 2 * I]`` with I / groups a multiple of 32; bfloat16,
+            float16 or float32.
+        alpha: Slope of the sigmoid, a Python number, 0 or at least 2**-64; 0 makes the sigmoid 1/2.
+        beta: Offset of ``up``.
+        limit: Clamp bound above 0, or None for no clamp.
+        layout: ``"split"`` for ``[gate | up]``, ``"interleaved"`` where they alternate, ``[g0, u0, g1, u1, ...]``.
+        groups: Number of pairs ``[gate | up]`` along the last axis: how many devices tensor parallelism divides I
+            among.
+        scale_rule: ``"rceil"``, the smallest power of two under which no value of the block saturates, or ``"floor"``,
+            that of OCP MX v1.0, section 6.3.
+        fp8_format: ``"e4m3fn"``, or ``"e4m3fnuz"`` for the matrix cores of gfx942.
+        round_activation: False quantizes the fp32 result. True rounds it to the dtype of the input first, and then the
+            result equals ``mxfp8_quantize`` of the unfused op to the bit.
+        scale_layout: Where scales are stored: ``"row_major"``; ``"swizzle_128x4"``, as NVIDIA's products read them; or
+            ``"shuffle_32x8"``, as AMD's do. In the last two the last two axes are a matrix.
+        num_rows: How many rows count, the leading axes flattened: an int32 array of one element, clamped to the rows
+            that exist. The others are not read; results are zero there.
+
+    Returns:
+        Values ``[..., I]`` and scales ``[..., I / 32]``, in a tiled layout padded.
+
+    Raises:
+        TypeError: A dtype is not one of these, or a parameter has the wrong type.
+        ValueError: I / groups is no multiple of 32, or a parameter is out of range.
+    """
+    op = SwigluOAIQuantize.of(
+        alpha=alpha,
+        beta=beta,
+        limit=limit,
+        layout=layout,
+        groups=groups,
+        scale_rule=scale_rule,
+        fp8_format=fp8_format,
+        round_activation=round_activation,
+        scale_layout=scale_layout,
+    )
+    result: MXFP8 = run(op, gate_up, num_rows=num_rows)
+    return result

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +14,7 @@ import m3ops
 import m3ops_jax
 import m3ops_torch
 from m3ops.ops import OPS
+from m3ops.tools import front_ends
 
 ROOT = Path(m3ops.__file__).parent
 
@@ -41,46 +42,67 @@ def test_front_ends_import_alone(front_end: str, other: str) -> None:
     assert other not in _fresh(f"import {front_end}")
 
 
-ALLOWED = {  # file name within an op's folder -> files of ops' folders it may import
+ALLOWED = {  # kind of file within a family's folder -> kinds of files of such folders it may import at its top
     "spec": {"spec"},
-    "kernel": set(),
-    "plan": {"kernel", "plan"},
-    "__init__": {"spec", "plan"},
+    "kernel": {"kernel"},
+    "plan": {"kernel", "plan", "spec"},
+    "cases": {"cases"},
+    "workloads": set(),
+    "formula": {"formula"},
+    "__init__": {"spec"},
 }
 
 
+def _kind(stem: str) -> str:
+    """``backward_plan`` is a plan, ``cases_quantize`` are cases."""
+    return next(kind for kind in ALLOWED if kind in stem)
+
+
+def _imports(path: Path) -> set[str]:
+    """What a file imports at its top. A specification imports its plan, and so Triton, when it is asked for one."""
+    statements = (node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ImportFrom))
+    return {statement.module for statement in statements if statement.module}
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "ops").glob("*/*.py")), ids=lambda p: f"{p.parent.name}/{p.stem}")
-def test_arrows_within_an_op(path: Path) -> None:
-    imports = {node.module for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)}
-    of_ops = {module.split(".")[-1] for module in imports if module and module.startswith("m3ops.ops.")}
-    assert of_ops <= ALLOWED[path.stem]
-    assert path.stem != "spec" or "m3ops.numerics.tile" not in imports
-    assert path.stem != "kernel" or "m3ops.numerics.exact" not in imports
+def test_arrows_within_a_family(path: Path) -> None:
+    imports = _imports(path)
+    of_families = [module.split(".")[3] for module in imports if re.match(r"m3ops\.ops\.\w+\.", module)]
+    assert {_kind(stem) for stem in of_families} <= ALLOWED[_kind(path.stem)]
+    assert _kind(path.stem) != "spec" or not imports & {"m3ops.numerics.tile", "triton"}
+    assert _kind(path.stem) != "kernel" or "m3ops.numerics.exact" not in imports
+
+
+def _storey(path: Path) -> int:
+    """How high a file of the core stands: tools on top, then what tests and tools share, the ops, the rest."""
+    folder, *inner = path.relative_to(ROOT).parts
+    if folder == "ops" and len(inner) > 1 and _kind(path.stem) in ("cases", "workloads", "formula"):
+        return 2
+    return {"tools": 3, "__main__.py": 3, "testing": 2, "ops": 1}.get(folder, 0)
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_arrows_within_the_core(path: Path) -> None:
+    for module in _imports(path):
+        if module.startswith("m3ops."):
+            imported = ROOT.joinpath(*module.split(".")[1:])
+            assert _storey(imported) <= _storey(path), module
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_only_tools_import_the_front_ends(path: Path) -> None:
+    assert _storey(path) == 3 or not re.search(r"^\s*(from|import) m3ops_", path.read_text(), re.MULTILINE)
+
+
+def test_the_specification_needs_no_triton() -> None:
+    """Where Triton has no wheel, the CPU path works without it."""
+    assert "triton" not in _fresh("import m3ops.ops")
+
+
+def test_generated_functions_are_those_of_the_ops() -> None:
+    assert front_ends.main(["--check"]) == 0
 
 
 def test_front_ends_export_the_same_names() -> None:
     assert set(m3ops_jax.__all__) - {"compile_for"} == set(m3ops_torch.__all__)
     assert set(OPS) <= set(m3ops_jax.__all__)
-
-
-@pytest.mark.parametrize("name", OPS)
-def test_front_ends_have_the_same_signatures_and_defaults(name: str) -> None:
-    jax_parameters, torch_parameters = (
-        [
-            (p.name, p.kind, p.default if p.name != "out_dtype" else _dtype_name(p.default))
-            for p in inspect.signature(getattr(module, name)).parameters.values()
-        ]
-        for module in (m3ops_jax, m3ops_torch)
-    )
-    core = [
-        *((name, inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.empty) for name in OPS[name].inputs),
-        *((p.name, p.kind, p.default) for p in OPS[name].params.values()),
-    ]
-    core.append(("num_rows", inspect.Parameter.KEYWORD_ONLY, None))
-    # PyTorch's callers may give memory for the results; JAX's donate arguments.
-    assert torch_parameters == [*core, ("out", inspect.Parameter.KEYWORD_ONLY, None)]
-    assert jax_parameters == core
-
-
-def _dtype_name(dtype: object) -> str | None:
-    return None if dtype is None else getattr(dtype, "__name__", str(dtype)).removeprefix("torch.")

@@ -1,0 +1,75 @@
+"""MXFP8 quantization and dequantization for JAX.
+
+Generated from m3ops/ops/mxfp8/spec.py by ``python -m m3ops.tools.front_ends``.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from m3ops.ops.mxfp8 import MXFP8Dequantize, MXFP8Quantize
+from m3ops_jax._call import dtype_name, run
+from m3ops_jax._mxfp8 import MXFP8, quantized
+
+
+def mxfp8_dequantize(
+    q: MXFP8,
+    *,
+    out_dtype: DTypeLike = jnp.bfloat16,
+    num_rows: jax.Array | None = None,
+) -> jax.Array:
+    """MXFP8 back to a wider float: ``values * 2**(scales - 127)``, block by block; NaN where the scale byte is 255.
+
+    Args:
+        q: An ``MXFP8``, as :func:`mxfp8_quantize` returns it: values ``[..., I]`` with I a multiple of 32.
+        out_dtype: bfloat16, float16 or float32.
+        num_rows: How many rows count, the leading axes flattened: an int32 array of one element, clamped to the rows
+            that exist. The others are not read; results are zero there.
+
+    Returns:
+        Shape ``[..., I]``, rounded to fp32 and then to ``out_dtype``.
+
+    Raises:
+        TypeError: A dtype is not one of these, or a parameter has the wrong type.
+        ValueError: The shapes do not fit each other, or tiled scales are not contiguous, or a parameter is out of
+            range.
+    """
+    q = quantized("q", q)
+    op = MXFP8Dequantize.of(out_dtype=dtype_name(out_dtype), scale_layout=q.scale_layout)
+    result: jax.Array = run(op, q.values, q.scales, num_rows=num_rows)
+    return result
+
+
+def mxfp8_quantize(
+    x: jax.Array,
+    *,
+    scale_rule: str = "rceil",
+    fp8_format: str = "e4m3fn",
+    scale_layout: str = "row_major",
+    num_rows: jax.Array | None = None,
+) -> MXFP8:
+    """MXFP8 quantization: E4M3 values with one E8M0 scale for each 32 elements of the last axis (OCP MX v1.0).
+
+    Args:
+        x: Shape ``[..., I]`` with I a multiple of 32; bfloat16, float16 or float32.
+        scale_rule: ``"rceil"``, the smallest power of two under which no value of the block saturates, or ``"floor"``,
+            that of OCP MX v1.0, section 6.3.
+        fp8_format: ``"e4m3fn"``, or ``"e4m3fnuz"`` for the matrix cores of gfx942.
+        scale_layout: Where scales are stored: ``"row_major"``; ``"swizzle_128x4"``, as NVIDIA's products read them; or
+            ``"shuffle_32x8"``, as AMD's do. In the last two the last two axes are a matrix.
+        num_rows: How many rows count, the leading axes flattened: an int32 array of one element, clamped to the rows
+            that exist. The others are not read; results are zero there.
+
+    Returns:
+        Values ``[..., I]`` and scales ``[..., I / 32]``, in a tiled layout padded; ``values * 2**(scales - 127)`` is x.
+        A block with a NaN or an infinity has scale byte 255 and NaN values.
+
+    Raises:
+        TypeError: A dtype is not one of these, or a parameter has the wrong type.
+        ValueError: I is no multiple of 32, or a parameter is out of range.
+    """
+    op = MXFP8Quantize.of(scale_rule=scale_rule, fp8_format=fp8_format, scale_layout=scale_layout)
+    result: MXFP8 = run(op, x, num_rows=num_rows)
+    return result
