@@ -1,23 +1,17 @@
 """MiniMax-M3's fused ops for JAX: primitives that launch the Triton kernels of m3ops through jax-triton."""
 
-from jax.export import register_namedtuple_serialization
-
 from m3ops import __version__
-from m3ops.numerics.formats import MXFP8
+from m3ops_jax._mxfp8 import MXFP8
 from m3ops_jax.compile_for import compile_for
-from m3ops_jax.gemma_fused_add_rmsnorm import gemma_fused_add_rmsnorm
-from m3ops_jax.gemma_fused_add_rmsnorm_quantize import gemma_fused_add_rmsnorm_quantize
-from m3ops_jax.gemma_rmsnorm import gemma_rmsnorm
+from m3ops_jax.gemma_rmsnorm import (
+    gemma_fused_add_rmsnorm,
+    gemma_fused_add_rmsnorm_quantize,
+    gemma_rmsnorm,
+    gemma_rmsnorm_quantize,
+)
 from m3ops_jax.gemma_rmsnorm_heads import gemma_rmsnorm_heads
-from m3ops_jax.gemma_rmsnorm_quantize import gemma_rmsnorm_quantize
-from m3ops_jax.mxfp8_dequantize import mxfp8_dequantize
-from m3ops_jax.mxfp8_quantize import mxfp8_quantize
-from m3ops_jax.swiglu_oai import swiglu_oai
-from m3ops_jax.swiglu_oai_fake_quant import swiglu_oai_fake_quant
-from m3ops_jax.swiglu_oai_quantize import swiglu_oai_quantize
-
-# Exported programs name the containers of their results; a process that loads one has to know the name too.
-register_namedtuple_serialization(MXFP8, serialized_name="m3ops.MXFP8")
+from m3ops_jax.mxfp8 import mxfp8_dequantize, mxfp8_quantize
+from m3ops_jax.swiglu_oai import swiglu_oai, swiglu_oai_fake_quant, swiglu_oai_quantize
 
 __all__ = [
     "MXFP8",

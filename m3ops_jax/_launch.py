@@ -1,65 +1,62 @@
-"""An op's launch plan as a Triton custom call, through jax-triton."""
+"""An op's launch plan as Triton custom calls, through jax-triton."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 
-from m3ops.op import COMPILER_OPTIONS, ArraySpec, LaunchPlan, Op
+from m3ops.array import ArraySpec
+from m3ops.plan import Launch, Plan
 from m3ops.target import Target
 from m3ops_jax import _triton_compat
+from m3ops_jax._call import Call, array_spec
 
 
-def launch(
-    op: Op,
-    platform: str,
-    *arrays: jax.Array,
-    targets: tuple[str, ...],
-    in_place: tuple[tuple[int, int], ...] = (),
-    **params: Any,
-) -> list[jax.Array]:
-    """An op on one device of ``"cuda"`` or ``"rocm"``; to be traced by the lowering rule of its primitive.
-
-    ``in_place`` has the numbers of an input and of the result that takes its memory.
-    """
-    inputs = tuple(ArraySpec(a.shape, a.dtype.name) for a in arrays)
-    outputs = op.infer(*inputs, **params)
-    if not any(spec.size for spec in outputs):
-        return [jnp.zeros(spec.shape, jnp.dtype(spec.dtype)) for spec in outputs]
-    target = _target(platform, targets)
-    plan = op.plan(inputs, outputs, params, target)
-    results: list[jax.Array] = []
-    for launch, _, made in plan.launches(arrays, outputs, lambda spec: spec):
-        given, results = results[-1:] or list(arrays), results[:-1]  # a further launch is given a temporary array
-        results += _call(op, launch, given, made, target.arch if targets else None, dict(in_place))
-    return results
+def launch(platform: str, call: Call, *arrays: jax.Array) -> list[jax.Array]:
+    """A call on one device of ``"cuda"`` or ``"rocm"``; to be traced by the lowering rule of its primitive."""
+    call.check_known(arrays, "a kernel is launched for a number of rows")
+    results = call.results(arrays)
+    if not any(spec.size for spec in results.values()):
+        return [jnp.zeros(spec.shape, jnp.dtype(spec.dtype)) for spec in results.values()]
+    named = call.named(arrays)
+    specs = {name: array_spec(array) for name, array in named.items()}
+    target = _target(platform, call.targets)
+    keep = [result for _, result in call.updates]
+    plan = call.op.plan({**specs, **results}, target, keep=keep)
+    made = {**results, **plan.scratch}
+    env = {name: _to_raw(array) for name, array in named.items()}
+    for each in plan.launches:
+        env |= _call(call, plan, each, env, made, target.arch if call.targets else None)
+    return [env[name].view(jnp.dtype(spec.dtype)) for name, spec in results.items()]
 
 
 def _call(
-    op: Op,
-    plan: LaunchPlan,
-    arrays: Sequence[jax.Array],
-    outputs: Sequence[ArraySpec],
+    call: Call,
+    plan: Plan,
+    launch: Launch,
+    arrays: Mapping[str, jax.Array],
+    made: Mapping[str, ArraySpec],
     arch: str | None,
-    in_place: dict[int, int],
-) -> list[jax.Array]:
-    results = _triton_compat.triton_call(
-        *plan.arguments(list(map(_to_raw, arrays)), ()),
+) -> dict[str, jax.Array]:
+    """The arrays that a launch writes."""
+    read = {parameter: to for parameter, to in launch.arguments.items() if to not in launch.writes}
+    operands = [to for to in (read.get(name) for name in launch.kernel.arg_names) if isinstance(to, str)]
+    results: Sequence[jax.Array] = _triton_compat.triton_call(
         target=arch,
-        in_place=in_place,
-        kernel=plan.kernel,
-        out_type=[jax.ShapeDtypeStruct(spec.shape, _raw_dtype(spec.dtype)) for spec in outputs],
-        grid=(plan.grid,),
-        name=op.name,
-        num_warps=plan.num_warps,
-        backend_options=dict(COMPILER_OPTIONS),
-        cost_estimate={"flops": plan.flops, "bytes_accessed": plan.bytes_moved},
-        **plan.constants,
+        in_place={operands.index(given): launch.writes.index(r) for given, r in call.updates if r in launch.writes},
+        kernel=launch.kernel,
+        out_type=[jax.ShapeDtypeStruct(made[name].shape, _raw_dtype(made[name].dtype)) for name in launch.writes],
+        grid=launch.grid,
+        name=call.op.name,
+        backend_options=launch.compiler_options,
+        # Profilers add up the costs of a program's calls: the first launch carries that of all.
+        cost_estimate={"flops": plan.flops, "bytes_accessed": plan.bytes_moved} if launch is plan.launches[0] else None,
+        **{parameter: arrays[to] if isinstance(to, str) else to for parameter, to in read.items()},
+        **launch.constants,
     )
-    return [r.view(jnp.dtype(spec.dtype)) for r, spec in zip(results, outputs, strict=True)]
+    return dict(zip(launch.writes, results, strict=True))
 
 
 def _target(platform: str, named: tuple[str, ...]) -> Target:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -18,19 +18,21 @@ from jax.experimental.custom_partitioning import custom_partitioning
 from jax.interpreters import mlir
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
-from m3ops.op import Op
-from m3ops_jax._row_axes import Axes, Division, divide, result_axes, row_axes, spec_of, summed_over
-from m3ops_jax._types import array_spec
+from m3ops.axes import Division, Names
+from m3ops_jax import _private
+from m3ops_jax._call import Call
+from m3ops_jax._sharding import divide, names_of, spec_of, summed_over
 
 Compute = Callable[..., Sequence[jax.Array]]
-Params = Mapping[str, Any]
 
 
-def lower(op: Op, compute: Compute, ctx: mlir.LoweringRuleContext, *args: Any, **params: Any) -> Any:
-    """Lowering rule of an op's primitive; ``compute`` gives the results of whole rows on one device."""
-    on_device = functools.partial(compute, **params)
-    divided = functools.partial(_divided, op, params, on_device)
-    left_to_xla = _mesh_left_to_xla(ctx.module_context.axis_context)
+def lower(compute: Compute, ctx: mlir.LoweringRuleContext, *args: Any, call: Call) -> Any:
+    """Lowering rule of an op's primitive; ``compute(call, *arrays)`` gives the results of what one device holds."""
+    on_device = functools.partial(compute, call)
+    context = ctx.module_context.axis_context
+    left_to_xla = _mesh_left_to_xla(context)
+    several = left_to_xla is not None or _private.num_devices(context) > 1
+    divided = functools.partial(_divided, call, on_device, several and _private.is_export(ctx.module_context))
     if left_to_xla is None:
         return mlir.lower_fun(divided, multiple_results=True)(ctx, *args)
     if left_to_xla.size == 1:  # nothing to divide, and XLA would not expand a custom_partitioning
@@ -50,27 +52,31 @@ def _mesh(arrays: Sequence[jax.Array]) -> AbstractMesh:
     return next((mesh for mesh in meshes if not mesh.empty), meshes[0])
 
 
-def _divided(op: Op, params: Params, compute: Compute, *arrays: jax.Array) -> Sequence[jax.Array]:
+def _divided(call: Call, compute: Compute, exported: bool, *arrays: jax.Array) -> Sequence[jax.Array]:
     if xla_divides(arrays):
-        return _divided_by_xla(op, params, compute, arrays)
+        if exported:  # custom_partitioning would put a function of this process into the program
+            raise NotImplementedError(
+                f"{call.op.name}: a program that leaves it to XLA how arrays are divided cannot be exported; export it "
+                "from a mesh of jax.sharding.AxisType.Explicit, or with the op in a jax.shard_map over all mesh axes"
+            )
+        return _divided_by_xla(call, compute, arrays)
     if explicit := _mesh(arrays).explicit_axes:
-        return _divided_by_types(op, params, compute, explicit, arrays)
+        return _divided_by_types(call, compute, explicit, arrays)
     return compute(*arrays)
 
 
 def _divided_by_types(
-    op: Op, params: Params, compute: Compute, explicit: tuple[str, ...], arrays: Sequence[jax.Array]
+    call: Call, compute: Compute, explicit: tuple[str, ...], arrays: Sequence[jax.Array]
 ) -> Sequence[jax.Array]:
     """For explicit meshes. Unlike custom_partitioning, this is found in the persistent cache and can be exported."""
-    axes, mesh = row_axes(op, [a.shape for a in arrays], params), _mesh(arrays)
-    results = result_axes(op, axes, params, _count(op, arrays, params))
-    division = divide(axes, [jax.typeof(a).sharding.spec for a in arrays])
-    specs = tuple(spec_of(a, division) for a in axes)
+    inputs, results = names_of(call, arrays)
+    mesh, division = _mesh(arrays), divide(inputs, [jax.typeof(a).sharding.spec for a in arrays])
+    specs = tuple(spec_of(names, division) for names in inputs)
     on_shards = jax.shard_map(
-        functools.partial(_on_shards, op, compute, results, division),
+        functools.partial(_on_shards, call, compute, results, division),
         mesh=mesh,
         in_specs=specs,
-        out_specs=tuple(spec_of(a, division) for a in results),
+        out_specs=tuple(spec_of(names, division) for names in results),
         axis_names=set(explicit),
         check_vma=False,
     )
@@ -79,39 +85,34 @@ def _divided_by_types(
 
 
 def _on_shards(
-    op: Op, compute: Compute, axes: Sequence[Axes], division: Division, *shards: jax.Array
+    call: Call, compute: Compute, names: Sequence[Names], division: Division, *shards: jax.Array
 ) -> tuple[jax.Array, ...]:
-    """What one device computes, with sums over rows completed by all-reduce."""
+    """What one device computes, with sums completed by all-reduce."""
     results = list(compute(*shards))
-    for number in op.row_sums:
-        if names := [name for name in summed_over(axes[number], division) if jax.lax.axis_size(name) > 1]:
-            results[number] = jax.lax.psum(results[number], names)
+    for number, operand in enumerate(call.op.axes.results):
+        summed = [axis for axis in summed_over(names[number], division) if jax.lax.axis_size(axis) > 1]
+        if operand.summed and summed:
+            results[number] = jax.lax.psum(results[number], summed)
     return tuple(results)
 
 
-def _count(op: Op, arrays: Sequence[Any], params: Params) -> int:
-    given = {name: value for name, value in params.items() if name in op.params}
-    return len(op.infer(*map(array_spec, arrays), **given))
-
-
-def _divided_by_xla(op: Op, params: Params, compute: Compute, arrays: Sequence[jax.Array]) -> Sequence[jax.Array]:
+def _divided_by_xla(call: Call, compute: Compute, arrays: Sequence[jax.Array]) -> Sequence[jax.Array]:
     """For meshes with automatic axes."""
 
     def partition(mesh: Mesh, arguments: Sequence[Any], results: Sequence[Any]) -> tuple[Any, ...]:
-        inputs = row_axes(op, [a.shape for a in arguments], params)
-        outputs = result_axes(op, inputs, params, len(results))
+        inputs, outputs = names_of(call, arguments)
         every = [*inputs, *outputs]
         division = divide(every, [a.sharding.spec for a in (*arguments, *results)])
-        shardings = [NamedSharding(mesh, spec_of(axes, division)) for axes in every]
+        shardings = [NamedSharding(mesh, spec_of(names, division)) for names in every]
         body = functools.partial(on_shards, outputs, division)
         return mesh, body, tuple(shardings[len(inputs) :]), tuple(shardings[: len(inputs)])
 
-    def on_shards(axes: Sequence[Axes], division: Division, *shards: jax.Array) -> tuple[jax.Array, ...]:
+    def on_shards(names: Sequence[Names], division: Division, *shards: jax.Array) -> tuple[jax.Array, ...]:
         # Called back with the user's mesh still set: its explicit axes would mark the shards as divided once more.
         mesh = jax.sharding.get_abstract_mesh()
         manual = mesh.update_axis_types(dict.fromkeys(mesh.axis_names, AxisType.Manual))
         with jax.sharding.use_abstract_mesh(manual):
-            return _on_shards(op, compute, axes, division, *shards)
+            return _on_shards(call, compute, names, division, *shards)
 
     def whole(*arrays: jax.Array) -> tuple[jax.Array, ...]:
         # Traced for the results' shapes. Types that say how rows are divided would keep sums over rows from being that.
@@ -119,35 +120,31 @@ def _divided_by_xla(op: Op, params: Params, compute: Compute, arrays: Sequence[j
             arrays = tuple(jax.sharding.reshard(array, NamedSharding(mesh, PartitionSpec())) for array in arrays)
         return tuple(compute(*arrays))
 
-    call = custom_partitioning(whole)
-    call.def_partition(partition, sharding_rule=functools.partial(_sharding_rule, op, params))
-    results: Sequence[jax.Array] = call(*arrays)
+    partitioned = custom_partitioning(whole)
+    partitioned.def_partition(partition, sharding_rule=functools.partial(_sharding_rule, call))
+    results: Sequence[jax.Array] = partitioned(*arrays)
     return results
 
 
 def _sharding_rule(
-    op: Op, params: Params, mesh: Mesh, arguments: Sequence[Any], results: Sequence[Any]
+    call: Call, mesh: Mesh, arguments: Sequence[Any], results: Sequence[Any]
 ) -> tuple[str, dict[str, Any]]:
-    """``r0 r1 w0, w1 -> r0 r1 w2``: the row axes r0 and r1 pass through; w0, w1 and w2 have to be whole."""
-    inputs = row_axes(op, [tuple(a.shape) for a in arguments], params)
+    """``r0 r1 w0, w1 -> r0 r1 w2``: the factors r0 and r1 pass through; w0, w1 and w2 have to be whole."""
     whole: list[str] = []
 
-    def factor(axis: int | None) -> str:
-        if axis is not None:
-            return f"r{axis}"
+    def factor(name: str | None) -> str:
+        if name is not None:
+            return name
         whole.append(f"w{len(whole)}")
         return whole[-1]
 
-    left, right = (
-        ", ".join(" ".join(map(factor, axes)) for axes in arrays)
-        for arrays in (inputs, result_axes(op, inputs, params, len(results)))
-    )
+    left, right = (", ".join(" ".join(map(factor, names)) for names in arrays) for arrays in names_of(call, arguments))
     return f"{left} -> {right}", {"need_replication_factors": tuple(whole)}
 
 
 def _mesh_left_to_xla(context: Any) -> Mesh | None:
     """Inside a shard_map that leaves some axes to XLA, the mesh of those."""
-    manual: frozenset[str] = getattr(context, "manual_axes", frozenset())
+    manual = _private.manual_axes(context)
     if not manual or manual == set(context.mesh.axis_names):
         return None
     names = context.mesh.axis_names

@@ -5,187 +5,155 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax._src.dispatch import prim_requires_devices_during_lowering
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir, xla
 
+from m3ops import derivatives
 from m3ops.numerics import exact
-from m3ops.op import ArraySpec, Op
-from m3ops.ops import COUNTED, EVERY_OP
-from m3ops_jax import _launch, _partition
-from m3ops_jax._types import array_spec, like_type, result_types, split_groups
-from m3ops_jax.compile_for import current_targets
-
-Params = tuple[tuple[str, Any], ...]
+from m3ops_jax import _launch, _partition, _private
+from m3ops_jax._call import Call
+from m3ops_jax._sharding import like_type, result_types
 
 exact.BARRIERS[jnp] = jax.lax.optimization_barrier
 exact.LOOPS[jnp] = lambda step, total, *terms: jax.lax.scan(lambda t, term: (step(t, *term), None), total, terms)[0]
 
 
-def call(
-    op_name: str, *arrays: Any, num_rows: Any = None, in_place: tuple[tuple[int, int], ...] = (), **params: Any
-) -> tuple[jax.Array, ...]:
-    """Validates the arguments of an op and binds its primitive."""
-    op = EVERY_OP[op_name]
-    if num_rows is not None:
-        op, arrays = COUNTED[op_name], (*arrays, num_rows)
-    specs = [_spec(name, array) for name, array in zip(op.inputs, arrays, strict=True)]
-    op.infer(*specs, **params)
-    operands = _vary_alike(list(map(jnp.asarray, arrays)))
-    if op.counted:
-        operands[-1] = operands[-1].reshape(1)
-    plain = op.canonical(params) | ({"in_place": in_place} if in_place else {})
-    bind = _differentiable if op.backward else _bind
-    if (groups := plain.get("groups", 1)) == 1:
-        return bind(op, _static(plain), *operands)
-    rows = [split_groups(name, a, groups) for name, a in zip(EVERY_OP[op_name].inputs, operands, strict=False)]
-    if op.counted:
-        rows.append(jnp.clip(operands[-1], 0, math.prod(operands[0].shape[:-1])) * groups)
-    results = bind(op, _static(plain | {"groups": 1}), *rows)
-    return tuple(r.reshape(*r.shape[:-2], groups * r.shape[-1]) for r in results)
+def results_of(call: Call, arrays: Sequence[jax.Array]) -> dict[str, jax.Array]:
+    """The results of a call by name."""
+    if not call.counts_rows and (unfolded := call.op.unfolded()):
+        outer, op = unfolded
+        rows = [_unfold(name, array, outer) for name, array in zip(call.operands, arrays, strict=True)]
+        results = results_of(replace(call, op=op), rows)
+        return {name: r.reshape(*r.shape[:-2], outer * r.shape[-1]) for name, r in results.items()}
+    compute = _reverse_mode if call.op.derivative and not call.counts_rows else _bind
+    return dict(zip(call.results(arrays), compute(call, *arrays), strict=True))
 
 
-def _static(params: dict[str, Any]) -> Params:
-    return (("targets", current_targets()), *params.items())
+def _unfold(name: str, array: jax.Array, outer: int) -> jax.Array:
+    """Makes the outer factor of the last axis an axis of its own, to be divided as rows are; to XLA that is a bitcast.
+
+    Raises:
+        ValueError: On an explicit mesh, the devices that divide the last axis do not divide the factor.
+    """
+    aval = jax.typeof(array)
+    names = aval.sharding.spec[-1] or ()
+    devices = math.prod(aval.sharding.mesh.shape[n] for n in ((names,) if isinstance(names, str) else names))
+    if outer % devices:
+        raise ValueError(
+            f"groups must be a multiple of the {devices} devices that divide the last axis of {name}, got {outer} "
+            f"and {aval.str_short(True)}"
+        )
+    return array.reshape(*array.shape[:-1], outer, array.shape[-1] // outer)
 
 
-def _bind(op: Op, params: Params, *operands: jax.Array) -> tuple[jax.Array, ...]:
-    primitive = _primitive(op, _partition.xla_divides(operands))
-    return tuple(primitive.bind(*operands, **dict(params)))
+def _bind(call: Call, *arrays: jax.Array) -> tuple[jax.Array, ...]:
+    primitive = _primitive(call.op.name, _partition.xla_divides(arrays))
+    return tuple(primitive.bind(*arrays, call=call))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _differentiable(op: Op, params: Params, *operands: jax.Array) -> tuple[jax.Array, ...]:
-    return _bind(op, params, *operands)
+def _reverse_mode(call: Call, *arrays: jax.Array) -> tuple[jax.Array, ...]:
+    """A call with a derivative of the one kind that there is.
+
+    Raises:
+        TypeError: It is asked for a forward-mode derivative. In a function under jit JAX raises its own error.
+    """
+    try:
+        results: tuple[jax.Array, ...] = _differentiable(call, *arrays)
+    except TypeError as error:
+        if "forward-mode" in str(error):
+            raise TypeError(
+                f"{call.op.name} has no forward-mode derivative (jax.jvp, jax.jacfwd, jax.linearize); there is one for "
+                "reverse mode (jax.grad, jax.vjp, jax.jacrev)"
+            ) from error
+        raise
+    return results
 
 
-def _forward(op: Op, params: Params, *operands: jax.Array) -> tuple[Any, Any]:
-    return _bind(op, params, *operands), operands
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _differentiable(call: Call, *arrays: jax.Array) -> tuple[jax.Array, ...]:
+    return _bind(call, *arrays)
 
 
-def _backward(
-    op: Op, params: Params, operands: Sequence[jax.Array], grads: Sequence[jax.Array]
-) -> tuple[jax.Array, ...]:
-    backward, given = op.backward, dict(params)
-    assert backward is not None
-    static = {"targets": given["targets"], **backward.params(given)}
-    gradients = _bind(backward.op, tuple(static.items()), *operands, *grads)
-    return tuple(
-        like_type(gradients[number], operand) for number, operand in zip(backward.gradients, operands, strict=True)
-    )
+def _forward(call: Call, *arrays: jax.Array) -> tuple[Any, Any]:
+    return _bind(call, *arrays), arrays
+
+
+def _backward(call: Call, arrays: Sequence[jax.Array], grads: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
+    derivative = call.op.derivative
+    assert derivative is not None
+    backward = Call(derivative.op, tuple(derivative.op.inputs), call.targets)
+    operands = (*arrays, *grads)
+    gradients = dict(zip(backward.results(operands), _bind(backward, *operands), strict=True))
+    named = call.named(arrays)
+    return tuple(like_type(gradients[derivative.gradients[name]], array) for name, array in named.items())
 
 
 _differentiable.defvjp(_forward, _backward)
 
 
-def call_in_place(op_name: str, *arrays: Any, updated: str, result: int, **params: Any) -> tuple[jax.Array, ...]:
-    """:func:`call`, and where the input named ``updated`` is a Ref, that result is written there.
-
-    The kernel's call then says that the result takes that input's memory, for which XLA makes a copy if the input is
-    used once more. Without a Ref it does not say so, which would be a copy of every input that is.
-    """
-    op = EVERY_OP[op_name]
-    number = op.inputs.index(updated)
-    if not isinstance(ref := arrays[number], jax.Ref):
-        return call(op_name, *arrays, **params)
-    assert op.in_place
-    assert updated not in op.shared
-    given = (*arrays[:number], ref[...], *arrays[number + 1 :])
-    results = call(op_name, *given, in_place=((number, result),), **params)
-    ref[...] = results[result]
-    return results
-
-
-def dtype_name(dtype: Any) -> str | None:
-    """The name of a dtype argument; what is no dtype keeps its own text, for the core to reject."""
-    try:
-        return None if dtype is None else jnp.dtype(dtype).name
-    except TypeError:
-        return repr(dtype)
-
-
-def _spec(name: str, array: Any) -> ArraySpec:
-    if not isinstance(array, jax.Array | np.ndarray):
-        raise TypeError(f"{name} must be an array, got {type(array).__name__}")
-    return array_spec(array)
-
-
-def _vary_alike(arrays: list[jax.Array]) -> list[jax.Array]:
-    """In a shard_map, where a weight may be the same on all devices and x is not: what jax.numpy does to operands."""
-    varying = [jax.typeof(array).manual_axis_type.varying for array in arrays]
-    every = frozenset().union(*varying)
-    return [
-        jax.lax.pcast(array, tuple(every - own), to="varying") if own != every else array
-        for array, own in zip(arrays, varying, strict=True)
-    ]
-
-
 @functools.cache
-def _primitive(op: Op, needs_devices: bool) -> Primitive:
-    primitive = Primitive(op.name)
+def _primitive(name: str, needs_devices: bool) -> Primitive:
+    primitive = Primitive(name)
     primitive.multiple_results = True
     primitive.def_impl(functools.partial(xla.apply_primitive, primitive))
-    primitive.def_abstract_eval(functools.partial(result_types, op))
-    batching.primitive_batchers[primitive] = functools.partial(_batch, op, primitive)
-    ad.primitive_jvps[primitive] = functools.partial(_no_derivative, op)
-    specification = functools.partial(_compute, op)
-    mlir.register_lowering(primitive, functools.partial(_partition.lower, op, specification))
+    primitive.def_abstract_eval(result_types)
+    batching.primitive_batchers[primitive] = functools.partial(_batch, primitive)
+    ad.primitive_jvps[primitive] = _no_derivative
+    mlir.register_lowering(primitive, functools.partial(_partition.lower, Call.compute))
     for platform in ("cuda", "rocm"):
-        launch = functools.partial(_launch.launch, op, platform)
-        mlir.register_lowering(primitive, functools.partial(_partition.lower, op, launch), platform=platform)
+        launch = functools.partial(_launch.launch, platform)
+        mlir.register_lowering(primitive, functools.partial(_partition.lower, launch), platform=platform)
     if needs_devices:
-        # jit tells a lowering rule the devices, as custom_partitioning needs, only for the primitives in this set; and
-        # a program with one of them cannot be lowered for an abstract mesh.
-        prim_requires_devices_during_lowering.add(primitive)
+        _private.give_devices(primitive)
     return primitive
 
 
-def _batch(op: Op, primitive: Primitive, args: Sequence[Any], dims: Sequence[Any], **params: Any) -> tuple[Any, Any]:
-    """Batch axes become leading axes of one call: the rows of all examples run in one launch.
-
-    Not where the number of rows is counted: those of several examples are no first rows of anything. They run one after
-    another.
-    """
-    if op.counted:
-        mapped = [d is not None for d in dims]
-        rows = [jnp.moveaxis(a, d, 0) for a, d in zip(args, dims, strict=True) if d is not None]
-
-        def one(rows: Sequence[Any]) -> Any:
-            left = iter(rows)
-            return primitive.bind(*(next(left) if m else a for a, m in zip(args, mapped, strict=True)), **params)
-
-        results = jax.lax.map(one, rows)
-        return results, (0,) * len(results)
-    size = next(a.shape[d] for a, d in zip(args, dims, strict=True) if d is not None)
-    ranks = {name: a.ndim - (d is not None) for name, a, d in zip(op.inputs, args, dims, strict=True)}
-    rank = 1 + max(ranks.values())
-    summed = set(op.row_sums.values())  # over the rows of one example: so each has an input of its own
+def _batch(primitive: Primitive, arrays: Sequence[Any], dims: Sequence[Any], *, call: Call) -> tuple[Any, Any]:
+    """Batch axes become leading axes of one call, so that the rows of all examples run in one launch."""
+    axes = call.op.axes
+    mapped = [dim is not None for dim in dims]
+    if call.counts_rows or not all(operand.rows for operand, m in zip(axes.inputs, mapped, strict=True) if m):
+        return _one_by_one(primitive, arrays, dims, call)
+    size = next(array.shape[dim] for array, dim in zip(arrays, dims, strict=True) if dim is not None)
+    ranks = [array.ndim - m for array, m in zip(arrays, mapped, strict=True)]
+    rank = 1 + max(ranks)
     batched = []
-    for name, arg, dim in zip(op.inputs, args, dims, strict=True):
-        if dim is None and (name not in op.shared or name in summed):
-            arg, dim = jnp.broadcast_to(arg, (size, *arg.shape)), 0
+    for operand, array, dim in zip(axes.inputs, arrays, dims, strict=True):
+        if dim is None and (not operand.broadcast or axes.sums_rows):  # a sum is over the rows of one example
+            array, dim = jnp.broadcast_to(array, (size, *array.shape)), 0
         if dim is not None:
-            arg = jnp.moveaxis(arg, dim, 0)
-            arg = jnp.expand_dims(arg, range(1, 1 + rank - arg.ndim))
-        batched.append(arg)
-    outputs = list(primitive.bind(*batched, **params))
-    for number, name in op.row_sums.items():
-        outputs[number] = jnp.squeeze(outputs[number], range(1, rank - ranks[name]))
-    return outputs, (0,) * len(outputs)
+            array = jnp.moveaxis(array, dim, 0)
+            array = jnp.expand_dims(array, range(1, 1 + rank - array.ndim))
+        batched.append(array)
+    results = list(primitive.bind(*batched, call=call))
+    weight = next((own for operand, own in zip(axes.inputs, ranks, strict=True) if operand.broadcast), 0)
+    for number, result in enumerate(axes.results):
+        if result.summed:
+            results[number] = jnp.squeeze(results[number], range(1, rank - weight))
+    return results, (0,) * len(results)
 
 
-def _no_derivative(op: Op, *_: Any, **__: Any) -> NoReturn:
-    raise op.derivative_error("jax.lax.stop_gradient", "jax.custom_vjp")
+def _one_by_one(primitive: Primitive, arrays: Sequence[Any], dims: Sequence[Any], call: Call) -> tuple[Any, Any]:
+    """For what cannot be one call: the counted rows of several examples are no first rows of anything."""
+    mapped = [jnp.moveaxis(array, dim, 0) for array, dim in zip(arrays, dims, strict=True) if dim is not None]
+    if mapped[0].shape[0] == 0:  # with jit disabled a loop needs an example to know its results
+        rest = iter(jax.ShapeDtypeStruct(array.shape[1:], array.dtype) for array in mapped)
+        specs = call.results([array if dim is None else next(rest) for array, dim in zip(arrays, dims, strict=True)])
+        return [jnp.zeros((0, *spec.shape), spec.dtype) for spec in specs.values()], (0,) * len(specs)
+
+    def one(examples: Sequence[Any]) -> Any:
+        left = iter(examples)
+        operands = (array if dim is None else next(left) for array, dim in zip(arrays, dims, strict=True))
+        return primitive.bind(*operands, call=call)
+
+    results = jax.lax.map(one, mapped)
+    return results, (0,) * len(results)
 
 
-def _compute(
-    op: Op, *arrays: jax.Array, targets: tuple[str, ...], in_place: tuple[tuple[int, int], ...] = (), **params: Any
-) -> tuple[Any, ...]:
-    """The specification under XLA, where there is no kernel. It needs 64-bit types, whatever the user chose."""
-    with jax.enable_x64(True):
-        return op.compute(*arrays, **params)
+def _no_derivative(*_: Any, call: Call) -> NoReturn:
+    raise derivatives.missing(call.op, "jax.lax.stop_gradient", "jax.custom_vjp", counted=call.counts_rows)

@@ -7,11 +7,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from m3ops_jax.gemma_fused_add_rmsnorm import gemma_fused_add_rmsnorm
-from m3ops_jax.gemma_rmsnorm import gemma_rmsnorm
-from m3ops_jax.mxfp8_dequantize import mxfp8_dequantize
-from m3ops_jax.swiglu_oai import swiglu_oai
-from m3ops_jax.swiglu_oai_quantize import swiglu_oai_quantize
+from m3ops_jax import MXFP8
+from m3ops_jax.gemma_rmsnorm import gemma_fused_add_rmsnorm, gemma_rmsnorm
+from m3ops_jax.mxfp8 import mxfp8_dequantize
+from m3ops_jax.swiglu_oai import swiglu_oai, swiglu_oai_quantize
 
 
 class GemmaRMSNorm(nnx.Module):
@@ -73,6 +72,6 @@ class DenseMLP(nnx.Module):
             return swiglu_oai(gate_up, groups=self.groups) @ self.down[...]
         quantized = swiglu_oai_quantize(gate_up, groups=self.groups)
         # Devices divide the groups; as an axis of their own these are rows, which need no communication.
-        values, scales = (a.reshape(*a.shape[:-1], self.groups, -1) for a in quantized)
-        activation = mxfp8_dequantize(values, scales, out_dtype=gate_up.dtype)
+        rows = MXFP8(*(a.reshape(*a.shape[:-1], self.groups, -1) for a in quantized))
+        activation = mxfp8_dequantize(rows, out_dtype=gate_up.dtype)
         return activation.reshape(*activation.shape[:-2], -1) @ self.down[...]

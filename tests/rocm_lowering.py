@@ -36,7 +36,7 @@ import pytest
 from jax.interpreters import mlir
 from jaxlib.mlir import ir
 
-from m3ops_jax import _triton_compat
+from m3ops_jax import _wire
 
 CACHE = Path(os.environ.get("M3OPS_CACHE_DIR", Path(__file__).parent.parent / ".cache"))
 PLUGINS = ("jax_rocm10_plugin", "jax_rocm7_plugin")
@@ -117,6 +117,7 @@ def install_stub() -> None:
         ModuleNotFoundError: if the ROCm plugin is not installed.
         OSError: if the C compiler cannot be run or fails.
     """
+    _record_assembly()
     if hasattr(jaxlib.gpu_triton, "TritonKernel"):
         return  # a plugin of either vendor is loaded: both write the same launch records
     if (CACHE / "rocm-plugin").is_dir():
@@ -137,6 +138,24 @@ def install_stub() -> None:
         setattr(jaxlib.gpu_triton, name, getattr(triton, name))
     for name in ("create_scalar_parameter", "get_compute_capability", "get_arch_details"):
         setattr(jaxlib.gpu_triton, name, getattr(triton, name))
+
+
+_assemblies: dict[str, str] = {}
+"""The assembly text of each code object that this process has made, by the code object's SHA-256."""
+
+
+def _record_assembly() -> None:
+    """Makes Triton remember what it assembles: a lowered program holds the code object alone."""
+    from triton.backends.amd.compiler import HIPBackend
+
+    make = HIPBackend.make_hsaco
+
+    def make_hsaco(assembly: str, *args: Any) -> bytes:
+        image = bytes(make(assembly, *args))
+        _assemblies[hashlib.sha256(image).hexdigest()] = assembly
+        return image
+
+    HIPBackend.make_hsaco = staticmethod(make_hsaco)
 
 
 def _build_stub(plugin: Path) -> Path:
@@ -235,7 +254,7 @@ class KernelCall:
     @property
     def assembly(self) -> str:
         """The assembly text of the code object, if this process compiled it for an AMD GPU."""
-        return _triton_compat.code_object(self.source).assembly
+        return _assemblies[hashlib.sha256(self.image).hexdigest()]
 
 
 def kernel_calls(program: jax.stages.Lowered | jax.export.Exported, platform: str = "rocm") -> list[KernelCall]:
@@ -284,16 +303,16 @@ _SCALARS: dict[int, tuple[str, Callable[[Any], bool | int | float]]] = {
 
 def _read(record: bytes, platform: str) -> KernelCall:
     """Reads a TritonAnyKernelCall; the field numbers are those of jaxlib/gpu/triton.proto."""
-    (call,) = [value for number, _, value in _triton_compat.decode(record) if number == 1]
-    fields = _triton_compat.decode(call)
+    (call,) = [value for number, _, value in _wire.decode(record) if number == 1]
+    fields = _wire.decode(call)
     launch = {number: value for number, _, value in fields}
-    kernel = {number: value for number, _, value in _triton_compat.decode(launch[1])}
-    image = {number: value for number, _, value in _triton_compat.decode(kernel.get(11, b""))}
+    kernel = {number: value for number, _, value in _wire.decode(launch[1])}
+    image = {number: value for number, _, value in _wire.decode(kernel.get(11, b""))}
     arguments, buffers = [], 0
     for parameter in (value for number, _, value in fields if number == 5):
-        ((number, _, value),) = _triton_compat.decode(parameter)
+        ((number, _, value),) = _wire.decode(parameter)
         if number == 1:
-            array = {field: payload for field, _, payload in _triton_compat.decode(value)}
+            array = {field: payload for field, _, payload in _wire.decode(value)}
             arguments.append(Argument("array", buffer=buffers, divisibility=array.get(2, 0)))
             buffers += 1
         else:

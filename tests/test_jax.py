@@ -14,14 +14,16 @@ import numpy as np
 import pytest
 from absl.testing import parameterized
 from compare import assert_same_bytes
+from specification import reference
 
 import m3ops_jax
-from m3ops import MXFP8
-from m3ops.cases.case import normal
 from m3ops.ops import OPS
+from m3ops.testing.arrays import normal
+from m3ops.tools.run import jax_function
 
 ARGUMENTS: dict[str, tuple[np.ndarray, ...]] = {
     "swiglu_oai": (normal((4, 6, 128), "bfloat16"),),
+    "swiglu_oai_fake_quant": (normal((4, 6, 128), "bfloat16"),),
     "swiglu_oai_quantize": (normal((4, 6, 128), "bfloat16"),),
     "mxfp8_quantize": (normal((4, 6, 128), "bfloat16"),),
     "mxfp8_dequantize": (
@@ -64,21 +66,21 @@ class TestVariants(chex.TestCase):
     @chex.all_variants
     @parameterized.parameters(*OPS)
     def test_the_specifications_bytes(self, name: str) -> None:
-        arrays, params = ARGUMENTS[name], OPS[name].filled({})
-        results = jax.tree.leaves(self.variant(getattr(m3ops_jax, name))(*arrays))
-        assert_same_bytes([*map(np.asarray, results)], OPS[name].reference(*arrays, **params))
+        arrays = ARGUMENTS[name]
+        results = jax.tree.leaves(self.variant(jax_function(name))(*arrays))
+        assert_same_bytes([*map(np.asarray, results)], reference(name, *arrays))
 
 
 @every_op
 def test_disabled_jit(name: str) -> None:
-    op, arrays = getattr(m3ops_jax, name), ARGUMENTS[name]
+    op, arrays = jax_function(name), ARGUMENTS[name]
     with jax.disable_jit():
         same(op(*arrays), jax.jit(op)(*arrays))
 
 
 @every_op
 def test_eval_shape(name: str) -> None:
-    op, arrays = getattr(m3ops_jax, name), ARGUMENTS[name]
+    op, arrays = jax_function(name), ARGUMENTS[name]
     shapes = jax.tree.leaves(jax.eval_shape(op, *arrays))
     results = jax.tree.leaves(op(*arrays))
     assert [(s.shape, s.dtype) for s in shapes] == [(r.shape, r.dtype) for r in results]
@@ -87,7 +89,7 @@ def test_eval_shape(name: str) -> None:
 @every_op
 @pytest.mark.parametrize("axis", [0, 1])
 def test_vmap_is_one_call_over_more_rows(name: str, axis: int) -> None:
-    op, arrays = getattr(m3ops_jax, name), ARGUMENTS[name]
+    op, arrays = jax_function(name), ARGUMENTS[name]
     in_axes = tuple(axis if a.ndim == 3 else None for a in arrays)
     batched = jax.vmap(op, in_axes, axis)
     same(batched(*arrays), op(*arrays))
@@ -97,14 +99,14 @@ def test_vmap_is_one_call_over_more_rows(name: str, axis: int) -> None:
 
 @every_op
 def test_nested_vmap(name: str) -> None:
-    op, arrays = getattr(m3ops_jax, name), ARGUMENTS[name]
+    op, arrays = jax_function(name), ARGUMENTS[name]
     in_axes = tuple(0 if a.ndim == 3 else None for a in arrays)
     same(jax.jit(jax.vmap(jax.vmap(op, in_axes), in_axes))(*arrays), op(*arrays))
 
 
 @every_op
 def test_nested_vmap_along_any_axes_is_one_call(name: str) -> None:
-    op, arrays = getattr(m3ops_jax, name), ARGUMENTS[name]
+    op, arrays = jax_function(name), ARGUMENTS[name]
     rows = [a.ndim == 3 for a in arrays]
     turned = [np.moveaxis(a, 0, -1) if of_rows else a for a, of_rows in zip(arrays, rows, strict=True)]  # [6, N, 4]
     inner = jax.vmap(op, tuple(0 if of_rows else None for of_rows in rows), -1)
@@ -147,10 +149,47 @@ def test_inside_scan_and_cond() -> None:
 
 @every_op
 def test_64_bit_mode_changes_nothing(name: str) -> None:
-    op, arrays = getattr(m3ops_jax, name), ARGUMENTS[name]
+    op, arrays = jax_function(name), ARGUMENTS[name]
     narrow = jax.jit(op)(*arrays)
     with jax.enable_x64(True):
         same(jax.jit(op)(*arrays), narrow)
+
+
+@every_op
+@pytest.mark.parametrize("count", [(), (jnp.array([5], jnp.int32),)], ids=["all rows", "5 rows"])
+def test_strict_promotion_changes_nothing(name: str, count: tuple[jax.Array, ...]) -> None:
+    """These settings are about the user's code."""
+    op, arrays = jax_function(name), ARGUMENTS[name]
+    wanted = reference(name, *arrays, *map(np.asarray, count))
+    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+        results = jax.tree.leaves(jax.jit(op)(*arrays, *count))
+    assert_same_bytes([*map(np.asarray, results)], wanted)
+
+
+@pytest.mark.parametrize("disable_jit", [False, True])
+def test_vmap_over_no_examples_with_num_rows(disable_jit: bool) -> None:
+    x, count = jnp.zeros((4, 0, 6, 64)), jnp.array([5], jnp.int32)
+    with jax.disable_jit(disable_jit):
+        quantized = jax.vmap(lambda x: m3ops_jax.mxfp8_quantize(x, num_rows=count), 1)(x)
+    assert (quantized.values.shape, quantized.values.dtype) == ((0, 4, 6, 64), jnp.float8_e4m3fn)
+    assert (quantized.scales.shape, quantized.scales.dtype) == ((0, 4, 6, 2), jnp.uint8)
+
+
+class WeightOfAModule:
+    """What gives an array when it is asked for one, as ``nnx.Param`` does."""
+
+    def __init__(self, array: jax.Array) -> None:
+        self.array = array
+
+    def __jax_array__(self) -> jax.Array:
+        return self.array
+
+
+def test_a_weight_that_turns_itself_into_an_array() -> None:
+    x, weight = ARGUMENTS["gemma_rmsnorm"]
+    wrapped = WeightOfAModule(jnp.asarray(weight))
+    for op in (m3ops_jax.gemma_rmsnorm, lambda x, w: jax.jit(lambda x: m3ops_jax.gemma_rmsnorm(x, w))(x)):
+        same(op(x, wrapped), m3ops_jax.gemma_rmsnorm(x, weight))
 
 
 def test_one_trace_serves_all_calls() -> None:
@@ -163,10 +202,10 @@ def test_one_trace_serves_all_calls() -> None:
 
 def test_mxfp8_is_a_pytree_and_unpacks() -> None:
     values, scales = result = m3ops_jax.swiglu_oai_quantize(*ARGUMENTS["swiglu_oai_quantize"])
-    assert isinstance(jax.tree.map(lambda leaf: leaf, result), MXFP8)
+    assert isinstance(jax.tree.map(lambda leaf: leaf, result), m3ops_jax.MXFP8)
     assert values.dtype == jnp.float8_e4m3fn
     assert scales.dtype == jnp.uint8
-    numbers = scales.view(jnp.float8_e8m0fnu).astype(jnp.float32)
+    numbers = result.e8m0.astype(jnp.float32)
     np.testing.assert_array_equal(numbers, 2.0 ** (np.asarray(scales).astype(np.float32) - 127))
 
 
@@ -195,7 +234,7 @@ def test_whole_numbers_and_floats_are_one_parameter() -> None:
 
 @every_op
 def test_while_loop(name: str) -> None:
-    op, arrays = getattr(m3ops_jax, name), ARGUMENTS[name]
+    op, arrays = jax_function(name), ARGUMENTS[name]
 
     def last_of_three(*arrays: jax.Array) -> Any:
         start = jax.tree.map(jnp.zeros_like, op(*arrays))
@@ -206,13 +245,13 @@ def test_while_loop(name: str) -> None:
 
 @every_op
 def test_checkpoint(name: str) -> None:
-    op, arrays = getattr(m3ops_jax, name), ARGUMENTS[name]
+    op, arrays = jax_function(name), ARGUMENTS[name]
     same(jax.jit(jax.checkpoint(op))(*arrays), op(*arrays))
 
 
 def loss(name: str) -> Any:
     """The sum of an op's floating-point results, a function of its first input."""
-    op, (_, *others) = getattr(m3ops_jax, name), ARGUMENTS[name]
+    op, (_, *others) = jax_function(name), ARGUMENTS[name]
     return lambda x: sum(jnp.sum(leaf.astype(jnp.float32)) for leaf in jax.tree.leaves(op(x, *others)))
 
 
@@ -238,7 +277,7 @@ def test_a_straight_through_derivative() -> None:
 
     @jax.custom_vjp
     def rounded(x: jax.Array) -> jax.Array:
-        return m3ops_jax.mxfp8_dequantize(*m3ops_jax.mxfp8_quantize(x), out_dtype=x.dtype)
+        return m3ops_jax.mxfp8_dequantize(m3ops_jax.mxfp8_quantize(x), out_dtype=x.dtype)
 
     rounded.defvjp(lambda x: (rounded(x), None), lambda _, cotangent: (cotangent,))
     x = jnp.asarray(ARGUMENTS["mxfp8_quantize"][0])
@@ -247,7 +286,7 @@ def test_a_straight_through_derivative() -> None:
 
 @every_op
 def test_ahead_of_time(name: str) -> None:
-    op, arrays = getattr(m3ops_jax, name), ARGUMENTS[name]
+    op, arrays = jax_function(name), ARGUMENTS[name]
     avals = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in arrays]
     same(jax.jit(op).lower(*avals).compile()(*map(jnp.asarray, arrays)), op(*arrays))
 
@@ -255,7 +294,7 @@ def test_ahead_of_time(name: str) -> None:
 @pytest.mark.parametrize("name", ["swiglu_oai", "mxfp8_quantize"])
 def test_weak_types_become_strong(name: str) -> None:
     """Else ``result + 1.5`` would depend on how the input came about."""
-    op = getattr(m3ops_jax, name)
+    op = jax_function(name)
     weak = jax.jit(lambda: jnp.broadcast_to(jnp.asarray(1.5), (2, 64)))()
     assert jax.typeof(weak).weak_type
     for results in (op(weak), jax.jit(op)(weak)):
@@ -265,7 +304,7 @@ def test_weak_types_become_strong(name: str) -> None:
 
 @every_op
 def test_constants_of_a_program(name: str) -> None:
-    op, arrays = getattr(m3ops_jax, name), ARGUMENTS[name]
+    op, arrays = jax_function(name), ARGUMENTS[name]
     same(jax.jit(lambda: op(*arrays))(), op(*arrays))
 
 

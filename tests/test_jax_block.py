@@ -19,12 +19,13 @@ from compare import assert_same_bytes
 from flax import nnx
 from jax.sharding import AbstractMesh, AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+from specification import reference
 from test_jax import equations, same
 from test_jax_sharding import AUTO, DEVICES, EXPLICIT, every_kind, mesh_of, run
 
 import m3ops_jax
-from m3ops.cases.case import normal, random_bits
 from m3ops.ops import OPS
+from m3ops.testing.arrays import normal, random_bits
 from m3ops_jax.nnx import DenseMLP, GemmaRMSNorm
 
 HIDDEN, INNER = 128, 256
@@ -49,10 +50,6 @@ PARAMS = {
     "down": selection(INNER, HIDDEN),
     "next_norm": normal((HIDDEN,), "float32", 0.2),
 }
-
-
-def reference(name: str, *arrays: np.ndarray, **given: Any) -> Any:
-    return OPS[name].reference(*arrays, **OPS[name].filled(given))
 
 
 def product(x: np.ndarray, selection: np.ndarray) -> np.ndarray:
@@ -125,7 +122,12 @@ def test_lowered_for_gpus_each_op_is_one_custom_call(platform: str, arch: str) -
     with m3ops_jax.compile_for(arch):
         lowered = jax.jit(m3_block_jax.block).trace(params, x).lower(lowering_platforms=(platform,))
     calls = rocm.kernel_calls(lowered, platform)
-    assert [call.name for call in calls] == [f"_{name}_kernel" for name in STEPS]
+    assert [call.name for call in calls] == [
+        "_gemma_rmsnorm_kernel",
+        "_swiglu_oai_kernel",
+        "_mxfp8_dequantize_kernel",
+        "_gemma_rmsnorm_kernel",
+    ]
     assert all(rocm.Argument("i32", X[..., 0].size // mesh.size) in call.arguments for call in calls)
     operations = set(re.findall(r"stablehlo\.(\w+)", lowered.as_text()))
     assert not {o for o in operations if re.match(r"all_|collective_|reduce_scatter", o)}
@@ -148,6 +150,19 @@ def forward(modules: tuple[GemmaRMSNorm, DenseMLP, GemmaRMSNorm], x: jax.Array) 
 
 def test_flax_modules() -> None:
     expect(nnx.jit(forward)(modules(), jnp.asarray(X)))
+
+
+def test_a_parameter_is_a_weight() -> None:
+    """The functions take ``nnx.Param`` as those of jax.numpy do, and its gradient is one of the module's."""
+    norm, x = GemmaRMSNorm(HIDDEN, eps=1e-5), jnp.asarray(X)
+    same(m3ops_jax.gemma_rmsnorm(x, norm.weight, eps=1e-5), norm(x))
+
+    def loss(norm: GemmaRMSNorm) -> jax.Array:
+        return m3ops_jax.gemma_rmsnorm(x, norm.weight).astype(jnp.float32).sum()
+
+    gradient = nnx.grad(loss)(norm)["weight"][...]
+    wanted = jax.grad(lambda w: m3ops_jax.gemma_rmsnorm(x, w).astype(jnp.float32).sum())(norm.weight[...])
+    same(gradient, wanted)
 
 
 def test_the_mlp_without_quantization() -> None:

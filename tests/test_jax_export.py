@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from test_jax import ARGUMENTS, every_op
 
 import m3ops_jax
 from m3ops.ops import OPS
+from m3ops.tools.run import jax_function
 
 UNCHECKED = [jax.export.DisabledSafetyCheck.custom_call(rocm.CUSTOM_CALL)]
 ROOT = Path(__file__).parent.parent
@@ -37,7 +39,7 @@ def _plugin() -> None:
 
 def export(name: str, *avals: Any, platforms: list[str], archs: tuple[str, ...]) -> bytearray:
     with m3ops_jax.compile_for(*archs):
-        program = jax.jit(getattr(m3ops_jax, name))
+        program = jax.jit(jax_function(name))
         exported = jax.export.export(program, platforms=platforms, disabled_checks=UNCHECKED)(*avals)
     return exported.serialize()
 
@@ -51,6 +53,13 @@ def python(code: str, *arguments: object, **environment: str) -> str:
     return done.stdout
 
 
+def calls_of(name: str, artifact: bytearray, platform: str = "rocm") -> list[rocm.KernelCall]:
+    """The kernel calls of a program of one op: one, but of the op that quantizes and reads back."""
+    calls = rocm.kernel_calls(jax.export.deserialize(artifact), platform)
+    assert len(calls) == (2 if name == "swiglu_oai_fake_quant" else 1)
+    return calls
+
+
 MACHINES = {"gfx942": 0x4C, "gfx950": 0x4F}
 """In the flags of an ELF header: EF_AMDGPU_MACH of LLVM's AMDGPUUsage."""
 
@@ -59,19 +68,44 @@ MACHINES = {"gfx942": 0x4C, "gfx950": 0x4F}
 @pytest.mark.parametrize("arch", MACHINES)
 def test_for_rocm(name: str, arch: str) -> None:
     artifact = export(name, *ARGUMENTS[name], platforms=["rocm"], archs=(arch,))
-    (call,) = rocm.kernel_calls(jax.export.deserialize(artifact))
-    assert call.image[0x30] == MACHINES[arch]
-    assert rocm.is_assembled_from(call.image, call.assembly, arch)
+    for call in calls_of(name, artifact):
+        assert call.image[0x30] == MACHINES[arch]
+        assert rocm.is_assembled_from(call.image, call.assembly, arch)
 
 
 @every_op
 def test_for_cuda(name: str) -> None:
     artifact = export(name, *ARGUMENTS[name], platforms=["cuda"], archs=("sm_90",))
-    (call,) = rocm.kernel_calls(jax.export.deserialize(artifact), "cuda")
-    assert ".target sm_90a" in call.source
-    assert f".entry {call.name}(" in call.source
-    # Nothing is left for ptxas to contract: it may where no rounding is named.
-    assert not re.findall(r"\b(?:add|sub|mul)\.f32.*", call.source)
+    for call in calls_of(name, artifact, "cuda"):
+        assert ".target sm_90a" in call.source
+        assert f".entry {call.name}(" in call.source
+        # Nothing is left for ptxas to contract: it may where no rounding is named.
+        assert not re.findall(r"\b(?:add|sub|mul)\.f32.*", call.source)
+
+
+def symbolic(name: str) -> list[jax.ShapeDtypeStruct]:
+    """Arguments with a number of rows that only the caller of a program knows."""
+    (rows,) = jax.export.symbolic_shape("rows")
+    return [jax.ShapeDtypeStruct((rows, a.shape[-1]) if a.ndim == 3 else a.shape, a.dtype) for a in ARGUMENTS[name]]
+
+
+@every_op
+def test_a_symbolic_number_of_rows(name: str) -> None:
+    program = jax.export.export(jax.jit(jax_function(name)), platforms=["cpu"])(*symbolic(name))
+    arrays = [a[0] if a.ndim == 3 else a for a in ARGUMENTS[name]]
+    chex.assert_trees_all_equal(program.call(*arrays), jax_function(name)(*arrays))
+    if OPS[name].differentiable and not OPS[name].of().derivative:
+        return
+    if OPS[name].differentiable:
+        loaded = jax.export.deserialize(program.serialize(vjp_order=1))
+        results, pull = jax.vjp(loaded.call, *arrays)
+        chex.assert_trees_all_equal(pull(results), jax.vjp(jax_function(name), *arrays)[1](results))
+
+
+@pytest.mark.parametrize(("platform", "arch"), [("cuda", "sm_90"), ("rocm", "gfx950")])
+def test_a_kernel_needs_a_number_of_rows(platform: str, arch: str) -> None:
+    with pytest.raises(ValueError, match="swiglu_oai needs a shape without symbols: a kernel is launched for a number"):
+        export("swiglu_oai", *symbolic("swiglu_oai"), platforms=[platform], archs=(arch,))
 
 
 def test_one_program_for_both_vendors() -> None:
@@ -150,7 +184,7 @@ def test_for_every_platform_and_called_elsewhere(tmp_path: Path) -> None:
             np.save(folder / f"in{i}.npy", array.view(f"uint{8 * array.itemsize}"))
     said = python(LOAD, *(tmp_path / name for name in OPS)).splitlines()
     for name, line in zip(OPS, said, strict=True):
-        expected = getattr(m3ops_jax, name)(*ARGUMENTS[name])
+        expected = jax_function(name)(*ARGUMENTS[name])
         assert line.split() == [name, "cpu", "cuda", "rocm", type(expected).__name__]
         expected = [np.asarray(leaf).view(np.uint8) for leaf in jax.tree.leaves(expected)]
         assert_same_bytes([np.load(tmp_path / name / f"out{i}.npy") for i in range(len(expected))], expected)
@@ -192,13 +226,21 @@ def test_on_an_automatic_mesh_the_kernel_waits_until_xla_has_divided(platform: s
 
 
 def test_a_program_for_an_automatic_mesh_is_not_exported() -> None:
-    """Its custom_partitioning is a function of this process; in a shard_map over all axes it has none."""
-    mesh = jax.make_mesh((2,), ("a",), axis_types=(AxisType.Auto,), devices=jax.devices("cpu")[:2])
+    """Its custom_partitioning is a function of this process; a shard_map over all axes has none."""
+    mesh = jax.make_mesh((2, 2), ("a", "b"), axis_types=(AxisType.Auto,) * 2, devices=jax.devices("cpu")[:4])
     x = jax.ShapeDtypeStruct((64, 128), np.dtype("bfloat16"), sharding=NamedSharding(mesh, P("a")))
-    with pytest.raises(NotImplementedError, match="serialization of host_callbacks"):
-        jax.export.export(jax.jit(m3ops_jax.swiglu_oai_quantize), platforms=["cpu"])(x)
-    mapped = jax.shard_map(m3ops_jax.swiglu_oai_quantize, mesh=mesh, in_specs=P("a"), out_specs=P("a"))
-    assert jax.export.export(jax.jit(mapped), platforms=["cpu"])(x).nr_devices == 2
+
+    def mapped(*names: str) -> Any:
+        rows = P(names)
+        return jax.shard_map(
+            m3ops_jax.swiglu_oai_quantize, mesh=mesh, in_specs=rows, out_specs=rows, axis_names={*names}
+        )
+
+    message = "swiglu_oai_quantize: a program that leaves it to XLA .* cannot be exported; .*Explicit, or .*shard_map"
+    for op in (m3ops_jax.swiglu_oai_quantize, mapped("a")):
+        with pytest.raises(NotImplementedError, match=message):
+            jax.export.export(jax.jit(op), platforms=["cpu"])(x)
+    assert jax.export.export(jax.jit(mapped("a", "b")), platforms=["cpu"])(x).nr_devices == 4
 
 
 # Prints how often compilations of ops were not found in the cache and were: first of two ops alone and on an explicit

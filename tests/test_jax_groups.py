@@ -12,12 +12,12 @@ import pytest
 from compare import assert_same_bytes
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+from specification import reference
 from test_jax import equations, same
 from test_jax_sharding import AUTO, DEVICES, EXPLICIT, every_kind, mesh_of, run
 
 import m3ops_jax
-from m3ops.cases.case import normal
-from m3ops.ops import EVERY_OP, OPS
+from m3ops.testing.arrays import normal
 
 GROUPS = 2 * (len(DEVICES) // 2)
 X = normal((8, 16, 128 * GROUPS), "bfloat16", 2.0)
@@ -31,8 +31,7 @@ def grouped(name: str, groups: int = GROUPS) -> Callable[[Any], Any]:
 
 
 def expect(name: str, results: Any, groups: int = GROUPS) -> None:
-    params = OPS[name].filled({"groups": groups})
-    assert_same_bytes([*map(np.asarray, jax.tree.leaves(results))], OPS[name].reference(X, **params))
+    assert_same_bytes([*map(np.asarray, jax.tree.leaves(results))], reference(name, X, groups=groups))
 
 
 @grouped_op
@@ -114,8 +113,7 @@ def test_gradients(kinds: tuple[AxisType, AxisType]) -> None:
         (result,), collectives = run(of_gate_up, gate_up, sharded_grad)
         (of_weight,), of_weight_collectives = run(of_up, *layer, sharded_grad)
     assert not collectives
-    backward = EVERY_OP["swiglu_oai_backward"]
-    assert_same_bytes([np.asarray(result)], backward.reference(X, grad, **backward.filled({"groups": GROUPS})))
+    assert_same_bytes([np.asarray(result)], reference("swiglu_oai_backward", X, grad, groups=GROUPS))
     assert result.sharding.is_equivalent_to(gate_up.sharding, 3)
     assert of_weight_collectives == ({"all-reduce": 1} if mesh.shape["a"] > 1 else {})
     assert of_weight.sharding.is_equivalent_to(layer[1].sharding, 2)
@@ -133,7 +131,7 @@ def test_groups_are_calls_of_their_own_in_one_launch(name: str) -> None:
 def test_groups_that_devices_do_not_divide() -> None:
     """Automatic meshes communicate, explicit ones refuse, and the bytes stay right."""
     x = normal((8, 16, 3 * 128), "bfloat16", 2.0)
-    (expected,) = OPS["swiglu_oai"].reference(x, **OPS["swiglu_oai"].filled({"groups": 3}))
+    (expected,) = reference("swiglu_oai", x, groups=3)
     spec = P(None, None, "b")
     on_auto = jax.device_put(x, NamedSharding(mesh_of(AUTO, AUTO), spec))
     assert_same_bytes([np.asarray(jax.jit(grouped("swiglu_oai", 3))(on_auto))], [expected])

@@ -9,12 +9,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import rocm_lowering as rocm
+import rocm_lowering
+from compare import assert_same_bytes
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+from rocm import jax_device
 from test_jax import ARGUMENTS, same
 
 import m3ops_jax
+from m3ops.ops import OPS
+from m3ops.target import Target
+from m3ops_jax._call import array_spec
 
 NAMES = ["gemma_fused_add_rmsnorm", "gemma_fused_add_rmsnorm_quantize"]
 either_op = pytest.mark.parametrize("name", NAMES)
@@ -49,6 +54,42 @@ def test_a_ref_is_updated(name: str) -> None:
     same(donated, expected[::-1])
     batched = jax.vmap(update(name), (0, 0, None))(x[None], residual[None], weight)
     same(jax.tree.map(lambda a: a[0], batched), expected[::-1])
+
+
+def update_counted(name: str) -> Any:
+    """The same with a number of rows that count."""
+
+    def step(x: jax.Array, residual: jax.Array, weight: jax.Array, count: jax.Array) -> tuple[jax.Array, Any]:
+        ref = jax.new_ref(residual)
+        result, _ = getattr(m3ops_jax, name)(x, ref, weight, num_rows=count)
+        return jax.freeze(ref), result
+
+    return step
+
+
+@either_op
+@pytest.mark.parametrize("count", [0, 10, 99])
+def test_rows_that_do_not_count_keep_what_the_ref_held(name: str, count: int) -> None:
+    op, (x, residual, weight), number = getattr(m3ops_jax, name), arguments(name), jnp.array([count], jnp.int32)
+    result, new_residual = op(x, residual, weight, num_rows=number)
+    kept = jnp.concatenate([new_residual[:count], residual[count:]])
+    for run in (op, jax.jit(op)):
+        ref = jax.new_ref(residual)
+        same(run(x, ref, weight, num_rows=number), (result, kept))
+        same(ref[...], kept)
+    same(jax.jit(update_counted(name), donate_argnums=1)(x, residual + 0, weight, number), (kept, result))
+
+
+@either_op
+@pytest.mark.parametrize("arch", ["gfx942", "gfx950"])
+@pytest.mark.parametrize("count", [0, 4])
+def test_rows_that_do_not_count_in_amd_code(name: str, arch: str, count: int) -> None:
+    rocm_lowering.require_plugin()
+    given = [*map(np.asarray, arguments(name, 6)), np.array([count], np.int32)]
+    with m3ops_jax.compile_for(arch):
+        lowered = jax.jit(update_counted(name)).trace(*given).lower(lowering_platforms=("rocm",))
+    expected = jax.tree.leaves(jax.jit(update_counted(name))(*given))
+    assert_same_bytes(jax_device.execute_program(lowered, given), [*map(np.asarray, expected)])
 
 
 def test_the_residual_of_each_layer_in_a_scan() -> None:
@@ -98,8 +139,10 @@ def aliases(text: str) -> list[str]:
 @either_op
 @either_platform
 def test_the_call_says_which_result_is_in_the_residuals_memory(name: str, platform: str, arch: str) -> None:
-    rocm.require_plugin()
-    result = {"gemma_fused_add_rmsnorm": "1", "gemma_fused_add_rmsnorm_quantize": "2"}[name]
+    rocm_lowering.require_plugin()
+    op, specs = OPS[name].of(), dict(zip(OPS[name].inputs, map(array_spec, arguments(name)), strict=True))
+    (kernel,) = op.plan({**specs, **op.check(specs)}, Target.named(arch)).launches
+    result = str(kernel.writes.index("new_residual"))
     for function, expected in ((update(name), [(result, "1")]), (getattr(m3ops_jax, name), [])):
         with m3ops_jax.compile_for(arch):
             traced = jax.jit(function, donate_argnums=1).trace(*arguments(name))

@@ -6,8 +6,6 @@ the eight CPU devices that conftest.py asks for; both go through the same partit
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -19,12 +17,15 @@ import pytest
 from compare import assert_same_bytes
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from specification import reference
 from test_jax import ARGUMENTS, every_op
 
 import m3ops_jax
-from m3ops.cases.case import normal
-from m3ops.ops import EVERY_OP, OPS
-from m3ops_jax._row_axes import divide, result_axes, row_axes, spec_of, summed_over
+from m3ops.axes import Axes
+from m3ops.ops import OPS
+from m3ops.testing.arrays import normal
+from m3ops.tools.run import jax_function
+from m3ops_jax._sharding import divide, spec_of, summed_over
 
 DEVICES = jax.devices() if len(jax.devices()) > 1 else jax.devices("cpu")
 COLLECTIVE = re.compile(r" (all-gather|all-reduce|all-to-all|collective-\w+|reduce-scatter)(?:-start)?\(")
@@ -55,14 +56,13 @@ def run(fn: Callable[..., Any], *arrays: Any) -> tuple[Any, Counter[str]]:
 
 
 def expect(name: str, results: Any, arrays: list[np.ndarray]) -> None:
-    params = OPS[name].filled({})
-    assert_same_bytes([*map(np.asarray, jax.tree.leaves(results))], OPS[name].reference(*arrays, **params))
+    assert_same_bytes([*map(np.asarray, jax.tree.leaves(results))], reference(name, *arrays))
 
 
 def check_rows(name: str, spec: P, kinds: tuple[AxisType, AxisType]) -> None:
     mesh, arrays = mesh_of(*kinds), arguments(name)
     with jax.set_mesh(mesh):
-        results, collectives = run(getattr(m3ops_jax, name), *put(mesh, spec, *arrays))
+        results, collectives = run(jax_function(name), *put(mesh, spec, *arrays))
     assert not collectives
     expect(name, results, arrays)
     for result in jax.tree.leaves(results):
@@ -84,7 +84,7 @@ def test_rows_on_any_mesh_axes(kinds: tuple[AxisType, AxisType], spec: P) -> Non
 @every_op
 @pytest.mark.parametrize("kind", [AUTO, EXPLICIT], ids=str)
 def test_rows_without_a_mesh_in_context(name: str, kind: AxisType) -> None:
-    op, arrays = getattr(m3ops_jax, name), arguments(name)
+    op, arrays = jax_function(name), arguments(name)
     sharded = put(mesh_of(kind, kind), P("a", "b"), *arrays)
     results, collectives = run(op, *sharded)
     assert not collectives
@@ -96,7 +96,7 @@ def test_rows_without_a_mesh_in_context(name: str, kind: AxisType) -> None:
 @every_kind
 def test_vmap(name: str, kinds: tuple[AxisType, AxisType]) -> None:
     mesh, arrays = mesh_of(*kinds), arguments(name)
-    batched = jax.vmap(getattr(m3ops_jax, name), tuple(1 if a.ndim == 3 else None for a in arrays), 1)
+    batched = jax.vmap(jax_function(name), tuple(1 if a.ndim == 3 else None for a in arrays), 1)
     with jax.set_mesh(mesh):
         results, collectives = run(batched, *put(mesh, P("a", "b"), *arrays))
     assert not collectives
@@ -106,7 +106,7 @@ def test_vmap(name: str, kinds: tuple[AxisType, AxisType]) -> None:
 @every_op
 @every_kind
 def test_scan(name: str, kinds: tuple[AxisType, AxisType]) -> None:
-    mesh, op, arrays = mesh_of(*kinds), getattr(m3ops_jax, name), arguments(name)
+    mesh, op, arrays = mesh_of(*kinds), jax_function(name), arguments(name)
 
     def loop(*arrays: jax.Array) -> Any:
         rows = [a for a in arrays if a.ndim == 3]
@@ -129,7 +129,7 @@ def test_shard_map(name: str, kind: AxisType, manual: str, check_vma: bool) -> N
     mesh, arrays = mesh_of(kind, kind), arguments(name)
     rows = P(*(n if n in manual else None for n in "ab"))
     mapped = jax.shard_map(
-        getattr(m3ops_jax, name),
+        jax_function(name),
         mesh=mesh,
         in_specs=tuple(rows if a.ndim == 3 else P() for a in arrays),
         out_specs=rows,
@@ -149,7 +149,7 @@ def test_shard_map_that_leaves_xla_an_axis_of_one_device(name: str) -> None:
     mesh = jax.make_mesh((1, 2), ("a", "b"), axis_types=(AUTO, AUTO), devices=DEVICES[:2])
     rows = tuple(P("b") if a.ndim == 3 else P() for a in arrays)
     mapped = jax.shard_map(
-        getattr(m3ops_jax, name), mesh=mesh, in_specs=rows, out_specs=P("b"), axis_names={"b"}, check_vma=False
+        jax_function(name), mesh=mesh, in_specs=rows, out_specs=P("b"), axis_names={"b"}, check_vma=False
     )
     expect(name, jax.jit(mapped)(*arrays), arrays)
 
@@ -169,7 +169,7 @@ def test_shard_map_over_the_weight_alone() -> None:
 
 @every_op
 def test_a_sharded_last_axis_is_gathered_once(name: str) -> None:
-    mesh, op, arrays = mesh_of(AUTO, AUTO), getattr(m3ops_jax, name), arguments(name)
+    mesh, op, arrays = mesh_of(AUTO, AUTO), jax_function(name), arguments(name)
     sharded = [jax.device_put(a, NamedSharding(mesh, P("a", None, "b") if a.ndim == 3 else P("b"))) for a in arrays]
     results, collectives = run(op, *sharded)
     assert set(collectives) == {"all-gather"}
@@ -179,8 +179,8 @@ def test_a_sharded_last_axis_is_gathered_once(name: str) -> None:
 
 @every_op
 def test_a_sharded_last_axis_is_refused_where_types_tell(name: str) -> None:
-    mesh, op, arrays = mesh_of(EXPLICIT, EXPLICIT), getattr(m3ops_jax, name), arguments(name)
-    first = OPS[name].inputs[0]
+    mesh, op, arrays = mesh_of(EXPLICIT, EXPLICIT), jax_function(name), arguments(name)
+    first = next(iter(OPS[name].inputs))
     sharded = put(mesh, P("a", None, "b"), arrays[0]) + put(mesh, P("a"), *arrays[1:])
     message = rf"{first} must be sharded as P\('a', None, None\), whole along its last axis .* got \w+\[8@a,16,\d+@b\]"
     with pytest.raises(ValueError, match=message):
@@ -248,9 +248,9 @@ def test_a_block_of_a_model(kinds: tuple[AxisType, AxisType]) -> None:
     down, weight = normal((inner, hidden), "bfloat16", 0.1), normal((hidden,), "float32")
 
     def block(x: jax.Array, up: jax.Array, down: jax.Array, weight: jax.Array) -> Any:
-        values, scales = m3ops_jax.swiglu_oai_quantize(x @ up)
-        y = m3ops_jax.mxfp8_dequantize(values, scales) @ down
-        return values, m3ops_jax.gemma_fused_add_rmsnorm(y, x, weight)
+        quantized = m3ops_jax.swiglu_oai_quantize(x @ up)
+        y = m3ops_jax.mxfp8_dequantize(quantized) @ down
+        return quantized.values, m3ops_jax.gemma_fused_add_rmsnorm(y, x, weight)
 
     sharded = put(mesh, P("a", "b"), x, up, down, weight)
     with jax.set_mesh(mesh):
@@ -266,7 +266,7 @@ def test_a_block_of_a_model(kinds: tuple[AxisType, AxisType]) -> None:
 @every_op
 def test_an_explicit_mesh_needs_no_devices(name: str) -> None:
     """A program for devices that this machine does not have."""
-    op, arrays = getattr(m3ops_jax, name), arguments(name)
+    op, arrays = jax_function(name), arguments(name)
     mesh = AbstractMesh((2, 2), ("a", "b"), axis_types=(EXPLICIT, EXPLICIT))
     avals = [
         jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=NamedSharding(mesh, P("a", "b") if a.ndim == 3 else P()))
@@ -275,28 +275,34 @@ def test_an_explicit_mesh_needs_no_devices(name: str) -> None:
     assert jax.export.export(jax.jit(op), platforms=["cpu"])(*avals).nr_devices == 4
 
 
-def test_row_axes() -> None:
-    op = OPS["gemma_rmsnorm"]
-    assert row_axes(op, [(4, 2, 64), (64,)], {}) == [(0, 1, None), (None,)]
-    assert row_axes(op, [(4, 2, 64), (4, 1, 64)], {}) == [(0, 1, None), (0, None, None)]
-    assert row_axes(op, [(4, 2, 64), (2, 64)], {}) == [(0, 1, None), (1, None)]
-    assert row_axes(op, [(64,), (64,)], {}) == [(None,), (None,)]
-    matrices = dataclasses.replace(op, core_rank=lambda params: 2)
-    axes = row_axes(matrices, [(4, 2, 64), (64,)], {})
-    assert axes == [(0, None, None), (None,)]
-    assert result_axes(matrices, axes, {}, 1) == [(0, None, None)]
-    backward = EVERY_OP["gemma_rmsnorm_backward"]
-    axes = row_axes(backward, [(4, 2, 64), (2, 64), (4, 2, 64)], {})
-    results = result_axes(backward, axes, {}, 2)
-    assert results == [(0, 1, None), (1, None)]
-    assert summed_over(results[0], {0: "a", 1: ("b", "c")}) == ()
-    assert summed_over(results[1], {0: ("a", "d"), 1: ("b", "c")}) == ("a", "d")
+NORM = Axes.of("*r N!, *r? N! -> *r N!")
 
 
-def test_the_first_array_that_divides_a_row_axis_decides() -> None:
-    op = OPS["gemma_fused_add_rmsnorm"]
-    axes = row_axes(op, [(4, 2, 64), (4, 2, 64), (64,)], {})
-    rows = functools.partial(divide, [*axes, *result_axes(op, axes, {}, 1)])
-    assert rows([P(None, "b"), P("a", "c"), P("d"), P()]) == {0: "a", 1: "b"}
-    assert rows([P("a"), P(None, "a"), P(), P(None, "b")]) == {0: "a", 1: "b"}  # a mesh axis divides one row axis
-    assert spec_of(axes[0], {0: ("a", "b")}) == P(("a", "b"), None, None)
+def test_the_factors_of_rows() -> None:
+    def inputs(*shapes: tuple[int, ...]) -> list[tuple[str | None, ...]]:
+        return NORM.of_arrays(shapes)[0]
+
+    assert inputs((4, 2, 64), (64,)) == [("r0", "r1", None), (None,)]
+    assert inputs((4, 2, 64), (4, 1, 64)) == [("r0", "r1", None), ("r0", None, None)]
+    assert inputs((4, 2, 64), (2, 64)) == [("r0", "r1", None), ("r1", None)]
+    assert inputs((64,), (64,)) == [(None,), (None,)]
+    matrices = Axes.of("*r M! N!, *r? N! -> *r M! N!")
+    assert matrices.of_arrays([(4, 2, 64), (64,)]) == ([("r0", None, None), (None,)], [("r0", None, None)])
+    backward = Axes.of("*r N!, *r? N!, *r N! -> *r N!, *r?+ N!")
+    _, results = backward.of_arrays([(4, 2, 64), (2, 64), (4, 2, 64)])
+    assert results == [("r0", "r1", None), ("r1", None)]
+    assert summed_over(results[0], {"r0": "a", "r1": ("b", "c")}) == ()
+    assert summed_over(results[1], {"r0": ("a", "d"), "r1": ("b", "c")}) == ("a", "d")
+
+
+def test_the_first_array_that_divides_a_factor_decides() -> None:
+    axes = Axes.of("*r N!, *r N!, *r? N! -> *r N!")
+    inputs, results = axes.of_arrays([(4, 2, 64), (4, 2, 64), (64,)])
+
+    def division(*specs: P) -> dict[str, Any]:
+        return dict(divide([*inputs, *results], specs))
+
+    assert division(P(None, "b"), P("a", "c"), P("d"), P()) == {"r0": "a", "r1": "b"}
+    # A mesh axis divides one factor.
+    assert division(P("a"), P(None, "a"), P(), P(None, "b")) == {"r0": "a", "r1": "b"}
+    assert spec_of(inputs[0], {"r0": ("a", "b")}) == P(("a", "b"), None, None)

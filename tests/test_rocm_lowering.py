@@ -1,12 +1,14 @@
 """JAX programs lowered for AMD GPUs carry the right machine code, on a machine without one.
 
-Each mend of jax-triton has a check, run twice: with the mend it passes, without it it fails in the way that its
-comment describes. If the second run fails, upstream has repaired the defect: remove the mend.
+Each workaround for jax-triton has a check, run twice: with the workaround it passes, with upstream's own way in its
+place it fails as the workaround's comment describes. If the second run fails, upstream has repaired the defect: remove
+the workaround.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import jaxlib.gpu_triton
 import pytest
 import rocm_lowering as rocm
 import triton
@@ -24,8 +27,9 @@ from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
 from m3ops_jax import _triton_compat as compat
+from m3ops_jax._wire import decode, encode
 
-WAVE = {"gfx942": 64, "gfx950": 64, "gfx1100": 32, "gfx1201": 32}
+WAVE = {"gfx942": 64, "gfx950": 64, "gfx1100": 32, "gfx1201": 32, "gfx1250": 32}
 ROWS, COLUMNS = 6, 96
 
 
@@ -198,7 +202,7 @@ def test_same_machine_code_as_triton() -> None:
     assert rocm.machine_code(call.image) == rocm.machine_code(compiled.asm["hsaco"])
 
 
-# What each mend is for. A check fails without its mend.
+# What each workaround is for: with it its check passes, and with upstream's own way in its place it fails.
 
 
 def check_num_ctas() -> None:
@@ -210,9 +214,10 @@ def check_named_target() -> None:
         assert f'--{arch}"' in only_call(lower(arch)).assembly
 
 
-def check_wave32() -> None:
-    call = only_call(lower("gfx1100"))
-    assert f".max_flat_workgroup_size: {call.threads}\n" in call.assembly
+def check_waves_of_32() -> None:
+    for arch in ("gfx1100", "gfx1250"):
+        call = only_call(lower(arch))
+        assert f".max_flat_workgroup_size: {call.threads}\n" in call.assembly
 
 
 def check_embedded_code() -> None:
@@ -221,54 +226,94 @@ def check_embedded_code() -> None:
     assert not Path(call.source).exists()
 
 
-CHECKS: dict[str, tuple[Callable[[], None], type[Exception], str]] = {
-    "num_ctas": (check_num_ctas, KeyError, "num_ctas"),
-    "named_target": (check_named_target, Exception, "."),  # whatever there is on the machine: no device, or another
-    "wave32": (check_wave32, AssertionError, "max_flat_workgroup_size: 256"),
-    "embedded_code": (check_embedded_code, AssertionError, "tmp"),
+def upstreams_target(triton_lib: Any, request: Any, num_ctas: int) -> Any:
+    return triton_lib.make_hip_target(request, num_ctas)
+
+
+# The check, what takes the place of a name in m3ops_jax._triton_compat, and how the check then fails.
+WORKAROUNDS: dict[str, tuple[Callable[[], None], Callable[..., Any], type[Exception], str]] = {
+    "_WithNumCtas": (check_num_ctas, lambda backend: backend, KeyError, "num_ctas"),
+    "_hip_target": (check_named_target, upstreams_target, Exception, "."),  # there is no device, or another one
+    "_with_launchers_warps": (check_waves_of_32, lambda warp, fields: fields, AssertionError, "size: 256"),
+    "_with_embedded_code": (check_embedded_code, lambda fields: fields, AssertionError, "[0-9a-f]{64}"),
+    "_kept": (check_embedded_code, lambda compiled: compiled, AssertionError, "tmp"),
 }
 
 
-@pytest.mark.parametrize("mend", CHECKS)
-def test_mended(mend: str) -> None:
-    check, _, _ = CHECKS[mend]
+@pytest.mark.parametrize("name", WORKAROUNDS)
+def test_worked_around(name: str) -> None:
+    check, *_ = WORKAROUNDS[name]
     check()
 
 
-@pytest.mark.parametrize("mend", CHECKS)
-def test_mend_is_still_needed(mend: str) -> None:
-    check, error, message = CHECKS[mend]
-    with compat.without(mend), pytest.raises(error, match=message):
+@pytest.mark.parametrize("name", WORKAROUNDS)
+def test_is_still_needed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    check, upstreams, error, message = WORKAROUNDS[name]
+    monkeypatch.setattr(compat, name, upstreams)
+    with pytest.raises(error, match=message):
         check()
 
 
-def _cache_dir_after_load(tmp_path: Path, *off: str) -> str:
-    code = f"""
-import os
-from m3ops_jax import _triton_compat as compat
-with compat.without(*{off!r}):
-    compat.load()
-print(os.environ.get("TRITON_CACHE_DIR"))
-"""
-    environment = os.environ | {"TRITON_CACHE_DIR": str(tmp_path), "JAX_PLATFORMS": "cpu"}
+def python(code: str, *arguments: str, **environment: str) -> str:
+    """What code prints in a new process."""
+    env = os.environ | {"JAX_PLATFORMS": "cpu"} | environment
     root = Path(compat.__file__).parent.parent
-    command = [sys.executable, "-c", code]
-    return subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, env=env, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
 
 
-def test_cache_dir_is_kept(tmp_path: Path) -> None:
-    assert _cache_dir_after_load(tmp_path) == str(tmp_path)
+@pytest.mark.parametrize(
+    ("statement", "kept"), [("from m3ops_jax import _triton_compat as c; c.load()", True), ("import jax_triton", False)]
+)
+def test_the_cache_folder_is_kept_which_upstream_forgets(statement: str, kept: bool, tmp_path: Path) -> None:
+    code = f"import os; {statement}; print(os.environ.get('TRITON_CACHE_DIR'))"
+    assert python(code, TRITON_CACHE_DIR=str(tmp_path)) == str(tmp_path if kept else None)
 
 
-def test_cache_dir_mend_is_still_needed(tmp_path: Path) -> None:
-    assert _cache_dir_after_load(tmp_path, "cache_dir") == "None"
+# Lowers an op in four threads, the first time that anything of Triton is asked for, and prints how many could; with an
+# argument in upstream's way.
+THREADS = """
+import sys, threading
+sys.path.append("tests")
+import jax
+import rocm_lowering
+import m3ops_jax
+from m3ops_jax import _triton_compat
+rocm_lowering.install_stub()
+assert "torch" not in sys.modules
+if sys.argv[1:]:
+    _triton_compat._load_torch = lambda: None
+
+def lower():
+    x = jax.ShapeDtypeStruct((8, 64), "float32")
+    with m3ops_jax.compile_for("gfx950"):
+        jax.jit(lambda x: m3ops_jax.mxfp8_quantize(x)).trace(x).lower(lowering_platforms=("rocm",))
+    done.append(True)
+
+done = []
+threading.excepthook = lambda args: None
+threads = [threading.Thread(target=lower) for _ in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(len(done))
+"""
 
 
-def test_every_mend_is_tested() -> None:
-    assert set(CHECKS) | {"cache_dir"} == compat.MENDS
+@pytest.mark.skipif(not importlib.util.find_spec("torch"), reason="needs torch")
+def test_the_first_lowerings_may_be_in_several_threads() -> None:
+    assert python(THREADS) == "4"
+    assert int(python(THREADS, "upstream")) < 4
 
 
-# Properties of the mends.
+def test_without_a_plugin_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(jaxlib.gpu_triton, "TritonKernel")
+    with pytest.raises(ImportError, match=r"needs JAX's GPU plugin.*: pip install --no-deps jax-cuda13-plugin==\d"):
+        lower()
+
+
+# Properties of what is lowered.
 
 
 def test_export_carries_the_code() -> None:
@@ -291,6 +336,17 @@ def test_lowering_is_reproducible() -> None:
 
 def test_target_is_part_of_the_cache_key() -> None:
     assert only_call(lower("gfx942")).image != only_call(lower("gfx950")).image
+
+
+def test_code_outlives_the_temporary_file_of_jax_triton() -> None:
+    """jax-triton keeps the path of what it has compiled; what cleans temporary folders may come before it is used."""
+    from jax_triton import triton_lib
+
+    first = only_call(lower("gfx950"))
+    for path in Path(triton_lib._HSACO_TMPDIR.name).iterdir():
+        path.unlink()
+    jax.clear_caches()
+    assert only_call(lower("gfx950")).image == first.image != b""
 
 
 @pytest.mark.parametrize(("num_warps", "threads"), [(1, 64), (2, 64), (8, 256)])
@@ -321,4 +377,4 @@ def test_wrong_targets_are_refused() -> None:
 )
 def test_wire_format_round_trip(message: bytes) -> None:
     """Values from the protocol buffer encoding guide: 150, int32 -1, "hi" and a float."""
-    assert compat.encode(compat.decode(message)) == message
+    assert encode(decode(message)) == message

@@ -15,9 +15,10 @@ import numpy as np
 import rocm_lowering
 from jax.interpreters import mlir
 from jaxlib.mlir import ir
+from jaxlib.mlir.dialects import stablehlo as hlo
 
 import m3ops_jax
-from m3ops.cases.run import jax_function
+from m3ops.tools.run import jax_function
 from rocm.launch import POISON, Execute, Launch
 
 _DTYPES = {
@@ -64,7 +65,7 @@ def _call(functions: dict[str, Any], name: str, inputs: Sequence[np.ndarray], ex
             case "func.call":
                 results = _call(functions, operation.attributes["callee"].value, operands, execute)
             case "stablehlo.custom_call":
-                results = [np.frombuffer(bytearray([POISON]) * _nbytes(r), _dtype(r)) for r in operation.results]
+                results = _results(operation, operands)
                 execute(_launch(operation, [*operands, *results]))
             case "stablehlo.bitcast_convert":
                 results = [operands[0].view(_dtype(operation.result))]
@@ -72,8 +73,6 @@ def _call(functions: dict[str, Any], name: str, inputs: Sequence[np.ndarray], ex
                 results = operands
             case "stablehlo.constant":
                 results = [_zero(operation)]
-            case "stablehlo.reshape":
-                results = operands
             case "stablehlo.broadcast_in_dim" if operands[0].size == 1:
                 results = [np.broadcast_to(operands[0].reshape(()), _shape(operation.result))]
             case unexpected:
@@ -81,6 +80,15 @@ def _call(functions: dict[str, Any], name: str, inputs: Sequence[np.ndarray], ex
         for value, result in zip(operation.results, results, strict=True):
             values[value] = result.reshape(_shape(value))
     raise ValueError(f"{name} does not return")
+
+
+def _results(operation: Any, operands: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Memory for the results of a call. What is said to be in an operand's memory holds what that held."""
+    results = [np.frombuffer(bytearray([POISON]) * _nbytes(r), _dtype(r)) for r in operation.results]
+    for alias in map(hlo.OutputOperandAlias, operation.attributes.get("output_operand_aliases", ())):
+        (result,) = alias.output_tuple_indices or [0]
+        results[result] = operands[alias.operand_index].copy()
+    return results
 
 
 def _launch(operation: Any, buffers: Sequence[np.ndarray]) -> Launch:

@@ -1,0 +1,133 @@
+"""A call of an op as one value, and the way of every call of a public function."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from m3ops import row_count
+from m3ops.array import ArraySpec
+from m3ops.mxfp8 import packed
+from m3ops.numerics.scale_layouts import ROW_MAJOR
+from m3ops.op import Op, bind
+from m3ops_jax._mxfp8 import MXFP8
+from m3ops_jax.compile_for import current_targets
+
+
+@dataclass(frozen=True)
+class Call:
+    """All of a call but its arrays: the static parameter of an op's primitive.
+
+    Attributes:
+        op: The op.
+        operands: Names of the arrays in their order: the op's inputs, and ``num_rows`` where rows are counted.
+        targets: Names given to ``compile_for``; none for the devices that are there.
+        updates: Inputs whose memory a result takes, each with that result. In the rows that do not count the result
+            keeps what the input held.
+    """
+
+    op: Op
+    operands: tuple[str, ...]
+    targets: tuple[str, ...] = ()
+    updates: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def counts_rows(self) -> bool:
+        return row_count.NAME in self.operands
+
+    def named(self, arrays: Sequence[Any]) -> dict[str, Any]:
+        """The arrays by name."""
+        return dict(zip(self.operands, arrays, strict=True))
+
+    def results(self, arrays: Sequence[Any]) -> dict[str, ArraySpec]:
+        """What the results are like, by name."""
+        return self.op.check({name: array_spec(array) for name, array in self.named(arrays).items()})
+
+    def check_known(self, arrays: Sequence[Any], why: str) -> None:
+        """Raises ValueError unless all sizes are numbers."""
+        for name, array in self.named(arrays).items():
+            if not all(isinstance(size, int) for size in array.shape):
+                shape = ", ".join(map(str, array.shape))
+                raise ValueError(f"{self.op.name} needs a shape without symbols: {why}; got {name} of shape ({shape})")
+
+    def compute(self, *arrays: jax.Array) -> list[jax.Array]:
+        """The specification under XLA, where there is no kernel. It needs 64-bit types, whatever the user chose."""
+        named = self.named(arrays)
+        with jax.enable_x64(True), jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+            results = self.op.evaluate(named)
+            if self.counts_rows:
+                written = row_count.written(results, named[row_count.NAME], self.op)
+                for given, result in self.updates:
+                    results[result] = jnp.where(written[result], results[result], named[given])
+        return list(results.values())
+
+
+def array_spec(array: Any) -> ArraySpec:
+    """What the core knows of an array: shape and dtype."""
+    return ArraySpec(tuple(array.shape), np.dtype(array.dtype).name)
+
+
+def run(op: Op, *arrays: Any, num_rows: Any = None) -> Any:
+    """Computes an op.
+
+    Args:
+        op: The op.
+        arrays: Its inputs in order: arrays of JAX or NumPy, or what turns itself into one by ``__jax_array__``, as
+            ``nnx.Param`` does. One of ``op.updates`` may be a ``jax.Ref``, which is then updated.
+        num_rows: How many rows count: an int32 array of one element; None for all.
+
+    Returns:
+        The results as the public function returns them.
+    """
+    from m3ops_jax._primitive import results_of
+
+    given = {name: _unwrapped(array) for name, array in bind(op, arrays, num_rows).items()}
+    refs = {name: array for name, array in given.items() if name in op.updates and isinstance(array, jax.Ref)}
+    given |= {name: ref[...] for name, ref in refs.items()}
+    op.check({name: _spec(name, array) for name, array in given.items()})
+    updates = tuple((name, op.updates[name]) for name in refs)
+    call = Call(op, tuple(given), current_targets(), updates)
+    results = results_of(call, _operands(given))
+    for name, ref in refs.items():
+        ref[...] = results[op.updates[name]]
+    return packed(results, MXFP8, getattr(op, "scale_layout", ROW_MAJOR))
+
+
+def _unwrapped(array: Any) -> Any:
+    if isinstance(array, jax.Array | np.ndarray | jax.Ref) or not hasattr(array, "__jax_array__"):
+        return array
+    return array.__jax_array__()
+
+
+def _spec(name: str, array: Any) -> ArraySpec:
+    if not isinstance(array, jax.Array | np.ndarray):
+        raise TypeError(f"{name} must be an array, got {type(array).__name__}")
+    return array_spec(array)
+
+
+def _operands(given: Mapping[str, Any]) -> list[jax.Array]:
+    """The arrays as the primitive takes them. In a shard_map, where a weight may be the same on all devices and x is
+    not, they are made to vary alike, as jax.numpy does to operands.
+    """
+    arrays = {name: jnp.asarray(array) for name, array in given.items()}
+    if row_count.NAME in arrays:
+        arrays[row_count.NAME] = arrays[row_count.NAME].reshape(1)
+    varying = [jax.typeof(array).manual_axis_type.varying for array in arrays.values()]
+    every = frozenset().union(*varying)
+    return [
+        jax.lax.pcast(array, tuple(every - own), to="varying") if own != every else array
+        for array, own in zip(arrays.values(), varying, strict=True)
+    ]
+
+
+def dtype_name(dtype: Any) -> Any:
+    """The name of a dtype argument; what is no dtype keeps its own text, for the core to reject."""
+    try:
+        return None if dtype is None else jnp.dtype(dtype).name
+    except TypeError:
+        return repr(dtype)
