@@ -2,78 +2,96 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import torch
-from torch._functorch.utils import enable_single_level_autograd_function
-from torch.autograd import forward_ad
-from torch.autograd.function import _SingleLevelFunction
 
-from m3ops.op import Op
+from m3ops import derivatives
+from m3ops.op import Derivative, Op
+from m3ops_torch import _no_derivative, _private
+from m3ops_torch._operands import named, spec_of
 
-Operator = Callable[..., Any]
+WITHOUT, CUSTOM = "torch.no_grad() or Tensor.detach()", "torch.autograd.Function"
+
+Call = Callable[..., Any]
 
 
-def implementation(op: Op, operators: Mapping[str, Any]) -> Operator:
+def implementation(op_type: type[Op], operator: Any, call: Call) -> Call:
     """The implementation of an operator for the dispatch key Autograd.
 
     ``torch.library.register_autograd`` makes one too, but ``torch.func`` refuses it and forward mode passes through it
-    in silence. When this one is called, ``torch.func`` has taken its own level off the operands, as for a native
-    operator: the derivative is one of this level alone, whatever transforms are around it.
+    in silence. By the time this one is called, ``torch.func`` has unwrapped its own level, as for a native operator:
+    the derivative is one of this level alone, whatever transforms are around it.
 
     Args:
-        op: What the operator computes.
-        operators: The operators by name: this one, and that which computes its derivative.
+        op_type: What the operator computes.
+        operator: The operator.
+        call: Calls the operator of any op: ``call(op, *operands)``.
     """
 
-    def below(keyset: Any, tensors: tuple[torch.Tensor, ...], params: dict[str, Any]) -> list[torch.Tensor]:
-        with torch._C._AutoDispatchBelowAutograd():
-            results: list[torch.Tensor] = operators[op.name].redispatch(
-                keyset & torch._C._after_autograd_keyset, *tensors, **params
-            )
+    def below(keyset: Any, tensors: Sequence[torch.Tensor | None], params: dict[str, Any]) -> list[torch.Tensor]:
+        with _private.below_autograd():
+            results: list[torch.Tensor] = operator.redispatch(keyset & _private.after_autograd, *tensors, **params)
             return results
 
-    class Derivative(_SingleLevelFunction):
+    class Recorded(_private.SingleLevelFunction):  # type: ignore[misc]
         @staticmethod
-        def forward(ctx: Any, modes: Any, keyset: Any, params: Any, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            ctx.params = params
-            if op.backward is not None:
-                ctx.save_for_backward(*tensors)
+        def forward(
+            ctx: Any, modes: Any, keyset: Any, params: dict[str, Any], *tensors: torch.Tensor | None
+        ) -> tuple[torch.Tensor, ...]:
+            ctx.op = op_type.of(**params)
+            ctx.counted = len(tensors) > len(ctx.op.inputs) and tensors[-1] is not None
+            ctx.like = [None if t is None else (t.shape, t.dtype) for t in tensors]
+            if _derivative(ctx):
+                ctx.save_for_backward(*tensors[: len(ctx.op.inputs)])
             # A Function turns these modes off; but outer transforms, which are below, have derivatives of their own.
-            with torch.set_grad_enabled(modes[0]), forward_ad._set_fwd_grad_enabled(modes[1]):
+            with torch.set_grad_enabled(modes[0]), _private.set_forward_mode_enabled(modes[1]):
                 return tuple(below(keyset, tensors, params))
 
         @staticmethod
         def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-            if op.backward is None:
-                _no_derivative(op)
-            operator, params = operators[op.backward.op.name], op.backward.params(ctx.params)
-            gradients = operator(*ctx.saved_tensors, *grads, **params)
-            return None, None, None, *(gradients[number] for number in op.backward.gradients)
+            derivative = _derivative(ctx)
+            if derivative is None:
+                like = [
+                    kind if wanted else None for kind, wanted in zip(ctx.like, ctx.needs_input_grad[3:], strict=True)
+                ]
+                return None, None, None, *_no_derivative.gradients(_missing(ctx), like, grads)
+            operands = (*ctx.saved_tensors, *grads)
+            names = derivative.op.check({name: spec_of(t) for name, t in named(derivative.op, operands).items()})
+            results = dict(zip(names, call(derivative.op, *operands), strict=True))
+            rest = len(ctx.like) - len(ctx.op.inputs)
+            return None, None, None, *(results[name] for name in derivative.gradients.values()), *(None,) * rest
 
         @staticmethod
-        def jvp(*_: Any) -> NoReturn:
-            if op.backward is None:
-                _no_derivative(op)
-            raise NotImplementedError(f"{op.name} has no derivative in forward mode; take it backward")
+        def jvp(ctx: Any, *_: Any) -> NoReturn:
+            if _derivative(ctx) is None:
+                raise _missing(ctx)
+            raise NotImplementedError(f"{ctx.op.name} has no derivative in forward mode; take it backward")
 
         @staticmethod
         def _compiled_autograd_key(ctx: Any) -> tuple[Any, ...]:
             return (ctx._autograd_function_id,)
 
-    named: Any = type(f"m3ops_{op.name}", (Derivative,), {})  # the name that the nodes of a graph show
+    named_function: Any = type(f"m3ops_{op_type.name}", (Recorded,), {})  # the name that the nodes of a graph show
 
-    def call(keyset: Any, *tensors: torch.Tensor, **params: Any) -> list[torch.Tensor]:
+    def implement(keyset: Any, *tensors: torch.Tensor | None, **params: Any) -> list[torch.Tensor]:
         grad_mode = torch.is_grad_enabled()
-        if forward_ad._current_level < 0 and not (grad_mode and torch._C._any_requires_grad(*tensors)):
+        recorded = grad_mode and any(tensor is not None and tensor.requires_grad for tensor in tensors)
+        if not recorded and not _private.in_forward_mode():
             return below(keyset, tensors, params)
-        modes = grad_mode, torch._C._is_fwd_grad_enabled()
-        with enable_single_level_autograd_function():
-            return list(named.apply(modes, keyset, params, *tensors))
+        modes = grad_mode, _private.is_forward_mode_enabled()
+        with _private.single_level():
+            return list(named_function.apply(modes, keyset, params, *tensors))
 
-    return call
+    return implement
 
 
-def _no_derivative(op: Op) -> NoReturn:
-    raise op.derivative_error("Tensor.detach", "torch.autograd.Function")
+def _derivative(ctx: Any) -> Derivative | None:
+    """The derivative of a call; with ``num_rows`` there is none."""
+    derivative: Derivative | None = None if ctx.counted else ctx.op.derivative
+    return derivative
+
+
+def _missing(ctx: Any) -> Exception:
+    return derivatives.missing(ctx.op, WITHOUT, CUSTOM, counted=ctx.counted)

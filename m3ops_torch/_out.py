@@ -2,74 +2,100 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch.autograd import forward_ad
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from m3ops import validate
+from m3ops.numerics.scale_layouts import ROW_MAJOR
 from m3ops.op import Op
-from m3ops_torch._launch import layout_of
+from m3ops_torch import _private
+from m3ops_torch._mxfp8 import MXFP8
+from m3ops_torch._operands import Specs, Tensors, same_device, spec_of
 
 
-def flattened(out: Any) -> list[Any]:
-    """The tensors of ``out``, which is one tensor or a tuple of tensors and tuples, as the result is."""
+def flattened(op: Op, out: Any) -> list[Any]:
+    """The tensors of ``out``, which is one tensor, an ``MXFP8``, or a tuple of these, as the result is."""
     if isinstance(out, tuple | list):
-        return [tensor for part in out for tensor in flattened(part)]
-    return [out]
+        return [tensor for part in out for tensor in flattened(op, part)]
+    if not isinstance(out, MXFP8):
+        return [out]
+    wanted = getattr(op, "scale_layout", ROW_MAJOR)
+    if out.scale_layout != wanted:
+        raise ValueError(f"out must have scale_layout={wanted!r}, as the result does, got {out.scale_layout!r}")
+    return [out.values, out.scales]
 
 
-def check(op: Op, tensors: Sequence[torch.Tensor], out: Sequence[Any], params: Mapping[str, Any]) -> None:
-    """Raises unless the op, whose inputs are valid, can write its results there."""
-    wanted = op.infer(*(layout_of(tensor).spec for tensor in tensors), **params)
-    if len(out) != len(wanted):
-        raise ValueError(f"out must hold {len(wanted)} tensors, as the result does, got {len(out)}")
-    for name, tensor, spec in zip(_names(out), out, wanted, strict=True):
-        if not isinstance(tensor, torch.Tensor):
-            raise TypeError(f"{name} must be an array, got {type(tensor).__name__}")
-        validate.output(name, layout_of(tensor).spec, spec, contiguous_only=op.core_rank(params) > 1)
-        if tensor.device != tensors[0].device:
-            raise ValueError(
-                f"{name} must be on the device of {op.inputs[0]}, {tensors[0].device}, got {tensor.device}"
-            )
-    if _differentiated((*tensors, *out)):
+def names(count: int) -> list[str]:
+    """What errors call the tensors of ``out``."""
+    return ["out"] if count == 1 else [f"out[{number}]" for number in range(count)]
+
+
+def refuse(operands: Tensors, out: Tensors) -> None:
+    """Raises if a transformation of PyTorch would have to look into the call."""
+    everything = {**operands, **out}
+    if _differentiated(everything.values()):
         raise ValueError("out has no derivative: call under torch.no_grad(), or with tensors that require none")
-    for name, tensor in zip((*op.inputs, *_names(out)), (*tensors, *out), strict=True):
-        if torch._C._functorch.is_batchedtensor(tensor):
+    for name, tensor in everything.items():
+        if _private.is_batchedtensor(tensor):
             raise ValueError("out has no rule for torch.func.vmap: call on all examples, their axis a leading one")
-        if is_traceable_wrapper_subclass(tensor):
+        if hasattr(tensor, "__tensor_flatten__"):  # by this PyTorch knows a tensor that wraps others
             raise ValueError(f"{name} must be a plain tensor where out is given, got {type(tensor).__name__}")
 
 
-def _differentiated(tensors: Sequence[torch.Tensor]) -> bool:
-    """Whether a derivative would go through the call, backward or forward."""
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-        return True
-    forward = forward_ad._current_level >= 0
-    return forward and any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
+def check(op: Op, operands: Tensors, out: Sequence[torch.Tensor], wanted: Specs) -> None:
+    """Raises unless the op, whose operands are valid, can write its results there.
+
+    Args:
+        op: The op.
+        operands: Its operands.
+        out: The memory.
+        wanted: What the results are like.
+    """
+    if len(out) != len(wanted):
+        raise ValueError(f"out must hold {len(wanted)} tensors, as the result does, got {len(out)}")
+    first = next(iter(operands))
+    results = zip(names(len(out)), out, wanted.values(), op.axes.results, strict=True)
+    for name, tensor, spec, axes in results:
+        validate.output(name, spec_of(tensor), spec, contiguous_only=axes.whole_axes > 1)
+        same_device(name, tensor, first, operands[first])
 
 
-def check_overlap(op: Op, tensors: Sequence[torch.Tensor], out: Sequence[torch.Tensor]) -> None:
-    """Raises if a result would be written where something else is, but for in-place use that the op allows."""
-    names = _names(out)
-    outputs = [(name, tensor, *_extent(tensor)) for name, tensor in zip(names, out, strict=True)]
-    for number, (name, tensor, start, end) in enumerate(outputs):
-        for other_name, _, other_start, other_end in outputs[:number]:
+def replaceable(op: Op, operands: Tensors) -> dict[str, bool]:
+    """For each operand whether a result may take its place.
+
+    Then the op reads each element of it before it writes a result there, and nobody reads it again.
+    """
+    inputs = zip(op.inputs, op.axes.inputs, strict=True)
+    return {**dict.fromkeys(operands, False), **{name: op.in_place and not axes.broadcast for name, axes in inputs}}
+
+
+def check_overlap(replaceable: dict[str, bool], operands: Sequence[torch.Tensor], out: Sequence[torch.Tensor]) -> None:
+    """Raises if a result would be written where something else is, but for in-place use that the op allows.
+
+    Args:
+        replaceable: The operands' names, and whether a result may take their place.
+        operands: The operands.
+        out: The memory for the results.
+    """
+    inputs = [(*named, given, _extent(given)) for named, given in zip(replaceable.items(), operands, strict=True)]
+    outputs: list[tuple[str, tuple[int, int]]] = []
+    for name, tensor in zip(names(len(out)), out, strict=True):
+        start, end = extent = _extent(tensor)
+        for other_name, (other_start, other_end) in outputs:
             if start < other_end and other_start < end:
                 raise ValueError(f"{name} must not overlap {other_name}")
-        for input_name, other in zip(op.inputs, tensors, strict=True):
-            other_start, other_end = _extent(other)
-            if start < other_end and other_start < end and not _in_place(op, tensor, input_name, other):
-                same = ", unless it is the same tensor" if op.in_place and input_name not in op.shared else ""
-                raise ValueError(f"{name} must not overlap {input_name}{same}")
+        for other_name, may_be_replaced, given, (other_start, other_end) in inputs:
+            if start < other_end and other_start < end and not (may_be_replaced and _same(tensor, given)):
+                same = ", unless it is the same tensor" if may_be_replaced else ""
+                raise ValueError(f"{name} must not overlap {other_name}{same}")
+        outputs.append((name, extent))
 
 
-def _in_place(op: Op, result: torch.Tensor, name: str, given: torch.Tensor) -> bool:
-    """Whether a result takes the place of an input, element by element, and the op reads it before it writes."""
-    same = result.data_ptr() == given.data_ptr() and layout_of(result) == layout_of(given)
-    return same and op.in_place and name not in op.shared
+def _same(result: torch.Tensor, given: torch.Tensor) -> bool:
+    return result.data_ptr() == given.data_ptr() and spec_of(result) == spec_of(given)
 
 
 def _extent(tensor: torch.Tensor) -> tuple[int, int]:
@@ -81,5 +107,13 @@ def _extent(tensor: torch.Tensor) -> tuple[int, int]:
     return start, start + (last + 1) * tensor.itemsize
 
 
-def _names(out: Sequence[Any]) -> list[str]:
-    return [f"out[{number}]" for number in range(len(out))] if len(out) > 1 else ["out"]
+def _differentiated(tensors: Any) -> bool:
+    """Whether a derivative would go through the call, backward or forward."""
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        return True
+    return _private.in_forward_mode() and any(forward_ad.unpack_dual(t).tangent is not None for t in tensors)
+
+
+def written(out: Sequence[torch.Tensor]) -> None:
+    """Tells autograd: a gradient that needs what these tensors held before is then an error."""
+    torch.autograd.graph.increment_version(out)

@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
+from m3ops import row_count
 from m3ops.op import Op
-from m3ops.row_count import written
+from m3ops_torch import _out
+from m3ops_torch._operands import Tensors, check, empty, kinds_of
 
 _RAW = {1: torch.uint8, 2: torch.uint16, 4: torch.uint32}
 
 
-def run(op: Op, *tensors: torch.Tensor, **params: Any) -> list[torch.Tensor]:
-    """Computes an op by its specification."""
-    return [_to_tensor(array) for array in op.reference(*map(_to_array, tensors), **params)]
+def compute(op: Op, operands: Tensors, out: Sequence[torch.Tensor] | None = None) -> list[torch.Tensor]:
+    """Computes an op by its specification, into ``out`` if that is given."""
+    specs = check(op, operands)
+    if out is not None:
+        _out.check(op, operands, out, specs)
+        _out.check_overlap(_out.replaceable(op, operands), list(operands.values()), out)
+    arrays = {name: to_array(tensor) for name, tensor in operands.items()}
+    results = op.reference(arrays)
+    if out is None:
+        places, masks = empty(kinds_of(specs), torch.device("cpu")), {}
+    else:
+        places, counted = list(out), row_count.NAME in arrays
+        masks = row_count.written(results, arrays[row_count.NAME], op) if counted else {}
+        _out.written(out)
+    for place, (name, result) in zip(places, results.items(), strict=True):
+        np.copyto(to_array(place), result, where=masks.get(name, np.True_))
+    return places
 
 
-def run_out(op: Op, *tensors: torch.Tensor, out: list[torch.Tensor], **params: Any) -> None:
-    """Computes an op into ``out``."""
-    results = op.reference(*map(_to_array, tensors), **params)
-    masks = written(results, _to_array(tensors[-1]), params) if op.counted else [np.True_] * len(results)
-    for place, result, mask in zip(out, results, masks, strict=True):
-        np.copyto(_to_array(place), result, where=mask)
-
-
-def _to_array(tensor: torch.Tensor) -> np.ndarray:
-    return tensor.view(_RAW[tensor.itemsize]).numpy().view(np.dtype(str(tensor.dtype).removeprefix("torch.")))
-
-
-def _to_tensor(array: np.ndarray) -> torch.Tensor:
-    raw = np.ascontiguousarray(array).view(f"uint{8 * array.itemsize}")
-    return torch.from_numpy(raw).view(getattr(torch, array.dtype.name))
+def to_array(tensor: torch.Tensor) -> np.ndarray:
+    """The memory of a tensor as an array. ``Tensor.numpy`` would forbid the storage to be resized for ever after."""
+    raw = np.from_dlpack(tensor.detach().view(_RAW[tensor.itemsize]))
+    return raw.view(np.dtype(str(tensor.dtype).removeprefix("torch.")))

@@ -1,31 +1,32 @@
-"""``torch.func.vmap``: the rows of all examples run in one launch."""
+"""``torch.func.vmap``: the rows of all examples run in one launch, by what the op's axes allow."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
+from m3ops import row_count
+from m3ops.array import ArraySpec
 from m3ops.op import Op
+from m3ops_torch._operands import empty, kinds_of, named, spec_of
+
+Batched = tuple[list[torch.Tensor], list[int]]
 
 
 def batched(
-    op: Op,
-    operator: Callable[..., Sequence[torch.Tensor]],
+    op_type: type[Op],
+    operator: Callable[..., list[torch.Tensor]],
     info: Any,
     dims: Sequence[int | None],
-    *tensors: torch.Tensor,
+    *tensors: torch.Tensor | None,
     **params: Any,
-) -> tuple[Sequence[torch.Tensor], list[int]]:
+) -> Batched:
     """Calls an operator on operands with a batch axis each, or none where all examples share the operand.
 
-    Batch axes become leading axes. A shared weight stays as it is, for its leading axes broadcast; other operands that
-    all examples share are repeated by a stride of zero, and so is a weight whose gradient is asked for, of which each
-    example has its own. Nothing is copied.
-
     Args:
-        op: What the operator computes.
+        op_type: What the operator computes.
         operator: The operator.
         info: ``batch_size`` is the size of the batch axes.
         dims: For each operand its batch axis, or None.
@@ -35,25 +36,88 @@ def batched(
     Returns:
         The results and their batch axes, all 0.
     """
-    if op.counted:  # the first rows of each example are no first rows of all: one after another
-        each = [
-            operator(*(t if d is None else t.select(d, i) for t, d in zip(tensors, dims, strict=True)), **params)
-            for i in range(info.batch_size)
-        ]
-        stacked = [torch.stack([part.view(torch.uint8) for part in parts]) for parts in zip(*each, strict=True)]
-        return [raw.view(part.dtype) for raw, part in zip(stacked, each[0], strict=True)], [0] * len(stacked)
-    ranks = {name: tensor.ndim - (dim is not None) for name, tensor, dim in zip(op.inputs, tensors, dims, strict=True)}
-    rank = 1 + max(ranks.values())
-    summed = set(op.row_sums.values())
-    operands = []
-    for name, tensor, dim in zip(op.inputs, tensors, dims, strict=True):
-        if dim is None and (name not in op.shared or name in summed):
-            tensor, dim = tensor.expand(info.batch_size, *tensor.shape), 0
+    op = op_type.of(**params)
+    operands, mapped = named(op, tensors), dict(zip((*op.inputs, row_count.NAME), dims, strict=False))
+    results = op.check({name: _example(tensor, mapped[name]) for name, tensor in operands.items()})
+    if info.batch_size == 0:
+        none = {name: ArraySpec((0, *spec.shape), spec.dtype) for name, spec in results.items()}
+        stacked = empty(kinds_of(none), next(iter(operands.values())).device)
+    elif _rows_of_all(op, operands, mapped):
+        stacked = _as_rows(op, operator, info.batch_size, operands, mapped, params)
+    else:
+        stacked = _one_by_one(operator, info.batch_size, operands, mapped, params)
+    return stacked, [0] * len(stacked)
+
+
+def refused(op_type: type[Op], *_: Any, **__: Any) -> NoReturn:
+    """The rule for PyTorch's older vmap, whose tensors nothing public takes apart."""
+    raise NotImplementedError(
+        f"{op_type.name} has no rule for is_grads_batched=True, nor for vectorize=True of torch.autograd.functional; "
+        "use torch.func.vmap or torch.func.jacrev"
+    )
+
+
+def _example(tensor: torch.Tensor, dim: int | None) -> ArraySpec:
+    """An operand as one example has it."""
+    spec = spec_of(tensor)
+    if dim is None:
+        return spec
+    shape, strides = list(spec.shape), list(spec.strides)
+    del shape[dim], strides[dim]
+    return ArraySpec(tuple(shape), spec.dtype, tuple(strides))
+
+
+def _rows_of_all(op: Op, operands: dict[str, torch.Tensor], mapped: dict[str, int | None]) -> bool:
+    """Whether a batch axis can be one more axis of rows. The first rows of each example are no first rows of all."""
+    have_rows = all(axes.rows or mapped[name] is None for name, axes in zip(op.inputs, op.axes.inputs, strict=True))
+    return have_rows and row_count.NAME not in operands
+
+
+def _as_rows(
+    op: Op,
+    operator: Callable[..., list[torch.Tensor]],
+    batch_size: int,
+    operands: dict[str, torch.Tensor],
+    mapped: dict[str, int | None],
+    params: dict[str, Any],
+) -> list[torch.Tensor]:
+    """One call. What examples share and may lack rows stays as it is, unless a sum over rows is asked for: each has its
+    own. Else it is repeated by a stride of zero. Nothing is copied.
+    """
+    axes = dict(zip(op.inputs, op.axes.inputs, strict=True))
+    leading = {
+        name: tensor.ndim - (mapped[name] is not None) - len(axes[name].axes)
+        for name, tensor in operands.items()
+        if axes[name].rows
+    }
+    most = max(leading.values())
+    given = []
+    for name, tensor in operands.items():
+        dim = mapped[name]
+        if dim is None and axes[name].rows and (not axes[name].broadcast or op.axes.sums_rows):
+            tensor, dim = tensor.expand(batch_size, *tensor.shape), 0
         if dim is not None:
-            tensor = tensor.movedim(dim, 0)
-            tensor = tensor[(slice(None), *(None,) * (rank - tensor.ndim))]
-        operands.append(tensor)
-    results = list(operator(*operands, **params))
-    for number, name in op.row_sums.items():
-        results[number] = results[number].flatten(0, rank - 1 - ranks[name])
-    return results, [0] * len(results)
+            missing = most - leading[name]
+            tensor = tensor.movedim(dim, 0)[(slice(None), *(None,) * missing)]
+        given.append(tensor)
+    results = list(operator(*given, **params))
+    own = next((leading[name] for name in operands if axes[name].broadcast), most)
+    for number, result in enumerate(op.axes.results):
+        if result.summed:  # it has the axes that its weight was given
+            results[number] = results[number].flatten(0, most - own)
+    return results
+
+
+def _one_by_one(
+    operator: Callable[..., list[torch.Tensor]],
+    batch_size: int,
+    operands: dict[str, torch.Tensor],
+    mapped: dict[str, int | None],
+    params: dict[str, Any],
+) -> list[torch.Tensor]:
+    each = [
+        operator(*(t if (dim := mapped[name]) is None else t.select(dim, i) for name, t in operands.items()), **params)
+        for i in range(batch_size)
+    ]
+    stacked = [torch.stack([part.view(torch.uint8) for part in parts]) for parts in zip(*each, strict=True)]
+    return [raw.view(part.dtype) for raw, part in zip(stacked, each[0], strict=True)]

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 import m3ops_torch
+from m3ops.ops import swiglu_oai as ops
 
 __all__ = ["GemmaRMSNorm", "SwigluOAI"]
 
@@ -33,8 +34,13 @@ class GemmaRMSNorm(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(hidden_size, device=device, dtype=dtype))
-        self.variance_epsilon = eps
+        self.weight = nn.Parameter(torch.empty(hidden_size, device=device, dtype=dtype))
+        self.variance_epsilon = float(eps)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Sets the weight to zeros, which leave the scale alone."""
+        nn.init.zeros_(self.weight)
 
     def forward(
         self, x: torch.Tensor, residual: torch.Tensor | None = None
@@ -53,7 +59,8 @@ class SwigluOAI(nn.Module):
 
     def __init__(self, alpha: float = 1.702, beta: float = 1.0, limit: float | None = 7.0) -> None:
         super().__init__()
-        self.alpha, self.beta, self.limit = alpha, beta, limit
+        op = ops.SwigluOAI.of(alpha=alpha, beta=beta, limit=limit)  # checked, and numbers of Python
+        self.alpha, self.beta, self.limit = op.alpha, op.beta, op.limit
 
     def forward(self, gate_up: torch.Tensor) -> torch.Tensor:
         return m3ops_torch.swiglu_oai(gate_up, alpha=self.alpha, beta=self.beta, limit=self.limit)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from test_torch import function
 from torch.utils import _pytree as pytree
 
 import m3ops_torch  # before DTensor, which it has to notice later
@@ -55,7 +56,7 @@ def main(rank: int, device: str, folder: Path) -> None:
             assert same_bytes(actual.to_local(), local), placement
 
     for name in OPS:
-        op, operands = getattr(m3ops_torch, name), everything[name]
+        op, operands = function(name), everything[name]
         for axis in range(operands[0].ndim - 1):
             check(op, operands, axis, sharded=True)
         if device == "cuda" or all(t.itemsize > 1 for t in operands):  # gloo cannot gather 8-bit floats

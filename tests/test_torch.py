@@ -4,19 +4,37 @@ from __future__ import annotations
 
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 import torch
 from compare import assert_same_bytes
-from test_jax import ARGUMENTS, every_op
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 import m3ops_torch
-from m3ops import MXFP8
-from m3ops.cases.case import normal
-from m3ops.cases.run import flat, to_numpy, to_tensor
 from m3ops.ops import OPS
-from m3ops_torch._reference import _to_array
+from m3ops.testing.arrays import normal
+from m3ops.tools.run import flat, to_numpy, to_tensor
+from m3ops_torch import MXFP8
+from m3ops_torch._operators import parameters
+from m3ops_torch._reference import to_array
+
+INPUTS = {
+    "x": normal((4, 6, 128), "bfloat16"),
+    "residual": normal((4, 6, 128), "bfloat16", 2.0),
+    "weight": normal((128,), "float32"),
+    "gate_up": normal((4, 6, 128), "bfloat16"),
+    "values": normal((4, 6, 128), "float32").astype(ml_dtypes.float8_e4m3fn),
+    "scales": np.arange(4 * 6 * 4, dtype=np.uint8).reshape(4, 6, 4) + 80,
+    "qkv": normal((4, 6, 72 * 8), "bfloat16"),
+    "weight_q": normal((8,), "bfloat16"),
+    "weight_k": normal((8,), "float32", 0.5),
+}
+"""An array for each input of an op. Arrays of 4 x 6 rows have three axes, and no other has."""
+
+every_op = pytest.mark.parametrize("name", OPS)
 
 OPCHECKS = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
 
@@ -31,7 +49,15 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
 
 
 def tensors(name: str, device: str) -> list[torch.Tensor]:
-    return [to_tensor(array, device) for array in ARGUMENTS[name]]
+    return [to_tensor(INPUTS[argument], device) for argument in OPS[name].inputs]
+
+
+def function(name: str) -> Any:
+    """A public function as one of tensors."""
+    public = getattr(m3ops_torch, name)
+    if not OPS[name].quantized:
+        return public
+    return lambda values, scales, **given: public(MXFP8(values, scales), **given)
 
 
 def arrays(results: Any) -> list[np.ndarray]:
@@ -47,27 +73,26 @@ def test_opcheck(name: str, shape: str, device: str) -> None:
     views = {"contiguous": slice(None), "strided": slice(None, None, 2), "no rows": slice(0)}
     operands = tuple(t[views[shape]] if t.ndim == 3 else t for t in tensors(name, device))
     for given in [{}, *OPTIONS.get(name, [])]:
-        params = {**{k: "bfloat16" if k == "out_dtype" else p.default for k, p in OPS[name].params.items()}, **given}
-        torch.library.opcheck(operator, operands, params, test_utils=checks)
+        torch.library.opcheck(operator, operands, parameters(OPS[name].of(**given)), test_utils=checks)
 
 
 def test_views_reach_the_specification_without_a_copy() -> None:
     wide = to_tensor(normal((6, 200), "bfloat16"))
-    assert np.shares_memory(_to_array(wide[::2, 16:144]), _to_array(wide))
+    assert np.shares_memory(to_array(wide[::2, 16:144]), to_array(wide))
 
 
 @every_op
 def test_inputs_stay_as_they_are(name: str, device: str) -> None:
     inputs = tensors(name, device)
     before = [to_numpy(tensor).copy() for tensor in inputs]
-    getattr(m3ops_torch, name)(*inputs)
+    function(name)(*inputs)
     assert_same_bytes([to_numpy(tensor) for tensor in inputs], before)
 
 
 @every_op
 def test_later_calls_give_the_same_bytes(name: str, device: str) -> None:
     """On a GPU they take a shorter way, which other calls and other tensors must not be mistaken for."""
-    op, first = getattr(m3ops_torch, name), tensors(name, device)
+    op, first = function(name), tensors(name, device)
     wanted = arrays(op(*first))
     flipped = [tensor.view(tensor.shape).flip(0) if tensor.ndim == 3 else tensor for tensor in first]
     for _ in range(3):
@@ -95,10 +120,10 @@ def test_modes_see_later_calls(device: str) -> None:
     assert "m3ops::swiglu_oai" in {event.key for event in profile.key_averages()}
 
 
-@pytest.mark.parametrize("name", [n for n, op in OPS.items() if not op.differentiable and n != "mxfp8_dequantize"])
+@pytest.mark.parametrize("name", [n for n, op in OPS.items() if not op.differentiable and not op.quantized])
 def test_a_gradient_does_not_end_in_silence(name: str, device: str) -> None:
-    results = getattr(m3ops_torch, name)(*(tensor.requires_grad_() for tensor in tensors(name, device)))
-    with pytest.raises(TypeError, match=f"{name} .*step.*torch.autograd.Function"):
+    results = function(name)(*(tensor.requires_grad_() for tensor in tensors(name, device)))
+    with pytest.raises(TypeError, match=f"{name} .*step.*torch.no_grad.*torch.autograd.Function"):
         flat(results)[0].float().sum().backward()
 
 
@@ -106,11 +131,81 @@ def test_mxfp8_unpacks_and_shows_scales_as_numbers(device: str) -> None:
     values, scales = result = m3ops_torch.swiglu_oai_quantize(*tensors("swiglu_oai_quantize", device))
     assert isinstance(result, MXFP8)
     assert (values.dtype, scales.dtype) == (torch.float8_e4m3fn, torch.uint8)
-    numbers = scales.view(torch.float8_e8m0fnu).float()
-    assert torch.equal(numbers, 2.0 ** (scales.float() - 127))
+    assert torch.equal(result.e8m0.float(), 2.0 ** (scales.float() - 127))
 
 
 def test_fused_equals_unfused(device: str) -> None:
     (gate_up,) = tensors("swiglu_oai", device)
     fused = m3ops_torch.swiglu_oai_quantize(gate_up, round_activation=True)
     assert_same_bytes(arrays(fused), arrays(m3ops_torch.mxfp8_quantize(m3ops_torch.swiglu_oai(gate_up))))
+
+
+# --- As PyTorch's own functions ---------------------------------------------------------------------------------------
+
+
+@every_op
+def test_storage_can_still_be_resized(name: str) -> None:
+    """FSDP frees parameters by resizing; ``Tensor.numpy`` would forbid it."""
+    operands = [tensor.clone() for tensor in tensors(name, "cpu")]
+    results = flat(function(name)(*operands))
+    out = [torch.empty_like(tensor) for tensor in results]
+    function(name)(*operands, out=out)
+    for tensor in (*operands, *results, *out):
+        tensor.untyped_storage().resize_(0)
+
+
+@every_op
+@pytest.mark.parametrize("shape", [(0,), (2, 0)], ids=str)
+def test_results_without_elements_have_ordinary_strides(name: str, shape: tuple[int, ...], device: str) -> None:
+    operands = [
+        t[(slice(0), 0) if shape == (0,) else (slice(2), slice(0))] if t.ndim == 3 else t for t in tensors(name, device)
+    ]
+    for result in flat(function(name)(*operands)):
+        assert result.shape[:-1] == shape
+        assert result.stride() == torch.empty(result.shape, device="meta").stride()
+
+
+@every_op
+def test_symbolic_sizes_outside_of_a_compiled_function(name: str) -> None:
+    def call(*operands: torch.Tensor) -> Any:
+        return flat(function(name)(*operands))
+
+    def write(*operands: torch.Tensor) -> Any:
+        out = [torch.empty_like(result) for result in call(*operands)]
+        function(name)(*operands, out=out)
+        return out
+
+    operands = tensors(name, "cpu")
+    other = [torch.cat([t, t]) if t.ndim == 3 else t for t in operands]
+    for traced in (call, write):
+        graph = make_fx(traced, tracing_mode="symbolic")(*operands)
+        assert_same_bytes(arrays(tuple(graph(*other))), arrays(tuple(call(*other))))
+    with FakeTensorMode(shape_env=ShapeEnv()) as mode:
+        assert all(isinstance(t, FakeTensor) for t in call(*(mode.from_tensor(t) for t in operands)))
+
+
+def test_arrays_of_numpy_are_named_as_such() -> None:
+    x, weight = np.ones((2, 64), np.float32), torch.zeros(64)
+    with pytest.raises(TypeError, match=r"x must be a tensor, got a NumPy ndarray: see torch\.from_numpy"):
+        m3ops_torch.gemma_rmsnorm(x, weight)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"out must be a tensor, got a NumPy ndarray: see torch\.from_numpy"):
+        m3ops_torch.gemma_rmsnorm(torch.ones(2, 64), weight, out=x)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.int64])
+def test_numbers_of_numpy_are_numbers(kind: Any) -> None:
+    x = torch.randn(2, 64)
+    got = m3ops_torch.swiglu_oai(x, alpha=kind(2), limit=kind(3))
+    assert_same_bytes(arrays(got), arrays(m3ops_torch.swiglu_oai(x, alpha=2.0, limit=3.0)))
+
+
+def test_operators_check_what_they_are_given() -> None:
+    """Whoever calls them without the public functions."""
+    with pytest.raises(ValueError, match="the last axis of x must be a multiple of 32"):
+        torch.ops.m3ops.mxfp8_quantize(
+            torch.ones(2, 40), scale_rule="rceil", fp8_format="e4m3fn", scale_layout="row_major"
+        )
+    with pytest.raises(ValueError, match="scale_rule must be"):
+        torch.ops.m3ops.mxfp8_quantize(
+            torch.ones(2, 64), scale_rule="up", fp8_format="e4m3fn", scale_layout="row_major"
+        )

@@ -10,15 +10,17 @@ from pathlib import Path
 from subprocess import PIPE, STDOUT
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from compare import assert_same_bytes
-from test_jax import every_op
-from test_torch import arrays, tensors
+from test_torch import arrays, every_op, function, tensors
 from torch.utils import _pytree as pytree
 
 import m3ops_torch
 from m3ops.ops import OPS
+from m3ops.tools.run import flat
+from m3ops_torch.nn import SwigluOAI
 
 ROWS = torch.export.Dim("rows", min=2, max=4096)
 
@@ -41,7 +43,7 @@ class Graphs:
 
 @every_op
 def test_compile_without_graph_break(name: str, device: str) -> None:
-    op = getattr(m3ops_torch, name)
+    op = function(name)
     compiled = torch.compile(op, fullgraph=True)
     assert_same_bytes(arrays(compiled(*tensors(name, device))), arrays(op(*tensors(name, device))))
 
@@ -51,7 +53,7 @@ def test_compile_without_graph_break(name: str, device: str) -> None:
 def test_no_recompilation_for_other_row_counts(name: str, dynamic: bool | None, device: str) -> None:
     """Left to itself Dynamo takes the first row count for a constant, and the second call tells it better."""
     torch._dynamo.reset()
-    op, backend = getattr(m3ops_torch, name), Graphs()
+    op, backend = function(name), Graphs()
     compiled = torch.compile(op, fullgraph=True, dynamic=dynamic, backend=backend)
     for num_rows in (3, 4, 17, 64):
         operands = of_rows(tensors(name, device), num_rows)
@@ -67,7 +69,7 @@ class Ops(torch.nn.Module):
         for name, op in OPS.items():
             own = operands[used : used + len(op.inputs)]
             used += len(own)
-            results.append(getattr(m3ops_torch, name)(*own))
+            results.append(function(name)(*own))
         return results
 
 
@@ -153,7 +155,7 @@ def test_parameters_of_the_caller_are_constants_of_the_graph() -> None:
 @every_op
 @pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
 def test_export_save_and_load(name: str, dynamic: bool, device: str, tmp_path: Path) -> None:
-    op = getattr(m3ops_torch, name)
+    op = function(name)
 
     class Model(torch.nn.Module):
         def forward(self, *operands: torch.Tensor) -> Any:
@@ -183,3 +185,51 @@ def test_export_of_num_rows_and_out(device: str) -> None:
         exported = torch.export.export(Model(), tuple(operands), dynamic_shapes=axes).module()
         want = Model()(x, number, *(t.clone() for t in given))
         assert_same_bytes(arrays(exported(x, number, *given)), arrays(want))
+
+
+# --- What requires a gradient -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager", "inductor"])
+@pytest.mark.parametrize("name", [name for name, op in OPS.items() if not op.of().derivative and not op.quantized])
+def test_an_op_without_a_derivative_compiles(name: str, backend: str, device: str) -> None:
+    """Nobody has asked for one. Who does hears it, and how to go without."""
+    torch._dynamo.reset()
+    operands = [t.requires_grad_() for t in tensors(name, device)]
+    results = flat(torch.compile(function(name), fullgraph=True, backend=backend)(*operands))
+    assert_same_bytes(
+        arrays(tuple(t.detach() for t in results)), arrays(function(name)(*(t.detach() for t in operands)))
+    )
+    with pytest.raises((TypeError, NotImplementedError), match=f"{name} has no derivative.*torch"):
+        sum(t.float().sum() for t in results if t.requires_grad).backward()
+
+
+def test_a_count_compiles_where_a_gradient_is_required(device: str) -> None:
+    x, number = torch.randn(4, 64, device=device, requires_grad=True), torch.ones(1, dtype=torch.int32, device=device)
+    result = torch.compile(m3ops_torch.swiglu_oai, fullgraph=True, backend="aot_eager")(x, num_rows=number)
+    with pytest.raises(NotImplementedError, match="swiglu_oai has no derivative with num_rows"):
+        result.sum().backward()
+
+
+def test_a_module_that_quantizes_compiles() -> None:
+    """A parameter, and no thought of a gradient."""
+    weight = torch.nn.Parameter(torch.zeros(64))
+    compiled = torch.compile(lambda x: m3ops_torch.gemma_rmsnorm_quantize(x, weight), fullgraph=True)
+    x = torch.randn(4, 64)
+    with torch.no_grad():
+        want = m3ops_torch.gemma_rmsnorm_quantize(x, weight)
+    assert_same_bytes(arrays(tuple(t.detach() for t in compiled(x))), arrays(want))
+
+
+NUMBER = np.float32(1.5)
+
+
+def test_numbers_of_numpy_are_told_apart() -> None:
+    """``torch.compile`` makes arrays of them, whose values it does not know."""
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda x: m3ops_torch.swiglu_oai(x, alpha=NUMBER), fullgraph=True, backend="eager")
+    with pytest.raises(Exception, match="alpha must be a Python number in a compiled function, got a NumPy one"):
+        compiled(torch.randn(3, 64))
+    module = SwigluOAI(alpha=NUMBER, limit=np.float64(3))
+    x = torch.randn(3, 64)
+    assert_same_bytes(arrays(torch.compile(module, fullgraph=True, backend="eager")(x)), arrays(module(x)))

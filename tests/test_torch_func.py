@@ -9,25 +9,21 @@ from typing import Any
 import pytest
 import torch
 from compare import assert_same_bytes
-from differentiable import DIFFERENTIABLE, arguments, cotangents, every_differentiable_op, expected
+from differentiable import arguments, cotangents, every_differentiable_op, expected
 from test_torch import OPCHECKS, arrays
 from torch.autograd import forward_ad
 from torch.func import grad, jacfwd, jacrev, jvp, vjp, vmap
 
 import m3ops_torch
-from m3ops.cases.run import flat, to_tensor
 from m3ops.ops import OPS
-
-STRAIGHT_THROUGH = "swiglu_oai_fake_quant"
-FUNCTIONS = [*DIFFERENTIABLE, STRAIGHT_THROUGH]
-every_function = pytest.mark.parametrize("name", FUNCTIONS)
+from m3ops.tools.run import flat, to_tensor
+from m3ops_torch._operators import parameters
 
 
 def given(name: str, device: str) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """Inputs of [5, 6, 64] rows, and a cotangent for each result."""
-    op = "swiglu_oai" if name == STRAIGHT_THROUGH else name
-    inputs = arguments(op)
-    return [to_tensor(a, device) for a in inputs], [to_tensor(a, device) for a in cotangents(op, inputs)]
+    inputs = arguments(name)
+    return [to_tensor(a, device) for a in inputs], [to_tensor(a, device) for a in cotangents(name, inputs)]
 
 
 def loss(name: str, weights: list[torch.Tensor], *inputs: torch.Tensor) -> torch.Tensor:
@@ -41,14 +37,13 @@ def plain(name: str, inputs: list[torch.Tensor], weights: list[torch.Tensor]) ->
     return arrays(torch.autograd.grad(loss(name, weights, *leaves), leaves))
 
 
-@every_function
+@every_differentiable_op
 def test_grad(name: str, device: str) -> None:
     inputs, weights = given(name, device)
     every = tuple(range(len(inputs)))
     got = arrays(grad(partial(loss, name, weights), every)(*inputs))
     assert_same_bytes(got, plain(name, inputs, weights))
-    op = "swiglu_oai" if name == STRAIGHT_THROUGH else name
-    assert_same_bytes(got, expected(op, arguments(op), cotangents(op, arguments(op))))
+    assert_same_bytes(got, expected(name, arguments(name), cotangents(name, arguments(name))))
     results, pull = vjp(getattr(m3ops_torch, name), *inputs)
     assert_same_bytes(arrays(results), arrays(getattr(m3ops_torch, name)(*inputs)))
     assert_same_bytes(arrays(pull(tuple(weights) if isinstance(results, tuple) else weights[0])), got)
@@ -58,14 +53,13 @@ def test_grad(name: str, device: str) -> None:
 def test_opcheck(name: str, device: str) -> None:
     """Of the operator that computes the gradients."""
     inputs, weights = given(name, device)
-    backward = OPS[name].backward
-    assert backward is not None
-    params = backward.params(OPS[name].filled({}))
-    operator = getattr(torch.ops.m3ops, backward.op.name).default
-    torch.library.opcheck(operator, (*inputs, *weights), params, test_utils=OPCHECKS)
+    derivative = OPS[name].of().derivative
+    assert derivative is not None
+    operator = getattr(torch.ops.m3ops, derivative.op.name).default
+    torch.library.opcheck(operator, (*inputs, *weights), parameters(derivative.op), test_utils=OPCHECKS)
 
 
-@every_function
+@every_differentiable_op
 def test_vmap_of_grad(name: str, device: str) -> None:
     """The gradient of each example, that of a shared weight too."""
     inputs, weights = given(name, device)
@@ -81,7 +75,7 @@ def test_vmap_of_grad(name: str, device: str) -> None:
         assert_same_bytes(arrays([g[i] for g in got]), plain(name, example, [w[i] for w in weights]))
 
 
-@every_function
+@every_differentiable_op
 def test_grad_of_vmap(name: str, device: str) -> None:
     inputs, weights = given(name, device)
     every, axes = tuple(range(len(inputs))), tuple(0 if t.ndim == 3 else None for t in inputs)
@@ -94,7 +88,7 @@ def test_grad_of_vmap(name: str, device: str) -> None:
     assert_same_bytes(got[:1], plain(name, inputs, weights)[:1])  # a weight's is summed by another order of rows
 
 
-@every_function
+@every_differentiable_op
 def test_jacrev(name: str, device: str) -> None:
     """A row of the Jacobian is the gradient of one element of a result."""
     inputs, weights = given(name, device)
@@ -128,14 +122,6 @@ def test_compiled_autograd(device: str) -> None:
     assert_same_bytes(arrays([leaf.grad]), plain("swiglu_oai", inputs, weights))
 
 
-def test_compiled_straight_through(device: str) -> None:
-    """Dynamo looks into an autograd.Function under grad and leaves its backward out; then it meets the rounding."""
-    x = torch.randn(4, 64, device=device)
-    function = grad(lambda x: m3ops_torch.swiglu_oai_fake_quant(x).sum())
-    with pytest.raises(RuntimeError, match="mxfp8_dequantize has no derivative"):
-        torch.compile(function, fullgraph=True, backend="aot_eager")(x)
-
-
 jvp_warns = pytest.mark.filterwarnings("ignore:`torch.jit.script` is:FutureWarning")  # of its own import
 
 
@@ -166,8 +152,11 @@ def test_there_is_no_second_derivative_and_no_forward_mode(name: str, device: st
         rest = [t.view(-1, *x.shape)[0] if t.ndim == 3 else t for t in others]
         return flat(getattr(m3ops_torch, name)(x, *rest))[0].float().sum()
 
+    derivative = OPS[name].of().derivative
+    assert derivative is not None
+    first_derivative = derivative.op.name.removesuffix("_backward")  # which that of fake quantization shares
     for ways, message in (
-        (SECOND, f"{name} has no second derivative"),
+        (SECOND, f"{first_derivative} has no second derivative"),
         (FORWARD, f"{name} has no derivative in forward mode"),
     ):
         for way in ways.values():

@@ -8,7 +8,8 @@ from compare import assert_same_bytes
 from test_torch import arrays
 
 import m3ops_torch
-from m3ops_torch import _launch
+from m3ops.ops.gemma_rmsnorm import GemmaRMSNorm as Norm
+from m3ops_torch import _direct
 from m3ops_torch.nn import GemmaRMSNorm, SwigluOAI
 
 
@@ -33,7 +34,7 @@ def test_a_new_norm_leaves_the_scale_alone() -> None:
 
 def test_activation(device: str) -> None:
     module = SwigluOAI(alpha=1.5, beta=0, limit=None)
-    assert repr(module) == "SwigluOAI(alpha=1.5, beta=0, limit=None)"
+    assert repr(module) == "SwigluOAI(alpha=1.5, beta=0.0, limit=None)"
     assert not list(module.parameters())
     x = torch.randn(3, 128, device=device, dtype=torch.bfloat16)
     assert_same_bytes(arrays(module(x)), arrays(m3ops_torch.swiglu_oai(x, alpha=1.5, beta=0, limit=None)))
@@ -50,9 +51,19 @@ def test_compiled(device: str) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA or HIP device")
 def test_a_parameter_takes_the_shorter_way_where_no_derivative_is_recorded() -> None:
     norm, x = GemmaRMSNorm(64, device="cuda"), torch.randn(3, 64, device="cuda")
-    params = {"eps": norm.variance_epsilon}
-    assert _launch.key_of("gemma_rmsnorm", [x, norm.weight], params) is None
+    operands = (x, norm.weight, None)
     with torch.no_grad():
         want = arrays(norm(x))
-        assert _launch.kept.get(_launch.key_of("gemma_rmsnorm", [x, norm.weight], params))
+        assert _direct.attempt(Norm.of(), operands, None) is not None
+    assert _direct.attempt(Norm.of(), operands, None) is None
+    with torch.no_grad():
         assert_same_bytes(arrays(norm(x)), want)
+
+
+def test_parameters_are_reset_as_those_of_other_modules() -> None:
+    """As initialization on the meta device does it."""
+    with torch.device("meta"):
+        norm = GemmaRMSNorm(64)
+    norm.to_empty(device="cpu").weight.data.fill_(float("nan"))
+    norm.reset_parameters()
+    assert torch.equal(norm.weight, torch.zeros(64))

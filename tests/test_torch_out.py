@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,15 +12,15 @@ import torch
 from backends import no_gpu
 from compare import assert_same_bytes
 from rocm import torch_device
-from test_jax import every_op
-from test_torch import OPCHECKS, arrays, tensors
+from test_torch import OPCHECKS, arrays, every_op, function, tensors
 
 import m3ops_torch
-from m3ops import MXFP8
-from m3ops.cases.case import normal
-from m3ops.cases.run import flat, to_numpy, to_tensor
 from m3ops.numerics.scale_layouts import TILES
 from m3ops.ops import OPS
+from m3ops.testing.arrays import normal
+from m3ops.tools.run import flat, to_numpy, to_tensor
+from m3ops_torch import MXFP8
+from m3ops_torch._operators import parameters
 
 POISON = 0xA5
 
@@ -31,7 +32,7 @@ def poisoned(like: torch.Tensor) -> torch.Tensor:
 def nested(structure: Any, leaf: Callable[[torch.Tensor], torch.Tensor]) -> Any:
     """The structure of a result with other tensors in it."""
     if isinstance(structure, MXFP8):
-        return MXFP8(*(nested(part, leaf) for part in structure))
+        return replace(structure, values=leaf(structure.values), scales=leaf(structure.scales))
     return tuple(nested(part, leaf) for part in structure) if isinstance(structure, tuple) else leaf(structure)
 
 
@@ -44,7 +45,7 @@ def wide(like: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("make", [poisoned, wide], ids=["contiguous", "strided"])
 @every_op
 def test_the_same_bytes_in_given_tensors(name: str, make: Callable[..., torch.Tensor], device: str) -> None:
-    op, inputs = getattr(m3ops_torch, name), tensors(name, device)
+    op, inputs = function(name), tensors(name, device)
     wanted = op(*inputs)
     out = nested(wanted, make)
     for _ in range(3):  # on a GPU later calls take a shorter way
@@ -63,7 +64,7 @@ def test_tiled_scales_in_given_tensors(layout: str, device: str) -> None:
     out = nested(wanted, poisoned)
     m3ops_torch.mxfp8_quantize(x, scale_layout=layout, out=out)
     assert_same_bytes(arrays(out), arrays(wanted))
-    strided = MXFP8(out.values, wide(out.scales))
+    strided = replace(out, scales=wide(out.scales))
     with pytest.raises(ValueError, match=r"out\[1\] must be contiguous"):
         m3ops_torch.mxfp8_quantize(x, scale_layout=layout, out=strided)
 
@@ -72,7 +73,7 @@ def test_tiled_scales_in_given_tensors(layout: str, device: str) -> None:
 @every_op
 def test_the_machine_code_for_amd_writes_given_tensors(name: str, arch: str) -> None:
     inputs = [t[:2, :3] if t.ndim == 3 else t for t in tensors(name, "cpu")]
-    op = getattr(m3ops_torch, name)
+    op = function(name)
     wanted = op(*inputs)
     out = nested(wanted, wide)
     with torch_device.device(arch):
@@ -153,24 +154,87 @@ def test_heads_in_place_on_amd(arch: str, heads: tuple[int, int, int, int]) -> N
     assert (v.view(torch.uint16).int() == 0x7F81).all()
 
 
+# --- What autograd is told --------------------------------------------------------------------------------------------
+
+
+def write_norm(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> None:
+    m3ops_torch.gemma_rmsnorm(x, weight, out=out)
+
+
+def write_counted(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> None:
+    number = torch.ones(1, dtype=torch.int32, device=x.device)
+    m3ops_torch.gemma_rmsnorm(x, weight, num_rows=number, out=out)
+
+
+def write_in_place(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> None:
+    m3ops_torch.gemma_fused_add_rmsnorm(out, x, weight, out=(out, x))
+
+
+def compiled(write: Callable[..., None], backend: str) -> Callable[..., None]:
+    def call(*operands: torch.Tensor) -> None:
+        torch._dynamo.reset()
+        torch.compile(write, fullgraph=True, backend=backend)(*operands)
+
+    return call
+
+
+WRITES = (write_norm, write_counted, write_in_place)
+BACKENDS = ("eager", "aot_eager", "inductor")
+every_way_to_write = pytest.mark.parametrize(
+    "write",
+    [
+        *(pytest.param(write, id=write.__name__) for write in WRITES),
+        *(pytest.param(compiled(w, b), id=f"{w.__name__} compiled, {b}") for w in WRITES for b in BACKENDS),
+    ],
+)
+
+
+def check_that_autograd_knows(write: Callable[..., None], device: str) -> None:
+    """A gradient that needs what a tensor held before somebody wrote there is an error, as with PyTorch's functions."""
+    buffer, factor = torch.ones(2, 64, device=device), torch.ones(2, 64, device=device, requires_grad=True)
+    loss = (factor * buffer).sum()
+    with torch.no_grad():
+        write(torch.randn(2, 64, device=device), torch.zeros(64, device=device), buffer)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+@every_way_to_write
+def test_autograd_knows_what_is_written(write: Callable[..., None], device: str) -> None:
+    for _ in range(2):  # on a GPU the second eager call takes a shorter way
+        check_that_autograd_knows(write, device)
+
+
+def test_autograd_knows_on_the_shorter_way() -> None:
+    with torch_device.device("gfx950"):
+        for _ in range(2):
+            check_that_autograd_knows(write_norm, "cpu")
+
+
+def test_what_inference_mode_made_may_be_written() -> None:
+    with torch.inference_mode():
+        x, out = torch.randn(2, 64), torch.empty(2, 64)
+        m3ops_torch.gemma_rmsnorm(x, torch.zeros(64), out=out)
+    assert_same_bytes(arrays(out), arrays(m3ops_torch.gemma_rmsnorm(x, torch.zeros(64))))
+
+
 # --- torch.compile and the operator ----------------------------------------------------------------------------------
 
 
 @every_op
 def test_opcheck(name: str, device: str) -> None:
-    params = {k: "bfloat16" if k == "out_dtype" else p.default for k, p in OPS[name].params.items()}
     inputs = tensors(name, device)
-    out = [torch.zeros_like(t) for t in flat(getattr(m3ops_torch, name)(*inputs))]
+    out = [torch.zeros_like(t) for t in flat(function(name)(*inputs))]
     operator = getattr(torch.ops.m3ops, f"{name}_out").default
     # The schema test compares before and after with an operator that 8-bit floats lack.
     checks = [c for c in OPCHECKS if not (c == "test_schema" and any(t.itemsize == 1 for t in (*inputs, *out)))]
-    torch.library.opcheck(operator, tuple(inputs), {**params, "out": out}, test_utils=checks)
+    torch.library.opcheck(operator, tuple(inputs), {**parameters(OPS[name].of()), "out": out}, test_utils=checks)
 
 
 @every_op
 def test_compile(name: str, device: str) -> None:
     """The result is used in the graph, and so is what the memory held before."""
-    op, inputs = getattr(m3ops_torch, name), tensors(name, device)
+    op, inputs = function(name), tensors(name, device)
     wanted = op(*inputs)
     out = nested(wanted, torch.zeros_like)
 
@@ -203,7 +267,7 @@ def test_compile_in_place(device: str) -> None:
 @pytest.mark.skipif(no_gpu() is not None, reason=str(no_gpu()))
 @every_op
 def test_graphs_replay_into_given_tensors(name: str) -> None:
-    op, inputs = getattr(m3ops_torch, name), tensors(name, "cuda")
+    op, inputs = function(name), tensors(name, "cuda")
     out = nested(op(*inputs), torch.zeros_like)
     op(*inputs, out=out)
     graph = torch.cuda.CUDAGraph()

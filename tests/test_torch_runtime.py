@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import torch
 from compare import assert_same_bytes
-from test_jax import every_op
-from test_torch import arrays, tensors
+from test_torch import arrays, every_op, function, tensors
 
 import m3ops_torch
-from m3ops_torch import _launch
+from m3ops.ops import OPS
+from m3ops_torch import _direct
+from m3ops_torch._operators import parameters
 
 gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA or HIP device")]
 two_gpus = [pytest.mark.gpu, pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two GPUs")]
@@ -22,7 +23,7 @@ BUSY = 400_000_000
 @every_op
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_autocast_changes_nothing(name: str, dtype: torch.dtype, device: str) -> None:
-    op, operands = getattr(m3ops_torch, name), tensors(name, device)
+    op, operands = function(name), tensors(name, device)
     widened = [t.float() if t.dtype == torch.bfloat16 else t for t in operands]
     for given in (operands, widened):
         want = op(*given)
@@ -33,7 +34,7 @@ def test_autocast_changes_nothing(name: str, dtype: torch.dtype, device: str) ->
 
 @every_op
 def test_inference_mode(name: str, device: str) -> None:
-    op, operands = getattr(m3ops_torch, name), tensors(name, device)
+    op, operands = function(name), tensors(name, device)
     with torch.inference_mode():
         got = op(*operands)
     assert_same_bytes(arrays(got), arrays(op(*operands)))
@@ -41,13 +42,11 @@ def test_inference_mode(name: str, device: str) -> None:
 
 def both_ways(name: str, operands: list[torch.Tensor]) -> list[Any]:
     """The operator through the dispatcher and the shorter way of later calls."""
-    op = getattr(m3ops_torch, name)
+    op = function(name)
     op(*operands)  # from now on calls of this kind go to their launch
-    assert _launch.kept
+    assert _direct.kept
     operator = getattr(torch.ops.m3ops, name).default
-    params = {
-        k: "bfloat16" if k == "out_dtype" else p.default for k, p in m3ops_torch._library.OPS[name].params.items()
-    }
+    params = parameters(OPS[name].of())
     return [lambda *t: op(*t), lambda *t: operator(*t, **params)]
 
 
@@ -95,7 +94,7 @@ class TestGraphs:
     pytestmark = gpu
 
     def test_replays_read_new_inputs(self, name: str) -> None:
-        op, operands = getattr(m3ops_torch, name), tensors(name, "cuda")
+        op, operands = function(name), tensors(name, "cuda")
         op(*operands)  # compiles the kernel, which a capture could not
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
@@ -122,7 +121,7 @@ class TestGraphs:
 
     def test_reduce_overhead(self, name: str) -> None:
         """torch.compile that records CUDA graphs of what it makes."""
-        op = getattr(m3ops_torch, name)
+        op = function(name)
         torch._dynamo.reset()  # each op would count as one more version of the same function
         compiled = torch.compile(lambda *t: op(*t), fullgraph=True, mode="reduce-overhead")
         for _ in range(4):
@@ -138,13 +137,16 @@ class TestDevices:
     pytestmark = two_gpus
 
     def test_runs_where_its_tensors_are(self, name: str) -> None:
-        op = getattr(m3ops_torch, name)
+        """Whichever device is the current one: JAX in the same process sets it too."""
+        op = function(name)
         want = arrays(op(*tensors(name, "cuda:0")))
-        for _ in range(2):
-            got = op(*tensors(name, "cuda:1"))
-            assert {str(t.device) for t in torch.utils._pytree.tree_leaves(got)} == {"cuda:1"}
-            assert torch.cuda.current_device() == 0
-            assert_same_bytes(arrays(got), want)
+        for current in (0, 1, 0):
+            with torch.cuda.device(current):
+                for device in ("cuda:0", "cuda:1"):
+                    got = op(*tensors(name, device))
+                    assert {str(t.device) for t in torch.utils._pytree.tree_leaves(got)} == {device}
+                    assert torch.cuda.current_device() == current
+                    assert_same_bytes(arrays(got), want)
 
 
 def test_tensors_of_two_devices_are_refused() -> None:
@@ -156,7 +158,7 @@ def test_tensors_of_two_devices_are_refused() -> None:
 
 @every_op
 def test_meta_tensors(name: str) -> None:
-    op, operands = getattr(m3ops_torch, name), tensors(name, "cpu")
+    op, operands = function(name), tensors(name, "cpu")
     got, want = (torch.utils._pytree.tree_leaves(op(*t)) for t in ([t.to("meta") for t in operands], operands))
     assert all(t.is_meta for t in got)
     assert [(t.shape, t.dtype, t.stride()) for t in got] == [(t.shape, t.dtype, t.stride()) for t in want]

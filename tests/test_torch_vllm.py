@@ -1,13 +1,9 @@
-"""``m3ops_torch.compat.vllm`` and its plugin. vLLM is not installed: a package tree with its module names stands in."""
+"""``m3ops_torch.compat.vllm``: names, defaults and formulas of vLLM, which is not installed."""
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import runpy
-import sys
-import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +13,7 @@ from compare import assert_same_bytes
 from test_torch import arrays
 
 import m3ops_torch
-from m3ops_torch.compat import vllm, vllm_plugin
+from m3ops_torch.compat import vllm
 
 EMPTY = inspect.Parameter.empty
 # Names and defaults of vLLM's functions, from its sources of November 2026.
@@ -120,15 +116,6 @@ def test_compiles() -> None:
 
 
 OPS, QUANT = "vllm.models.minimax_m3.amd.ops", "vllm.model_executor.layers.quantization.utils.mxfp8_utils"
-ACTIVATION, NORMS = vllm_plugin._ACTIVATION, vllm_plugin._NORMS
-# Which module defines what, in two generations of vLLM.
-TREES = {
-    "older": {f"{OPS}.swiglu_oai": ACTIVATION, f"{OPS}.gemma_rmsnorm": NORMS},
-    "newer": {
-        "vllm.model_executor.layers.fused_swiglu_oai": ACTIVATION,
-        "vllm.models.minimax_m3.common.ops.gemma_rmsnorm": NORMS,
-    },
-}
 # What a user wrote for vLLM. It knows nothing of m3ops.
 SCRIPT = f"""
 import torch
@@ -149,78 +136,7 @@ assert act_q.shape == unfused_q.shape and act_scale.shape == unfused_scale.shape
 """
 
 
-@pytest.fixture
-def vllm_tree(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A tree of vLLM's modules whose functions do not work."""
-    defines = {**TREES[request.param], QUANT: ("dequant_mxfp8_to_bf16", "mxfp8_e4m3_quantize")}
-    reexports = "".join(f"from {m} import {', '.join(names)}\n" for m, names in defines.items() if m != QUANT)
-    sources = {OPS: reexports, "vllm.user": f"from {OPS} import swiglu_oai_split, gemma_rmsnorm\n"}
-    for module, names in defines.items():
-        sources[module] = "".join(f"def {name}(*_, **__): raise AssertionError('of vLLM')\n" for name in names)
-    for module, source in sources.items():
-        path = tmp_path.joinpath(*module.split("."))
-        path = path / "__init__.py" if module == OPS else path.with_suffix(".py")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(source)
-    monkeypatch.syspath_prepend(tmp_path)
-    yield tmp_path
-    for name in [name for name in sys.modules if name.split(".")[0] == "vllm"]:
-        del sys.modules[name]
-    if vllm_plugin._FINDER in sys.meta_path:
-        sys.meta_path.remove(vllm_plugin._FINDER)
-
-
-every_tree = pytest.mark.parametrize("vllm_tree", TREES, indirect=True)
-
-
-def functions_named(name: str) -> list[Any]:
-    """What vLLM's modules have under this name; a package may have a module of that name."""
-    own = [vars(module) for key, module in sys.modules.items() if key.split(".")[0] == "vllm"]
-    return [names[name] for names in own if inspect.isfunction(names.get(name))]
-
-
-@every_tree
-@pytest.mark.parametrize("loaded_before", [False, True])
-def test_plugin_replaces_the_functions(vllm_tree: Path, loaded_before: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("M3OPS_VLLM", "1")
-    if loaded_before:
-        importlib.import_module("vllm.user")
-    for _ in range(2):  # vLLM may load a plugin more than once
-        vllm_plugin.register()
-    importlib.import_module("vllm.user")
-    importlib.import_module(QUANT)
-    for name in SIGNATURES:
-        assert set(functions_named(name)) == {getattr(vllm, name)}
-
-
-@every_tree
-def test_plugin_does_nothing_unless_asked(vllm_tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("M3OPS_VLLM", raising=False)
-    vllm_plugin.register()
-    user = importlib.import_module("vllm.user")
-    with pytest.raises(AssertionError, match="of vLLM"):
-        user.swiglu_oai_split(randn(2, 64), 1.0, 1.0, None)
-
-
-@every_tree
-def test_a_script_for_vllm_runs_unchanged(vllm_tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    script = vllm_tree / "script.py"
-    script.write_text(SCRIPT)
-    with pytest.raises(AssertionError, match="of vLLM"):
-        runpy.run_path(str(script))
-    monkeypatch.setenv("M3OPS_VLLM", "1")
-    vllm_plugin.register()
-    runpy.run_path(str(script))
-
-
 def test_a_script_for_vllm_runs_on_one_other_import(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT.replace(OPS, "m3ops_torch.compat.vllm").replace(QUANT, "m3ops_torch.compat.vllm"))
     runpy.run_path(str(script))
-
-
-def test_the_entry_point() -> None:
-    pyproject = tomllib.loads(Path(__file__).parents[1].joinpath("pyproject.toml").read_text())
-    (target,) = pyproject["project"]["entry-points"]["vllm.general_plugins"].values()
-    module, _, function = target.partition(":")
-    assert getattr(importlib.import_module(module), function) is vllm_plugin.register

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from compare import assert_same_bytes
-from test_jax import every_op
-from test_torch import arrays, tensors
+from test_torch import arrays, every_op, function, tensors
 from torch.func import vmap
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import m3ops_torch
+from m3ops.tools.run import flat
 
 
 class Calls(TorchDispatchMode):
@@ -36,7 +37,7 @@ def moved(results: Any, source: int, destination: int) -> Any:
 @every_op
 @pytest.mark.parametrize(("axis", "out_axis"), [(0, 0), (1, 1), (-2, 0)])
 def test_one_call_for_all_examples(name: str, axis: int, out_axis: int, device: str) -> None:
-    op, operands = getattr(m3ops_torch, name), tensors(name, device)
+    op, operands = function(name), tensors(name, device)
     in_dims = tuple(axis if t.ndim == 3 else None for t in operands)
     with Calls() as calls:
         got = vmap(op, in_dims, out_axis)(*operands)
@@ -47,7 +48,7 @@ def test_one_call_for_all_examples(name: str, axis: int, out_axis: int, device: 
 
 @every_op
 def test_nested(name: str, device: str) -> None:
-    op, operands = getattr(m3ops_torch, name), tensors(name, device)
+    op, operands = function(name), tensors(name, device)
     outer = tuple(1 if t.ndim == 3 else None for t in operands)
     inner = tuple(0 if t.ndim == 3 else None for t in operands)
     with Calls() as calls:
@@ -97,7 +98,7 @@ def test_wrong_call_speaks_of_one_example(device: str) -> None:
 @pytest.mark.parametrize("num_rows", [5, 64])
 def test_many_gradients_at_once(name: str, num_rows: int, device: str) -> None:
     """The backward operator under vmap, in which examples share the operands and each has gradients of its own."""
-    op = getattr(m3ops_torch, name)
+    op = function(name)
     operands = [torch.randn(num_rows, 64, device=device) for _ in range(3)]
     operands = {"swiglu_oai": operands[:1], "gemma_rmsnorm": [operands[0], operands[1][0]]}.get(
         name, [*operands[:2], operands[2][0]]
@@ -112,3 +113,28 @@ def test_many_gradients_at_once(name: str, num_rows: int, device: str) -> None:
     for i, cotangent in enumerate(cotangents):
         want = torch.autograd.grad(result, operands, cotangent, retain_graph=True)
         assert_same_bytes(arrays([g[i] for g in got]), arrays(want))
+
+
+@every_op
+@pytest.mark.parametrize("counted", [False, True], ids=["all rows", "num_rows"])
+def test_no_examples(name: str, counted: bool, device: str) -> None:
+    op, operands = function(name), [t[:0] if t.ndim == 3 else t for t in tensors(name, device)]
+    given = {"num_rows": torch.ones(1, dtype=torch.int32, device=device)} if counted else {}
+    in_dims = tuple(0 if t.ndim == 3 else None for t in operands)
+    got = flat(vmap(lambda *t: op(*t, **given), in_dims)(*operands))
+    want = flat(op(*operands, **given))
+    assert [(t.shape, t.dtype, t.stride()) for t in got] == [(t.shape, t.dtype, t.stride()) for t in want]
+
+
+def test_examples_of_what_has_no_rows() -> None:
+    """One after another: tiled scales have matrices for rows, weights of examples are of rows."""
+    x = torch.randn(3, 5, 64)
+    got = vmap(partial(m3ops_torch.mxfp8_quantize, scale_layout="swizzle_128x4"))(x)
+    assert_same_bytes(arrays(got), arrays(m3ops_torch.mxfp8_quantize(x, scale_layout="swizzle_128x4")))
+
+
+def test_the_older_vmap_is_refused_by_name() -> None:
+    x = torch.ones(2, 64, requires_grad=True)
+    y = m3ops_torch.gemma_rmsnorm(x, torch.zeros(64))
+    with pytest.raises(NotImplementedError, match=r"no rule for is_grads_batched=True.*torch\.func\.jacrev"):
+        torch.autograd.grad(y, x, torch.ones(3, 2, 64), is_grads_batched=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 
 import m3ops_torch
+from m3ops_torch import MXFP8
 from m3ops_torch import gemma_fused_add_rmsnorm as _gemma_fused_add_rmsnorm
 from m3ops_torch import gemma_rmsnorm as _gemma_rmsnorm
 
@@ -89,4 +90,4 @@ def mxfp8_e4m3_quantize(
 
 def dequant_mxfp8_to_bf16(x: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
     """:func:`m3ops_torch.mxfp8_dequantize` to bfloat16: values ``[..., K]``, scales ``[..., K / 32]``."""
-    return m3ops_torch.mxfp8_dequantize(x, scales, out_dtype=torch.bfloat16)
+    return m3ops_torch.mxfp8_dequantize(MXFP8(x, scales), out_dtype=torch.bfloat16)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,10 +21,9 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.cache import get_cache_manager
 
-from m3ops.cases.run import Arrays, run_torch
-from m3ops.op import ArraySpec
 from m3ops.target import Target
-from m3ops_torch import _launch, _library
+from m3ops.tools.run import Arrays, run_torch
+from m3ops_torch import _direct, _launch, _operands, _private, _reference
 from rocm.launch import POISON, Execute, Launch
 
 # LDS of a workgroup, from LLVM's AMDGPU usage guide; 64 KiB elsewhere.
@@ -80,10 +80,14 @@ def _memory(tensor: torch.Tensor) -> np.ndarray:
     return everything[tensor.data_ptr() - storage.data_ptr() :]
 
 
-def _poisoned(outputs: Sequence[ArraySpec], device: torch.device) -> list[torch.Tensor]:
-    dtypes = [getattr(torch, spec.dtype) for spec in outputs]
-    raw = [torch.full((spec.nbytes,), POISON, dtype=torch.uint8, device=device) for spec in outputs]
-    return [r.view(dtype).view(spec.shape) for r, dtype, spec in zip(raw, dtypes, outputs, strict=True)]
+def _poisoned(kinds: _operands.Kinds, device: torch.device) -> list[torch.Tensor]:
+    sizes = [(math.prod(shape) * dtype.itemsize, shape, dtype) for shape, dtype in kinds]
+    return [torch.full((n,), POISON, dtype=torch.uint8, device=device).view(dtype).view(s) for n, s, dtype in sizes]
+
+
+def _plain_keys() -> list[Any]:
+    """Those of tensors on the CPU, so that later calls go past the dispatcher as on a GPU."""
+    return _direct._seen(lambda: _private.dispatch_keys(torch.empty(0)))
 
 
 _driver = functools.cache(_Driver)
@@ -97,13 +101,12 @@ def device(arch: str, execute: Execute = Launch.run) -> Iterator[None]:
         arch: Which GPU, such as ``"gfx950"``.
         execute: What to do with a launch: run it, or keep it to look at.
     """
-    operators = {name: functools.partial(_launch.run, _library._ALL[name]) for name in _library._OPERATORS}
-    out_operators = {name: functools.partial(_launch.run_out, _library._ALL[name]) for name in _library._OUT_OPERATORS}
     with (
-        mock.patch.object(_library, "_OPERATORS", operators),
-        mock.patch.object(_library, "_OUT_OPERATORS", out_operators),
+        mock.patch.object(_reference, "compute", _direct.compute),
+        mock.patch.object(_direct, "kept", {}),
+        mock.patch.object(_direct, "plain_keys", _plain_keys),
         mock.patch.object(_launch, "target_of", return_value=Target.named(arch)),
-        mock.patch.object(_launch, "allocate", _poisoned),
+        mock.patch.object(_direct, "empty", _poisoned),
         mock.patch.object(torch.version, "hip", "7.0"),
         mock.patch.object(torch.cuda, "current_device", return_value=None),  # the index of the CPU device
         mock.patch.object(driver, "_active", _driver(arch)),

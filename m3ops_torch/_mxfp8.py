@@ -1,0 +1,83 @@
+"""The quantized container of this front end: to PyTorch a tree of two tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from m3ops import mxfp8
+from m3ops.numerics.scale_layouts import ROW_MAJOR
+from m3ops.op import Op
+from m3ops_torch import _private
+
+
+@dataclass(frozen=True, eq=False)
+class MXFP8(mxfp8.MXFP8):
+    """Values and scales of a quantized tensor, and how the scales are stored.
+
+    ``values, scales = q`` unpacks it, ``q[rows]`` slices leading axes. To ``torch.compile``, ``torch.export``,
+    ``torch.func`` and ``torch.utils`` it is a tree of two tensors; ``torch.save`` and ``torch.load`` take it.
+    """
+
+    values: torch.Tensor
+    scales: torch.Tensor
+
+    @property
+    def e8m0(self) -> torch.Tensor:
+        """The scales as numbers: ``float8_e8m0fnu``, the same memory."""
+        return self.scales.view(torch.float8_e8m0fnu)
+
+
+MXFP8.__module__ = "m3ops_torch"  # what saved files and exported programs call it
+
+Children = tuple[list[Any], str]
+
+
+def quantized(name: str, q: Any) -> MXFP8:
+    """An argument that has to be quantized.
+
+    Raises:
+        TypeError: It is not.
+    """
+    if not isinstance(q, MXFP8):
+        raise TypeError(f"{name} must be an m3ops_torch.MXFP8, got {type(q).__name__}")
+    return q
+
+
+def packed(op: Op, results: Sequence[torch.Tensor]) -> Any:
+    """The results of an op as its public function returns them. Values and scales come first.
+
+    :func:`m3ops.mxfp8.packed` asks for their names, which only the checks of a call tell.
+    """
+    parts: list[Any] = list(results)
+    if "MXFP8" in op.result_type:
+        parts[:2] = [MXFP8(parts[0], parts[1], getattr(op, "scale_layout", ROW_MAJOR))]
+    return parts[0] if len(parts) == 1 else tuple(parts)
+
+
+def _children(q: MXFP8) -> Children:
+    return [q.values, q.scales], q.scale_layout
+
+
+def _named_children(q: MXFP8) -> tuple[list[tuple[Any, Any]], str]:
+    return [(_private.GetAttrKey(name), getattr(q, name)) for name in ("values", "scales")], q.scale_layout
+
+
+def _with_children(children: Any, scale_layout: Any) -> MXFP8:
+    values, scales = children
+    return MXFP8(values, scales, scale_layout)
+
+
+_private.register_pytree_node(
+    MXFP8,
+    _children,
+    _with_children,
+    serialized_type_name="m3ops.MXFP8",
+    to_dumpable_context=lambda scale_layout: scale_layout,
+    from_dumpable_context=lambda scale_layout: scale_layout,
+    flatten_with_keys_fn=_named_children,  # type: ignore[arg-type]
+)
+torch.serialization.add_safe_globals([MXFP8])
