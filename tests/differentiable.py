@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from specification import reference
 
-from m3ops.cases.case import normal
+from m3ops.op import bind
 from m3ops.ops import OPS
+from m3ops.testing.arrays import normal
 
 Array = np.ndarray
-DIFFERENTIABLE = [name for name, op in OPS.items() if op.backward]
+DIFFERENTIABLE = [name for name, op in OPS.items() if op.of().derivative]
 every_differentiable_op = pytest.mark.parametrize("name", DIFFERENTIABLE)
 
 
@@ -23,13 +25,13 @@ def arguments(name: str, dtype: str = "bfloat16") -> tuple[Array, ...]:
 
 
 def cotangents(name: str, inputs: tuple[Array, ...], **given: Any) -> tuple[Array, ...]:
-    results = OPS[name].reference(*inputs, **OPS[name].filled(given))
+    results = reference(name, *inputs, **given)
     return tuple(normal(r.shape, r.dtype.name, 0.5 + i) for i, r in enumerate(results))
 
 
 def expected(name: str, inputs: tuple[Array, ...], grads: tuple[Array, ...], **given: Any) -> list[Array]:
     """The specification's gradients of all inputs."""
-    backward = OPS[name].backward
-    assert backward is not None
-    results = backward.op.reference(*inputs, *grads, **backward.params(OPS[name].filled(given)))
-    return [results[number] for number in backward.gradients]
+    derivative = OPS[name].of(**given).derivative
+    assert derivative is not None
+    results = derivative.op.reference(bind(derivative.op, (*inputs, *grads)))
+    return [results[derivative.gradients[argument]] for argument in OPS[name].inputs]

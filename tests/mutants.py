@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-PLANS = ("tiling.py", "row_count.py", "ops/*/plan.py")
-KERNELS = ("numerics/*.py", "rows.py", "row_sums.py", "scales.py", "ops/*/kernel.py")
+PLANS = ("planning/*.py", "ops/*/*plan.py")
+KERNELS = ("numerics/*.py", "row_count.py", "row_sums.py", "tiles/*.py", "ops/*/*kernel.py")
 """What is changed, within m3ops/: plans, and numerics and kernels."""
 
 SPEED_ONLY = {"flops", "bytes_moved", "FLOPS_PER_ELEMENT", "NORM_FLOPS", "QUANTIZE_FLOPS", "ACTIVATION_FLOPS"} | {
-    *("num_warps", "TILE", "SMALL", "ROW_TILE", "WIDEST_TILE", "WIDEST_KEPT", "PROGRAMS", "tile", "threads"),
+    *("num_warps", "FULL", "SMALL", "ROW_TILE", "WIDEST_TILE", "WIDEST_KEPT", "PROGRAMS", "tile", "threads"),
     *("rows", "cols", "programs", "elements", "many", "reload", "warps", "moved", "_columns", "_rows"),
 }
 """Names in plans whose values decide speed and never bytes: tile shapes, warps, what profilers are told.

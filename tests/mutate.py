@@ -78,12 +78,12 @@ def _copied_to(tree: Path) -> Path:
 def _survives(tree: Path, mutant: Mutant, limit: int) -> bool:
     """Whether all checks pass in a tree with one change."""
     path = tree / mutant.path
-    op = path.parent.name if "/ops/" in mutant.path else ""
+    family = path.parent.name if "/ops/" in mutant.path else ""
     original = path.read_bytes()
     path.write_bytes(mutant.apply(original))
     start = time.monotonic()
     concerned = (check for check in CHECKS if check.concerns(mutant))
-    noticed = next((check for check in concerned if not _passes(tree, partial(check.run, op), limit)), None)
+    noticed = next((check for check in concerned if not _passes(tree, partial(check.run, family), limit)), None)
     path.write_bytes(original)
     print(f"{time.monotonic() - start:4.0f} s  {mutant.name}: {noticed.name if noticed else 'alive'}", flush=True)
     return noticed is None
@@ -108,13 +108,13 @@ def _quietly(tree: Path, run: Callable[[], int]) -> int:
             return 1
 
 
-def _contract(op: str, *, first: bool) -> int:
-    """The contract on the specification and in the interpreter: an op's cases, else some first and then the rest."""
+def _contract(family: str, *, first: bool) -> int:
+    """The contract on the specification and in the interpreter: a family's cases, else some first and then the rest."""
     contract = importlib.import_module("test_contract")
     backends = importlib.import_module("backends").BACKENDS
     interpreter = next(backend for backend in backends if backend.name == "interpreter")
     cases = sorted(contract.CASES, key=lambda case: zlib.crc32(case.id.encode()))
-    own = [case for case in cases if case.op == op]
+    own = [case for case in cases if f".ops.{family}." in type(case.call).__module__]
     for case in own or (cases[:FIRST] if first else cases[FIRST:]):
         contract.test_specification_has_not_moved(case)
         contract.test_same_bytes_as_the_specification(interpreter, case)
@@ -122,10 +122,10 @@ def _contract(op: str, *, first: bool) -> int:
 
 
 def _pytest(*args: str, some: str = "") -> Callable[[str], int]:
-    """Runs tests: of an op those with its name if there are any, else all, or some."""
+    """Runs tests: of a family those with its name if there are any, else all, or some."""
 
-    def run(op: str) -> int:
-        chosen = ["-k", op.removesuffix("_backward") or some]
+    def run(family: str) -> int:
+        chosen = ["-k", family or some]
         status = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *args, *chosen]))
         return 0 if status == pytest.ExitCode.NO_TESTS_COLLECTED else status
 
@@ -134,7 +134,7 @@ def _pytest(*args: str, some: str = "") -> Callable[[str], int]:
 
 @dataclass(frozen=True)
 class Check:
-    """Tests that concern the files whose names match; ``run`` takes the name of the mutated op, if it is of one."""
+    """Tests that concern the files whose names match; ``run`` takes the family of the mutated file, if it has one."""
 
     name: str
     files: str

@@ -1,4 +1,4 @@
-"""The documentation builds without a warning and has a page for everything."""
+"""The documentation builds without a warning, has a page for everything, and shows what was measured."""
 
 from __future__ import annotations
 
@@ -8,29 +8,110 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import matplotlib.pyplot as plt
 import pytest
 
+import m3ops_jax
+import m3ops_torch
 from m3ops.ops import OPS
+from m3ops.tools.bench.result import Report
 
 ROOT = Path(__file__).parents[1]
+FRONT_ENDS = {"jax": m3ops_jax, "torch": m3ops_torch}
+REPORTS = {gpu: Report.load(ROOT / "docs" / "performance" / f"{gpu.lower()}.json") for gpu in ("H100", "H200")}
 
 
-def test_site_builds_without_warnings(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
     environment = os.environ | {"NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
-    for front_end in ("jax", "torch"):
-        page = (tmp_path / "reference" / f"{front_end}.html").read_text()
-        assert not [op for op in OPS if f'id="m3ops_{front_end}.{op}.{op}"' not in page]
-    assert not list(tmp_path.rglob("*.py"))
-    for html in (*tmp_path.glob("*.html"), *tmp_path.glob("reference/*.html")):
+    return folder
+
+
+@pytest.mark.parametrize("front_end", FRONT_ENDS)
+def test_every_public_name_has_its_reference(front_end: str, site: Path) -> None:
+    page = (site / "reference" / f"{front_end}.html").read_text()
+    names = [name for name in FRONT_ENDS[front_end].__all__ if not name.startswith("_")]
+    assert not [name for name in names if not re.search(rf'id="m3ops_{front_end}\.[\w.]*\b{name}"', page)]
+    assert set(OPS) <= set(names)
+
+
+def test_modules_have_their_reference(site: Path) -> None:
+    for front_end, names in {"jax": ("GemmaRMSNorm", "DenseMLP"), "torch": ("GemmaRMSNorm", "SwigluOAI")}.items():
+        page = (site / "reference" / f"{front_end}.html").read_text()
+        assert not [name for name in names if not re.search(rf'id="m3ops_{front_end}\.\w+\.{name}"', page)]
+
+
+def test_pages_read_well(site: Path) -> None:
+    assert not list(site.rglob("*.py"))
+    for html in (*site.glob("*.html"), *site.glob("reference/*.html")):
         # Two powers in one paragraph, 2**31 and 2**32, make what is between them bold; Sphinx's roles are not Markdown.
         assert not re.findall(r"\d<strong>.*|:[a-z]+:<code>.*", html.read_text()), html.name
 
 
+# --- What was measured ------------------------------------------------------------------------------------------------
+
+
 def test_performance_page_has_the_tables_of_its_data(capsys: pytest.CaptureFixture[str]) -> None:
+    """And no other line in these sections' tables. The script prints them."""
     runpy.run_path(str(ROOT / "docs" / "performance" / "tables.py"), run_name="__main__")
-    page = (ROOT / "docs" / "performance.md").read_text().splitlines()
-    assert not [line for line in capsys.readouterr().out.splitlines() if line.startswith("|") and line not in page]
+    page = _tables((ROOT / "docs" / "performance.md").read_text())
+    for heading, lines in _tables(capsys.readouterr().out).items():
+        assert page[heading] == lines
+
+
+def _tables(text: str) -> dict[str, list[str]]:
+    """The lines of tables by the heading above them."""
+    sections = re.split(r"^## ", text, flags=re.MULTILINE)[1:]
+    return {s.partition("\n")[0]: [line for line in s.splitlines() if line.startswith("|")] for s in sections}
+
+
+def test_readme_has_the_speeds_of_its_data() -> None:
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    large = {
+        gpu: [row.of_copy or 0 for row in report.rows if row.contender == "m3ops_torch" and row.mode == "events"]
+        for gpu, report in REPORTS.items()
+    }
+    ranges = [f"{min(of_gpu):.2f} to {max(of_gpu):.2f}" for of_gpu in large.values()]
+    timed = [report.workloads()["swiglu_oai_quantize", "MoE prefill"] for report in REPORTS.values()]
+    both = {name: " and ".join(f"{rows[name].of_copy:.2f}" for rows in timed) for name in timed[0]}
+    for said in (
+        f"large inputs run at {ranges[0]} of the speed of a device-to-device copy on the H100",
+        f"on the H100 and at {ranges[1]} on the H200",
+        f"(65536, 3072) runs at {both['m3ops_torch']} of it",
+        f"reaches {both['torch.compile']} under `torch.compile` and {both['jax.jit']} under `jax.jit`",
+        f"From JAX the op runs at {both['m3ops_jax']}, by the wall clock",
+    ):
+        assert said in readme
+
+
+def test_bars_of_the_picture() -> None:
+    """As a reader takes them: a bar by its colour in the legend and the GPU below it, the number on it."""
+    picture: dict[str, Any] = runpy.run_path(str(ROOT / "docs" / "picture.py"))
+    figure, axis = plt.subplots()
+    picture["draw_speed"](axis)
+    labels = [label.get_text() for label in axis.get_legend().get_texts()]
+    contenders = dict(zip(labels, ("m3ops_torch", "m3ops_jax", "torch.compile", "jax.jit"), strict=True))
+    assert "PyTorch" in labels[0]
+    assert "JAX" in labels[1]
+    assert labels[2:] == ["torch.compile", "jax.jit"]
+    colours = {patch.get_facecolor(): text for patch, text in zip(axis.get_legend().get_patches(), labels, strict=True)}
+    gpus = [label.get_text().removeprefix("NVIDIA ") for label in axis.get_xticklabels()]
+    numbers = {round(text.get_position()[0], 3): text.get_text() for text in axis.texts}
+    found = {}
+    for bar in axis.patches:
+        middle = bar.get_x() + bar.get_width() / 2
+        name, gpu = contenders[colours[bar.get_facecolor()]], gpus[round(middle)]
+        found[gpu, name] = bar.get_height()
+        assert numbers[round(middle, 3)] == f"{bar.get_height():.2f}"
+    plt.close(figure)
+    assert found == {
+        (gpu, name): report.workloads()["swiglu_oai_quantize", "MoE prefill"][name].of_copy
+        for gpu, report in REPORTS.items()
+        for name in contenders.values()
+    }

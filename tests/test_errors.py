@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,6 +14,8 @@ from wrong_calls import TORCH_TYPE_ERRORS, TORCH_VALUE_ERRORS, TYPE_ERRORS, VALU
 
 import m3ops_jax
 import m3ops_torch
+from m3ops.mxfp8 import MXFP8
+from m3ops.op import Op
 
 MODULES = {"jax": m3ops_jax, "torch": m3ops_torch}
 ARRAYS: dict[str, Callable[..., Any]] = {
@@ -36,12 +37,9 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     def runs(*_: Any, **__: Any) -> None:
         raise AssertionError("an op was computed or launched")
 
-    for operators in ("_OPERATORS", "_OUT_OPERATORS"):
-        monkeypatch.setattr(
-            m3ops_torch._library, operators, dict.fromkeys(getattr(m3ops_torch._library, operators), runs)
-        )
-    monkeypatch.setattr(m3ops_torch._launch, "_launch_of", runs)
-    monkeypatch.setattr(m3ops_jax._primitive, "_primitive", runs)
+    monkeypatch.setattr(Op, "evaluate", runs)
+    monkeypatch.setattr("m3ops_torch._launch.launch", runs)
+    monkeypatch.setattr("m3ops_jax._primitive._primitive", runs)
 
 
 @pytest.mark.usefixtures("nothing_runs")
@@ -75,9 +73,14 @@ def test_wrong_call_of_pytorch(kind: type[Exception], call: Callable[[Any, Any],
     assert message in str(caught.value)
 
 
-def test_the_page_says_how_many() -> None:
-    page = (Path(__file__).parents[1] / "docs" / "verification.md").read_text()
-    assert f"`tests/wrong_calls.py` | {len(rows_of(BOTH))}, and {len(rows_of(TORCH))} of PyTorch alone |" in page
+@pytest.mark.usefixtures("nothing_runs")
+@pytest.mark.parametrize("framework", MODULES)
+def test_values_alone_are_not_quantized(framework: str) -> None:
+    """Each front end takes its own container, which knows where the scales are."""
+    module, values = MODULES[framework], ARRAYS[framework](2, 64, dtype="float8_e4m3fn")
+    for wrong in (values, (values, values), MXFP8(values, values)):
+        with pytest.raises(TypeError, match=rf"q must be an (m3ops_\w+\.)?MXFP8, got {type(wrong).__name__}"):
+            module.mxfp8_dequantize(wrong)
 
 
 def test_numpy_arrays_are_not_narrowed() -> None:

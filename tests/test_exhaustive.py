@@ -23,14 +23,13 @@ from backends import BACKENDS, no_gpu
 from test_interpreter import TARGETS
 
 import m3ops_jax
-import m3ops_torch
-from m3ops.cases.run import flat, to_numpy
 from m3ops.numerics import exact, tile
 from m3ops.numerics.formats import FP8_FORMATS, SCALE_BIAS, SCALE_NAN, SCALE_RULES
-from m3ops.op import LaunchPlan
-from m3ops.ops import OPS
-from m3ops.ops.mxfp8_quantize.plan import format_constants
+from m3ops.ops.swiglu_oai import SwigluOAI
+from m3ops.plan import Launch, Plan
+from m3ops.planning import mx
 from m3ops.target import Target
+from m3ops.tools.run import flat, to_numpy, torch_function
 from m3ops_torch import _launch
 
 ALL = pytest.param(
@@ -47,13 +46,11 @@ CHUNK = 2**25
 _INTERPRETED = next(backend for backend in BACKENDS if backend.name == "interpreter")
 
 
-def call(op: str, *tensors: torch.Tensor, **params: Any) -> list[torch.Tensor]:
+def call(op: str, *tensors: torch.Tensor, **given: Any) -> list[torch.Tensor]:
     """An op's kernel: on a GPU through PyTorch, else in the interpreter."""
     if tensors[0].is_cuda:
-        return list(flat(getattr(m3ops_torch, op)(*tensors, **params)))
-    if "out_dtype" in params:
-        params["out_dtype"] = str(params["out_dtype"]).removeprefix("torch.")
-    results = _INTERPRETED.run(op, [to_numpy(tensor) for tensor in tensors], OPS[op].filled(params))
+        return list(flat(torch_function(op)(*tensors, **given)))
+    results = _INTERPRETED.run(op, [to_numpy(tensor) for tensor in tensors], given)
     return [torch.from_numpy(r.view(f"u{r.itemsize}")).view(getattr(torch, r.dtype.name)) for r in results]
 
 
@@ -107,9 +104,7 @@ def e4m3_rule(bits: torch.Tensor, fp8: str) -> torch.Tensor:
 
 
 @triton.jit
-def _encode_kernel(
-    bits_ptr, num_rows, codes_ptr, N: tl.constexpr, FP8: tl.constexpr, CAST: tl.constexpr, LARGEST: tl.constexpr
-):
+def _encode_kernel(bits_ptr, codes_ptr, N: tl.constexpr, FP8: tl.constexpr, CAST: tl.constexpr, LARGEST: tl.constexpr):
     offsets = tl.reshape(tl.program_id(0) * N + tl.arange(0, N), (1, N // 32, 32))
     x = tile.from_bits32(tl.load(bits_ptr + offsets))
     broken = x != x
@@ -120,8 +115,7 @@ def _encode_kernel(
 
 def casts(targets: Sequence[Target]) -> set[tuple[str, str]]:
     """The pairs of format and way to convert that kernels for these targets contain, and the one that runs anywhere."""
-    params = [{"fp8_format": fp8, "scale_rule": "rceil"} for fp8 in FP8_FORMATS]
-    used = {(p["fp8_format"], format_constants(p, target)["CAST"]) for p in params for target in targets}
+    used = {(fp8, mx.cast(fp8, target)) for fp8 in FP8_FORMATS for target in targets}
     return used | {(fp8, "integer") for fp8 in FP8_FORMATS}
 
 
@@ -134,10 +128,11 @@ def test_e4m3_of_every_fp32(device: str) -> None:
             codes = torch.full_like(bits, 0xA5, dtype=torch.uint8)
             grid = bits.numel() // constants["N"]
             if device == "cpu":
-                plan = LaunchPlan(_encode_kernel, grid, grid, constants, 4, 0)
-                interpreter.launch(plan, [bits.numpy()], [codes.numpy()])
+                arguments = {"bits_ptr": "bits", "codes_ptr": "codes"}
+                one = Launch(_encode_kernel, (grid,), arguments, constants, ("codes",), num_warps=4)
+                interpreter.run(Plan((one,), bytes_moved=0), {"bits": bits.numpy()}, {"codes": codes.numpy()})
             else:
-                _encode_kernel[(grid,)](bits, grid, codes, **constants)
+                _encode_kernel[(grid,)](bits, codes, **constants)
             count_wrong(codes, e4m3_rule(bits, fp8), bits.view(torch.float32))
 
 
@@ -201,12 +196,12 @@ def test_activation_of_every_pair_of_bf16(limit: float | None, device: str) -> N
     gates, at_once = ups, 256
     if device == "cpu":
         gates, at_once, ups = ups[13::4099], 2, ups[7::521][:96]
-    factors = call("swiglu_oai", torch.stack([gates, torch.zeros_like(gates)], 1), limit=limit, out_dtype=torch.float32)
+    factors = call("swiglu_oai", torch.stack([gates, torch.zeros_like(gates)], 1), limit=limit, out_dtype="float32")
     clamped = ups.float() if limit is None else ups.float().clamp(-limit, limit)
     for part, factor in zip(gates.split(at_once), factors[0].split(at_once), strict=True):
         gate_up = torch.cat([part[:, None].expand(-1, len(ups)), ups.expand(len(part), -1)], 1)
         want = factor * (clamped + 1.0)
-        (got,) = call("swiglu_oai", gate_up, limit=limit, out_dtype=torch.float32)
+        (got,) = call("swiglu_oai", gate_up, limit=limit, out_dtype="float32")
         count_wrong(got, want, part)
         (rounded,) = call("swiglu_oai", gate_up, limit=limit)
         count_wrong(rounded, want.to(torch.bfloat16), part)
@@ -218,14 +213,14 @@ def test_activation_of_every_pair_of_bf16(limit: float | None, device: str) -> N
 ULP = {"bfloat16": 2.5, "float16": 2.6, "float32": 3.4}
 """The bounds in m3ops/numerics/README.md, to be the largest error found, rounded up to a tenth."""
 
-FACTOR = OPS["swiglu_oai"].filled({"limit": None, "out_dtype": "float32"})
+FACTOR = {"limit": None, "out_dtype": "float32"}
 
 
 @jax.jit
 def _judged(gates: jax.Array, got: jax.Array) -> tuple[jax.Array, jax.Array]:
     """How many results are not the specification's bits, and the largest error in ulp beyond ``max(-z, 0) / 4``."""
-    op = OPS["swiglu_oai"]
-    (want,) = op.compute(jnp.concatenate([gates, jnp.zeros_like(gates)], axis=-1), **op.filled(FACTOR))
+    gate_up = jnp.concatenate([gates, jnp.zeros_like(gates)], axis=-1)
+    want = SwigluOAI.of(**FACTOR).compute(gate_up)["activation"]
     got32, want32 = got.view(jnp.uint32), want.view(jnp.uint32)
     wrong = (got32 != want32) & ~(jnp.isnan(got) & jnp.isnan(want))
     gate = exact.load(gates)

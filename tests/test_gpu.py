@@ -9,57 +9,66 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from backends import array_spec, no_gpu
+from backends import no_gpu, planned
 from compare import assert_same_bytes
 from corpus import Call
+from specification import reference
 
 import m3ops_torch
-from m3ops.cases.case import bit_patterns, normal
-from m3ops.cases.run import flat, to_numpy, to_tensor
-from m3ops.op import COMPILER_OPTIONS, LaunchPlan
+from m3ops.op import Op, bind
 from m3ops.ops import OPS
-from m3ops.tiling import RowTiling, tiling
-from m3ops_torch import _launch
+from m3ops.plan import Plan
+from m3ops.planning.tiling import tiling
+from m3ops.testing.arrays import bit_patterns, normal
+from m3ops.tiles.rows import Tile
+from m3ops.tools.run import flat, to_numpy, to_tensor, torch_function
+from m3ops_torch import _launch, _operands
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(no_gpu() is not None, reason=str(no_gpu()))]
 
 GUARD = 4096
 
 
-def launch(plan: LaunchPlan, inputs: list[torch.Tensor], expected: tuple[np.ndarray, ...]) -> list[np.ndarray]:
-    """Runs a plan into poisoned outputs between guard zones, which have to stay as they were."""
-    results = []
-    for want in expected:
-        memory = torch.full((want.nbytes + 2 * GUARD,), 0xA5, dtype=torch.uint8, device="cuda")
-        inner = memory[GUARD : GUARD + want.nbytes].view(getattr(torch, want.dtype.name)).view(want.shape)
-        results.append((memory, inner))
-    raw = [_launch._to_raw(tensor) for tensor in (*inputs, *(inner for _, inner in results))]
-    kernel = plan.kernel[(plan.grid,)]
-    arguments = plan.arguments(raw[: len(inputs)], raw[len(inputs) :])
-    kernel(*arguments, num_warps=plan.num_warps, **{**COMPILER_OPTIONS, **plan.constants})
-    for memory, _ in results:
-        assert (memory[:GUARD] == 0xA5).all(), "written before an output"
-        assert (memory[-GUARD:] == 0xA5).all(), "written past an output"
-    return [to_numpy(inner) for _, inner in results]
+def launch(plan: Plan, inputs: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """Runs a plan into poisoned results between guard zones, which have to stay as they were."""
+    memory, results = {}, {}
+    for name, want in expected.items():
+        memory[name] = torch.full((want.nbytes + 2 * GUARD,), 0xA5, dtype=torch.uint8, device="cuda")
+        inner = memory[name][GUARD : GUARD + want.nbytes].view(getattr(torch, want.dtype.name))
+        results[name] = inner.view(want.shape)
+    tensors = {name: to_tensor(array, "cuda") for name, array in inputs.items()}
+    scratch = _operands.allocate(plan.scratch, torch.device("cuda", 0))
+    _launch.launch(plan, {**tensors, **results, **scratch})
+    for around in memory.values():
+        assert (around[:GUARD] == 0xA5).all(), "written before a result"
+        assert (around[-GUARD:] == 0xA5).all(), "written past a result"
+    return [to_numpy(result) for result in results.values()]
 
 
-def planned(name: str, arrays: list[np.ndarray], **given: Any) -> tuple[LaunchPlan, tuple[np.ndarray, ...]]:
-    op = OPS[name]
-    params = op.filled(given)
-    inputs = tuple(map(array_spec, arrays))
-    target = _launch.target_of(torch.device("cuda", 0))
-    return op.plan(inputs, op.infer(*inputs, **params), params, target), op.reference(*arrays, **params)
+def on_this_gpu(op: Op, inputs: dict[str, np.ndarray]) -> Plan:
+    return planned(op, inputs, _launch.target_of(torch.device("cuda", 0)))
+
+
+def with_tile(plan: Plan, tile: Tile, programs: int, num_warps: int, **options: Any) -> Plan:
+    """The plan of one launch with another tile."""
+    (one,) = plan.launches
+    constants = {**one.constants, "TILE": tile}
+    forced = dataclasses.replace(
+        one, grid=(programs,), constants=constants, num_warps=num_warps, options={**one.options, **options}
+    )
+    return dataclasses.replace(plan, launches=(forced,))
 
 
 @pytest.mark.parametrize("number", range(8))
 @pytest.mark.parametrize("op", OPS)
 def test_guard_zones(op: str, number: int) -> None:
-    """Every op writes all of its outputs and nothing beside them. Small enough for compute-sanitizer."""
+    """Every op writes all of its results and nothing beside them. Small enough for compute-sanitizer."""
     call = Call(op, number)
-    arrays = call.arrays(0)
-    plan, expected = planned(op, list(arrays), **call.params)
-    if any(want.size for want in expected):
-        assert_same_bytes(launch(plan, [to_tensor(array, "cuda") for array in arrays], expected), expected)
+    inputs = call.operands(0)
+    expected = call.call.reference(inputs)
+    if any(want.size for want in expected.values()):
+        results = launch(on_this_gpu(call.call, inputs), inputs, expected)
+        assert_same_bytes(results, [*expected.values()])
 
 
 @pytest.mark.parametrize("op", OPS)
@@ -67,9 +76,8 @@ def test_a_hundred_runs_of_every_op(op: str) -> None:
     call = Call(op, 9)
     inputs = [to_tensor(array, "cuda") for array in call.arrays(0)]
     expected = call.expected(0)
-    names = {name: getattr(torch, value) for name, value in call.params.items() if name == "out_dtype" and value}
     for _ in range(100):
-        results = flat(getattr(m3ops_torch, op)(*inputs, **{**call.params, **names}))
+        results = flat(torch_function(op)(*inputs, **call.given))
         assert_same_bytes([to_numpy(result) for result in results], expected)
 
 
@@ -91,14 +99,14 @@ TILES = [(r, c, w) for r, c, w in itertools.product([1, 2, 8], [32, 128, 1024], 
 )
 def test_any_tile_gives_the_same_bytes(name: str, given: dict[str, str], dtype: str, flags: dict[str, bool]) -> None:
     x = np.concatenate([normal((9, 1344), dtype, 3.0), bit_patterns((4, 1344), dtype)])
-    plan, expected = planned(name, [x], **given)
-    size = expected[0].shape[-1]
+    op = OPS[name].of(**given)
+    inputs = bind(op, [x])
+    plan, expected = on_this_gpu(op, inputs), op.reference(inputs)
+    size = next(iter(expected.values())).shape[-1]
     for rows, cols, warps in TILES:
         t = tiling(13, size, rows, cols, warps)
-        forced = dataclasses.replace(
-            plan, grid=t.grid, constants={**plan.constants, **t.constants, **flags}, num_warps=warps
-        )
-        assert_same_bytes(launch(forced, [to_tensor(x, "cuda")], expected), expected)
+        forced = with_tile(plan, t.tile, t.num_tiles, warps, **flags)
+        assert_same_bytes(launch(forced, inputs, expected), [*expected.values()])
 
 
 @pytest.mark.parametrize("reload", [False, True])
@@ -106,17 +114,14 @@ def test_any_tile_gives_the_same_bytes(name: str, given: dict[str, str], dtype: 
 @pytest.mark.parametrize("name", ["gemma_rmsnorm", "gemma_fused_add_rmsnorm"])
 def test_any_tile_gives_the_same_norm(name: str, size: int, reload: bool) -> None:
     arrays = [normal((13, size), "float32"), normal((13, size), "float32", 2.0), normal((size,), "float32")]
-    arrays = arrays if "add" in name else arrays[::2]
-    plan, expected = planned(name, arrays)
-    inputs = [to_tensor(array, "cuda") for array in arrays]
+    op = OPS[name].of()
+    inputs = bind(op, arrays if "add" in name else arrays[::2])
+    plan, expected = on_this_gpu(op, inputs), op.reference(inputs)
     widest = 1 << (size - 1).bit_length()
     for rows, cols, warps in itertools.product([1, 2, 4, 16], [widest, widest // 2, widest // 4], [1, 4, 16]):
         if 32 * warps <= rows * widest <= min(32768, 256 * 32 * warps):
-            t = RowTiling(-(-13 // rows), rows, cols, True, warps, -(-size // cols), reload)
-            forced = dataclasses.replace(
-                plan, grid=t.grid, constants={**plan.constants, **t.constants}, num_warps=warps
-            )
-            assert_same_bytes(launch(forced, inputs, expected), expected)
+            forced = with_tile(plan, Tile(rows, cols, True, -(-size // cols), reload), -(-13 // rows), warps)
+            assert_same_bytes(launch(forced, inputs, expected), [*expected.values()])
 
 
 def test_a_row_does_not_depend_on_its_neighbours() -> None:
@@ -138,11 +143,11 @@ def test_offsets_past_two_to_the_31(num_rows: int) -> None:
     tail = normal((8, 6144), "bfloat16", 3.0)
     x[-8:] = to_tensor(tail, "cuda")
     values, scales = m3ops_torch.swiglu_oai_quantize(x)
-    assert_same_bytes([to_numpy(values[-8:]), to_numpy(scales[-8:])], planned("swiglu_oai_quantize", [tail])[1])
+    assert_same_bytes([to_numpy(values[-8:]), to_numpy(scales[-8:])], reference("swiglu_oai_quantize", tail))
     del values, scales
     weight = normal((6144,), "bfloat16")
     norm = m3ops_torch.gemma_rmsnorm(x, to_tensor(weight, "cuda"))
-    assert_same_bytes([to_numpy(norm[-8:])], planned("gemma_rmsnorm", [tail, weight])[1])
+    assert_same_bytes([to_numpy(norm[-8:])], reference("gemma_rmsnorm", tail, weight))
 
 
 def test_a_stride_past_two_to_the_31() -> None:
@@ -150,7 +155,7 @@ def test_a_stride_past_two_to_the_31() -> None:
     rows = base.as_strided((2, 128), (2**31, 1))
     data = normal((2, 128), "bfloat16")
     rows.copy_(to_tensor(data, "cuda"))
-    (expected,) = planned("swiglu_oai", [data])[1]
+    (expected,) = reference("swiglu_oai", data)
     assert_same_bytes([to_numpy(m3ops_torch.swiglu_oai(rows))], [expected])
 
 
@@ -158,7 +163,7 @@ def test_misaligned_storage() -> None:
     wide = to_tensor(normal((5, 6200), "bfloat16", 3.0), "cuda")
     for offset in (1, 2, 3, 4, 8):
         x = wide[:, offset : offset + 6144]
-        expected = planned("swiglu_oai_quantize", [to_numpy(x)])[1]
+        expected = reference("swiglu_oai_quantize", to_numpy(x))
         assert_same_bytes([to_numpy(t) for t in m3ops_torch.swiglu_oai_quantize(x)], expected)
 
 

@@ -12,14 +12,17 @@ import pytest
 import torch
 from compare import assert_same_bytes
 from differentiable import DIFFERENTIABLE, arguments, cotangents, every_differentiable_op, expected
+from specification import reference
 from test_oracles import SMALLEST_WORST, U, gate_bound, norm_rows, tail
 
 import m3ops_jax
 import m3ops_torch
-from m3ops.cases.case import normal
-from m3ops.cases.run import flat, to_numpy, to_tensor
 from m3ops.numerics.constants import FAN_IN, PARTIAL_ROWS, lanes, partials
-from m3ops.ops import EVERY_OP
+from m3ops.ops import EVERY_OP, OPS
+from m3ops.testing.arrays import normal
+from m3ops.tools.run import flat, to_numpy, to_tensor
+from m3ops_jax import _call as jax_call
+from m3ops_torch import _call as torch_call
 
 Array = np.ndarray
 
@@ -56,6 +59,7 @@ def test_gradients_have_the_same_bytes_in_both_frameworks(name: str, dtype: str)
 
 UNUSUAL: dict[str, dict[str, Any]] = {
     "swiglu_oai": {"alpha": 1.3, "beta": -0.5, "limit": None, "layout": "interleaved", "groups": 2},
+    "swiglu_oai_fake_quant": {"alpha": 1.3, "groups": 2, "scale_rule": "floor"},
     "gemma_rmsnorm": {"eps": 0.4},
 }
 
@@ -134,8 +138,8 @@ def test_swiglu_in_float64(limit: float | None) -> None:
     rng = np.random.default_rng(11)
     gate, up, grad = (rng.standard_normal((40, 4096)) * scale for scale in (6, 5, 1))
     gate, up, grad = (a.astype(np.float32) for a in (gate, up, grad))
-    given = {"alpha": 1.702, "beta": 1.0, "limit": limit, "layout": "split", "groups": 1}
-    (got,) = EVERY_OP["swiglu_oai_backward"].reference(np.concatenate([gate, up], axis=-1), grad, **given)
+    given = {"alpha": 1.702, "beta": 1.0, "limit": limit}
+    (got,) = reference("swiglu_oai_backward", np.concatenate([gate, up], axis=-1), grad, **given)
     bound = np.inf if limit is None else limit
     g, u = np.minimum(gate, bound).astype(np.float64), np.clip(up, -bound, bound).astype(np.float64)
     z, dy = 1.702 * g, grad.astype(np.float64)
@@ -177,7 +181,7 @@ def test_norms_in_float64(n: int, rows: int) -> None:
     x = norm_rows(rng, n, rows)
     weight, grad = rng.uniform(-1, 1, n).astype(np.float32), rng.standard_normal(x.shape).astype(np.float32)
     grad[::3] += weight * x[::3]  # gradients that are not nearly orthogonal to x
-    got, _ = EVERY_OP["gemma_rmsnorm_backward"].reference(x, weight, grad, eps=1e-6)
+    got, _ = reference("gemma_rmsnorm_backward", x, weight, grad, eps=1e-6)
     rstd, normalized, h, magnitude, want = norm_gradients_in_float64(x, weight, grad, 1e-6)
     groups, r = -(-n // 8), rstd_bound(n)
     of_mean = magnitude * (2 * r + 12 + groups / 512 + groups / 2**16)
@@ -195,7 +199,7 @@ def test_weight_gradients_in_float64(n: int, rows: int, smallest: float) -> None
     """
     rng = np.random.default_rng(13)
     x, grad = (rng.standard_normal((rows, n)).astype(np.float32) for _ in range(2))
-    _, got = EVERY_OP["gemma_rmsnorm_backward"].reference(x, np.zeros(n, np.float32), grad, eps=1e-6)
+    _, got = reference("gemma_rmsnorm_backward", x, np.zeros(n, np.float32), grad, eps=1e-6)
     _, normalized, *_ = norm_gradients_in_float64(x, np.zeros(n), grad, 1e-6)
     links, number = min(PARTIAL_ROWS, -(-rows // lanes(n))), partials(rows, n)
     while number > 1:
@@ -210,8 +214,7 @@ def test_weight_gradients_in_float64(n: int, rows: int, smallest: float) -> None
 
 def swiglu_gradient(gate: list[float], up: list[float], grad: float, **given: Any) -> tuple[Array, Array]:
     gate_up = np.array([*gate, *up], np.float32)
-    params = EVERY_OP["swiglu_oai_backward"].filled(given)
-    (got,) = EVERY_OP["swiglu_oai_backward"].reference(gate_up, np.full(len(gate), grad, np.float32), **params)
+    (got,) = reference("swiglu_oai_backward", gate_up, np.full(len(gate), grad, np.float32), **given)
     return got[: len(gate)], got[len(gate) :]
 
 
@@ -245,10 +248,10 @@ def test_rows_do_not_touch_each_other() -> None:
     x, grad = normal((6, 64), "float32"), normal((6, 64), "float32", 0.5)
     x[0, 3], x[1, 5], grad[2, 7], grad[3, 9] = np.nan, np.inf, np.nan, np.inf
     x[4] *= 1e20  # its squares overflow: rstd is 0
-    got, of_weight = EVERY_OP["gemma_rmsnorm_backward"].reference(x, np.zeros(64, np.float32), grad, eps=1e-6)
+    got, of_weight = reference("gemma_rmsnorm_backward", x, np.zeros(64, np.float32), grad, eps=1e-6)
     assert np.isnan(got[:4]).all()
     assert not got[4].any()
-    alone = EVERY_OP["gemma_rmsnorm_backward"].reference(x[5:], np.zeros(64, np.float32), grad[5:], eps=1e-6)
+    alone = reference("gemma_rmsnorm_backward", x[5:], np.zeros(64, np.float32), grad[5:], eps=1e-6)
     assert_same_bytes([got[5:]], alone[:1])
     assert np.isnan(of_weight).all()
 
@@ -282,23 +285,25 @@ def test_a_result_that_nobody_uses_has_gradient_zero(number: int) -> None:
 
 def test_errors_of_gradients() -> None:
     gate_up, grad = normal((4, 64), "bfloat16"), normal((4, 16), "bfloat16")
-    op = EVERY_OP["swiglu_oai_backward"]
+    op = EVERY_OP["swiglu_oai_backward"].of()
     with pytest.raises(
         ValueError, match=r"grad must have shape \(4, 32\) for gate_up of shape \(4, 64\), got \(4, 16\)"
     ):
-        m3ops_torch._library.call(op.name, to_tensor(gate_up), to_tensor(grad), **op.filled({}))
+        torch_call.run(op, to_tensor(gate_up), to_tensor(grad))
     with pytest.raises(TypeError, match="grad must have dtype bfloat16, float16 or float32, got float8_e4m3fn"):
-        m3ops_jax._primitive.call(op.name, gate_up, np.zeros((4, 32), ml_dtypes.float8_e4m3fn), **op.filled({}))
-    norm = EVERY_OP["gemma_fused_add_rmsnorm_backward"]
+        jax_call.run(op, gate_up, np.zeros((4, 32), ml_dtypes.float8_e4m3fn))
+    norm = EVERY_OP["gemma_fused_add_rmsnorm_backward"].of()
     arrays = [*arguments("gemma_fused_add_rmsnorm"), normal((5, 6, 64), "bfloat16"), normal((5, 6, 64), "float32")]
     with pytest.raises(TypeError, match="grad_new_residual must have the dtype of x, bfloat16, got float32"):
-        m3ops_jax._primitive.call(norm.name, *arrays, eps=1e-6)
+        jax_call.run(norm, *arrays)
 
 
 @every_differentiable_op
 def test_there_is_no_second_derivative(name: str) -> None:
     first, *others = arguments(name)
-    message = f"{name} has no second derivative"
+    derivative = OPS[name].of().derivative
+    assert derivative is not None
+    message = f"({name}|{derivative.op.name.removesuffix('_backward')}) has no second derivative"
 
     def slope(x: Any) -> Any:
         return jax.grad(lambda x: jax.tree.leaves(getattr(m3ops_jax, name)(x, *others))[0].astype(jnp.float32).sum())(x)

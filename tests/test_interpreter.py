@@ -8,18 +8,19 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import interpreter
 import ml_dtypes
 import numpy as np
 import pytest
 import triton
 import triton.language as tl
-from interpreter import launch
 from numpy.typing import ArrayLike, DTypeLike
 
-from m3ops import rows
 from m3ops.numerics import tile
-from m3ops.op import LaunchPlan
+from m3ops.plan import Launch, Plan
 from m3ops.target import Target
+from m3ops.tiles import rows
+from m3ops.tiles.rows import Rows, Tile
 
 BF16, E4M3FN, E4M3FNUZ = (np.dtype(name) for name in ("bfloat16", "float8_e4m3fn", "float8_e4m3fnuz"))
 F16, F32, I32, U8 = (np.dtype(name) for name in ("float16", "float32", "int32", "uint8"))
@@ -44,12 +45,22 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def run(kernel: Any, *arrays: np.ndarray, out: DTypeLike, outputs: int = 1, grid: int = 1, **constants: Any) -> Any:
-    """Runs a test kernel, which gets ``N``, and returns its outputs, shaped like the first input."""
-    results = [np.zeros(arrays[0].shape, out) for _ in range(outputs)]
-    plan = LaunchPlan(kernel, grid, arrays[0].shape[0], {"N": arrays[0].size // grid, **constants}, 1, 0)
-    launch(plan, arrays, results)
-    return results[0] if outputs == 1 else results
+def run(kernel: Any, *arrays: np.ndarray, out: DTypeLike, grid: int = 1, **constants: Any) -> Any:
+    """Runs a test kernel, which gets ``N``; pointers past those of the inputs are outputs, shaped like the first input.
+
+    Returns:
+        The output, or a list of several.
+    """
+    names = [name for name in kernel.arg_names if name.endswith("_ptr")]
+    operands = dict(zip(names, arrays, strict=False))
+    results = {name: np.zeros(arrays[0].shape, out) for name in names[len(arrays) :]}
+    numbers = {"num_rows": arrays[0].shape[0]} if "num_rows" in kernel.arg_names else {}
+    arguments = {**{name: name for name in names}, **numbers}
+    constants = {"N": arrays[0].size // grid, **constants}
+    one = Launch(kernel, (grid,), arguments, constants, tuple(results), num_warps=1)
+    interpreter.run(Plan((one,), bytes_moved=0), operands, results)
+    made = list(results.values())
+    return made[0] if len(made) == 1 else made
 
 
 def random_floats(seed: int, size: int) -> np.ndarray:
@@ -71,7 +82,7 @@ def assert_same(got: np.ndarray, want: ArrayLike) -> None:
 
 
 @triton.jit
-def _cast_kernel(x_ptr, num_rows, out_ptr, N: tl.constexpr, FROM: tl.constexpr, TO: tl.constexpr):
+def _cast_kernel(x_ptr, out_ptr, N: tl.constexpr, FROM: tl.constexpr, TO: tl.constexpr):
     offsets = tl.arange(0, N)
     x = tl.load(x_ptr + offsets)
     if x.dtype == tl.uint8:
@@ -149,7 +160,7 @@ def test_e4m3_agrees_with_ml_dtypes_where_that_does_not_overflow() -> None:
 
 
 @triton.jit
-def _int_to_float_kernel(x_ptr, num_rows, out_ptr, N: tl.constexpr):
+def _int_to_float_kernel(x_ptr, out_ptr, N: tl.constexpr):
     offsets = tl.arange(0, N)
     tl.store(out_ptr + offsets, tl.load(x_ptr + offsets).to(out_ptr.dtype.element_ty))
 
@@ -167,7 +178,7 @@ def test_integers_become_floats_with_one_rounding() -> None:
 
 
 @triton.jit
-def _fma_kernel(a_ptr, b_ptr, c_ptr, num_rows, out_ptr, N: tl.constexpr):
+def _fma_kernel(a_ptr, b_ptr, c_ptr, out_ptr, N: tl.constexpr):
     i = tl.arange(0, N)
     tl.store(out_ptr + i, tl.fma(tl.load(a_ptr + i), tl.load(b_ptr + i), tl.load(c_ptr + i)))
 
@@ -199,7 +210,7 @@ def test_fma_rounds_once(case: str) -> None:
 
 
 @triton.jit
-def _extrema_kernel(x_ptr, y_ptr, num_rows, min_ptr, max_ptr, minnum_ptr, maxnum_ptr, N: tl.constexpr):
+def _extrema_kernel(x_ptr, y_ptr, min_ptr, max_ptr, minnum_ptr, maxnum_ptr, N: tl.constexpr):
     i = tl.arange(0, N)
     x, y = tl.load(x_ptr + i), tl.load(y_ptr + i)
     tl.store(min_ptr + i, tl.minimum(x, y, propagate_nan=tl.PropagateNan.ALL))
@@ -212,7 +223,7 @@ def test_extrema_of_nan_and_signed_zeros() -> None:
     special = [math.nan, -math.nan, math.inf, -math.inf, 0.0, -0.0, 1.0, -1.0]
     pairs = [(x, y) for x in special for y in special]
     x, y = np.array(pairs, F32).T.copy()
-    got = run(_extrema_kernel, x, y, out=F32, outputs=4)
+    got = run(_extrema_kernel, x, y, out=F32)
 
     def choose(pick: Callable[..., float], pair: tuple[float, float], propagate: bool) -> float:
         numbers = [v for v in pair if not math.isnan(v)]
@@ -225,7 +236,7 @@ def test_extrema_of_nan_and_signed_zeros() -> None:
 
 
 @triton.jit
-def _correctly_rounded_kernel(x_ptr, y_ptr, num_rows, quotient_ptr, inverse_ptr, root_ptr, N: tl.constexpr):
+def _correctly_rounded_kernel(x_ptr, y_ptr, quotient_ptr, inverse_ptr, root_ptr, N: tl.constexpr):
     i = tl.arange(0, N)
     x, y = tl.load(x_ptr + i), tl.load(y_ptr + i)
     tl.store(quotient_ptr + i, tl.div_rn(x, y))
@@ -236,7 +247,7 @@ def _correctly_rounded_kernel(x_ptr, y_ptr, num_rows, quotient_ptr, inverse_ptr,
 def test_division_and_square_root_are_correctly_rounded() -> None:
     x, y = random_floats(4, 2**14), random_floats(5, 2**14)
     with np.errstate(all="raise"):  # the adapter's own: kernels divide by zero without a warning
-        quotient, inverse, root = run(_correctly_rounded_kernel, x, y, out=F32, outputs=3)
+        quotient, inverse, root = run(_correctly_rounded_kernel, x, y, out=F32)
     # float64 has more than twice the bits, so rounding twice is harmless.
     assert_same(quotient, x.astype(float) / y)
     assert_same(inverse, 1 / y.astype(float))
@@ -244,7 +255,7 @@ def test_division_and_square_root_are_correctly_rounded() -> None:
 
 
 @triton.jit
-def _wrap_kernel(x_ptr, y_ptr, num_rows, sum_ptr, product_ptr, shifted_ptr, total_ptr, N: tl.constexpr):
+def _wrap_kernel(x_ptr, y_ptr, sum_ptr, product_ptr, shifted_ptr, total_ptr, N: tl.constexpr):
     i = tl.arange(0, N)
     x, y = tl.load(x_ptr + i), tl.load(y_ptr + i)
     tl.store(sum_ptr + i, x + y)
@@ -256,7 +267,7 @@ def _wrap_kernel(x_ptr, y_ptr, num_rows, sum_ptr, product_ptr, shifted_ptr, tota
 @pytest.mark.parametrize("dtype", ["int32", "uint32", "int64"])
 def test_integers_wrap(dtype: str) -> None:
     x, y = np.random.default_rng(6).integers(0, 2**64, (2, 256), dtype=np.uint64).astype(dtype)
-    got = run(_wrap_kernel, x, y, out=dtype, outputs=4)
+    got = run(_wrap_kernel, x, y, out=dtype)
     exact = x.astype(object), y.astype(object)
     for result, want in zip(
         got, [exact[0] + exact[1], exact[0] * exact[1], exact[0] * 2**23, [sum(exact[0])] * 256], strict=True
@@ -269,7 +280,7 @@ def test_integers_wrap(dtype: str) -> None:
 
 
 @triton.jit
-def _split_kernel(x_ptr, num_rows, even_ptr, odd_ptr, N: tl.constexpr):
+def _split_kernel(x_ptr, even_ptr, odd_ptr, N: tl.constexpr):
     i = tl.arange(0, N)
     even, odd = tl.split(tl.reshape(tl.load(x_ptr + i), (2, N // 16, 4, 2)))
     halves = tl.reshape(tl.join(odd, even), (N,))
@@ -279,7 +290,7 @@ def _split_kernel(x_ptr, num_rows, even_ptr, odd_ptr, N: tl.constexpr):
 
 def test_split_and_reshape_of_four_axes() -> None:
     x = np.arange(64, dtype=F32)
-    swapped, same = run(_split_kernel, x, out=F32, outputs=2)
+    swapped, same = run(_split_kernel, x, out=F32)
     assert_same(swapped, x.reshape(-1, 2)[:, ::-1].ravel())
     assert_same(same, x)
 
@@ -295,11 +306,19 @@ def _last_and_name(values: tuple[int, ...], name: str) -> tuple[int, str]:
 
 @triton.jit
 def _constructs_kernel(
-    x_ptr, num_rows, out_ptr, N: tl.constexpr, STEPS: tl.constexpr, NAME: tl.constexpr, NONE: tl.constexpr
+    x_ptr,
+    num_rows,
+    out_ptr,
+    N: tl.constexpr,
+    AT: tl.constexpr,
+    TILE: tl.constexpr,
+    STEPS: tl.constexpr,
+    NAME: tl.constexpr,
+    NONE: tl.constexpr,
 ):
     LAST: tl.constexpr = _last_and_name(STEPS, NAME)
-    window = rows.window(tl.program_id(0), num_rows, N, 1, N)
-    x = rows.load(x_ptr, window, N, 1, True, (), (N, 1))
+    window = rows.window(tl.program_id(0), num_rows, N, TILE)
+    x = rows.load(x_ptr, window, TILE, AT)
     total = x * 0
     for step in tl.static_range(len(STEPS) - 1, 0, -1):
         total = total * STEPS[step] + x
@@ -307,17 +326,18 @@ def _constructs_kernel(
         total += _SEED - x  # a constexpr before a tensor
     one = 1
     total += one.to(tl.float32) + (x > 0).to(tl.float32)
-    rows.store(out_ptr, tile.maximum(total, 0.0 - _COEFFICIENTS[2]) * LAST[0], window, N, 1, True, (), (N, 1))
+    rows.store(out_ptr, tile.maximum(total, 0.0 - _COEFFICIENTS[2]) * LAST[0], window, TILE, AT)
 
 
 def test_language_constructs() -> None:
     x = np.linspace(-50, 50, 32, dtype=F32).round()[None]
-    got = run(_constructs_kernel, x, out=F32, STEPS=(3, 7, 11), NAME="scale", NONE=None)
+    at = {"AT": Rows(32, (), (32, 1)), "TILE": Tile(1, 32, masked=True)}
+    got = run(_constructs_kernel, x, out=F32, **at, STEPS=(3, 7, 11), NAME="scale", NONE=None)
     assert_same(got, np.maximum(x * 7 + x + (100 - x) + 1 + (x > 0), -5) * 11)
 
 
 @triton.jit
-def _mode_kernel(x_ptr, num_rows, out_ptr, N: tl.constexpr, MODE: tl.constexpr):
+def _mode_kernel(x_ptr, out_ptr, N: tl.constexpr, MODE: tl.constexpr):
     i = tl.arange(0, N)
     x = tl.load(x_ptr + i)
     if MODE == "divide":

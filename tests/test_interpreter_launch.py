@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import interpreter
@@ -13,9 +12,8 @@ import numpy as np
 import pytest
 import triton
 import triton.language as tl
-from backends import array_spec
+from backends import interpreted, planned, specs_of
 from compare import assert_same_bytes
-from interpreter import launch
 from test_interpreter import (
     BF16,
     E4M3FN,
@@ -35,14 +33,16 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
-from m3ops import rows
-from m3ops.cases.case import normal
-from m3ops.cases.mxfp8_dequantize import random_bytes
+from m3ops.array import ArraySpec
 from m3ops.numerics import tile
-from m3ops.op import COMPILER_OPTIONS, ArraySpec, LaunchPlan
+from m3ops.op import Op, Specs, bind
 from m3ops.ops import OPS
+from m3ops.ops.mxfp8.cases_dequantize import random_bytes
+from m3ops.plan import Launch, Plan
 from m3ops.target import Target
-from m3ops.tiling import RowTiling, Tiling, tiling
+from m3ops.testing.arrays import normal
+from m3ops.tiles import rows
+from m3ops.tiles.rows import Tile
 
 # Memory
 
@@ -88,8 +88,8 @@ def test_strided_arrays_of_all_dtypes_are_read_in_place() -> None:
         ({"shift": -2}, "2 addresses are no element of the array, the first at byte -8"),
         ({"stride": 2}, "8 addresses"),
         ({"stride": 2**26}, "15 addresses"),
-        ({"source": "output"}, "load from a pointer into no input"),
-        ({"source": "store to input"}, "store to a pointer into no output"),
+        ({"source": "output"}, "load from an array that it writes"),
+        ({"source": "store to input"}, "store to an array that the launch does not write"),
         ({"source": "store", "shift": 1, "stride": 0}, "1 addresses are no element"),
     ],
 )
@@ -109,48 +109,92 @@ def test_masked_lanes_read_nothing_and_are_undefined() -> None:
 
 
 @triton.jit
-def _half_kernel(x_ptr, num_rows, out_ptr, N: tl.constexpr):
+def _half_kernel(x_ptr, out_ptr, N: tl.constexpr):
     i = tl.arange(0, N // 2)
     tl.store(out_ptr + i, tl.load(x_ptr + i))
 
 
 def test_every_element_of_an_output_is_written() -> None:
-    with pytest.raises(IndexError, match="output 0: 8 of 16 elements not written"):
+    with pytest.raises(IndexError, match="out_ptr: 8 of 16 elements not written"):
         run(_half_kernel, np.zeros(16, F32), out=F32)
+
+
+# Plans
+
+
+@triton.jit
+def _part_kernel(x_ptr, out_ptr, N: tl.constexpr, START: tl.constexpr):
+    i = START + tl.arange(0, N)
+    tl.store(out_ptr + i, tl.load(x_ptr + i) + 1)
+
+
+def part(source: str, target: str, start: int, size: int = 8) -> Launch:
+    """A launch that writes ``source + 1`` to a part of ``target``."""
+    arguments = {"x_ptr": source, "out_ptr": target}
+    return Launch(_part_kernel, (1,), arguments, {"N": size, "START": start}, (target,), num_warps=1)
+
+
+def run_plan(*launches: Launch, **given: Any) -> np.ndarray:
+    """The result ``y [16]`` of launches that read ``x [16]``, with scratch memory ``t [16]``."""
+    out = np.zeros(16, I32)
+    plan = Plan(launches, bytes_moved=0, scratch={"t": ArraySpec((16,), "int32")})
+    interpreter.run(plan, {"x": np.arange(16, dtype=I32)}, {"y": out}, **given)
+    return out
+
+
+def test_launches_read_what_earlier_ones_have_written() -> None:
+    assert_same(run_plan(part("x", "t", 0, 16), part("t", "y", 0), part("t", "y", 8)), np.arange(16) + 2)
+    with pytest.raises(IndexError, match="load of 8 elements that no launch has written"):
+        run_plan(part("x", "t", 0), part("t", "y", 0, 16))
+
+
+def test_elements_that_stay_are_not_written_and_need_not_be() -> None:
+    first = {"y": np.arange(16) < 8}
+    assert_same(run_plan(part("x", "y", 8), kept=first), [*[0] * 8, *range(9, 17)])
+    with pytest.raises(IndexError, match="y: 8 of 16 elements written that have to stay as they are"):
+        run_plan(part("x", "y", 0, 16), kept=first)
+    with pytest.raises(IndexError, match="y: 8 of 16 elements not written"):
+        run_plan(part("x", "y", 0), kept={"y": np.zeros(16, bool)})
+
+
+@triton.jit
+def _axes_kernel(x_ptr, out_ptr):
+    program = (tl.program_id(0) * 3 + tl.program_id(1)) * 4 + tl.program_id(2)
+    sizes = tl.num_programs(0) * 100 + tl.num_programs(1) * 10 + tl.num_programs(2)
+    tl.store(out_ptr + program, tl.load(x_ptr + program) + sizes)
+
+
+def test_a_grid_has_up_to_three_axes() -> None:
+    x, out = np.arange(24, dtype=I32), np.zeros(24, I32)
+    one = Launch(_axes_kernel, (2, 3, 4), {"x_ptr": "x", "out_ptr": "y"}, {}, ("y",), num_warps=1)
+    interpreter.run(Plan((one,), bytes_moved=0), {"x": x}, {"y": out})
+    assert_same(out, x + 234)
 
 
 # Process
 
 
-def compiled(plan: LaunchPlan, inputs: tuple[ArraySpec, ...], outputs: tuple[ArraySpec, ...], target: Target) -> Any:
+def compiled(one: Launch, specs: Specs, target: Target) -> Any:
     types = {"bfloat16": "*bf16", "float16": "*fp16", "float32": "*fp32"}
-    given = plan.arguments(*([types.get(spec.dtype, "*u8") for spec in specs] for specs in (inputs, outputs)))
-    names = plan.kernel.arg_names
-    kinds = {str: str, int: lambda _: "i32", type(None): lambda _: "constexpr"}
-    signature = dict.fromkeys(names, "constexpr") | {n: kinds[type(a)](a) for n, a in zip(names, given, strict=False)}
-    constants = dict.fromkeys(("live_ptr", "LIVE")) | dict(plan.constants)
-    source = ASTSource(plan.kernel, signature, {(names.index(name),): value for name, value in constants.items()})
+    bound = one.bound(specs)
+    pointers = {name: types.get(spec.dtype, "*u8") for name, spec in bound.items() if isinstance(spec, ArraySpec)}
+    numbers = {name: "i32" for name, value in bound.items() if isinstance(value, int)}
+    names = one.kernel.arg_names
+    signature = dict.fromkeys(names, "constexpr") | pointers | numbers
+    values = {**dict.fromkeys(name for name, value in bound.items() if value is None), **one.constants}
+    source = ASTSource(one.kernel, signature, {(names.index(name),): value for name, value in values.items()})
     arch = int(target.arch.removeprefix("sm_")) if target.vendor == "nvidia" else target.arch
     gpu = GPUTarget("cuda" if target.vendor == "nvidia" else "hip", arch, target.warp_size)
-    asm = triton.compile(source, target=gpu, options={"num_warps": plan.num_warps, **COMPILER_OPTIONS}).asm
+    asm = triton.compile(source, target=gpu, options=one.compiler_options).asm
     return asm["ptx" if target.vendor == "nvidia" else "amdgcn"]
 
 
-def planned(name: str, arrays: tuple[np.ndarray, ...], target: Target, **params: Any) -> Any:
-    """``(plan, input specs, output specs, all parameters)`` of an op."""
-    op = OPS[name]
-    params = op.canonical(op.filled(params))
-    specs = tuple(ArraySpec(a.shape, a.dtype.name, tuple(s // a.itemsize for s in a.strides)) for a in arrays)
-    outputs = op.infer(*specs, **params)
-    return op.plan(specs, outputs, params, target), specs, outputs, params
-
-
-def check(name: str, arrays: tuple[np.ndarray, ...], target: Target, **params: Any) -> None:
-    """An op's kernel gives the specification's bytes."""
-    plan, _, outputs, params = planned(name, arrays, target, **params)
-    results = [np.empty(spec.shape, spec.dtype) for spec in outputs]
-    launch(plan, arrays, results)
-    for got, want in zip(results, OPS[name].reference(*arrays, **params), strict=True):
+def check(op: Op, arrays: tuple[np.ndarray, ...], target: Target) -> None:
+    """An op's kernels give the specification's bytes."""
+    inputs = bind(op, arrays)
+    for got, want in zip(
+        interpreted(op, inputs, planned(op, inputs, target)), op.reference(inputs).values(), strict=True
+    ):
         assert (got.shape, got.dtype) == (want.shape, want.dtype)
         as_bytes = got.itemsize == 1  # quantized results: NaN has one code there
         assert_same(*((got.view(U8), want.view(U8)) if as_bytes else (got, want)))
@@ -170,7 +214,7 @@ def test_a_launch_leaves_the_process_as_it_was(fails: bool) -> None:
         with pytest.raises(IndexError):
             copy(np.zeros(16, F32), shift=1)
     else:
-        check("swiglu_oai", (np.ones((2, 64), F32),), H100)
+        check(OPS["swiglu_oai"].of(), (np.ones((2, 64), F32),), H100)
     after = state()
     assert before.keys() == after.keys()
     dunder = "__dict__", "__doc__", "__weakref__"  # made anew by each access
@@ -183,12 +227,14 @@ def test_a_launch_leaves_the_process_as_it_was(fails: bool) -> None:
 @pytest.mark.parametrize("target", [MI355X, H100], ids=lambda target: target.arch)
 def test_kernels_compile_between_launches(target: Target, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     arrays = (random_floats(7, 128).reshape(2, 64),)
-    plan, inputs, outputs, _ = planned("swiglu_oai_quantize", arrays, target)
+    op = OPS["swiglu_oai_quantize"].of()
+    inputs = bind(op, arrays)
+    specs, (one,) = specs_of(inputs), planned(op, inputs, target).launches
     code = []
     for attempt in ("before", "after"):
         monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / attempt))
-        code.append(compiled(plan, inputs, outputs, target))
-        check("swiglu_oai_quantize", arrays, target)
+        code.append(compiled(one, {**specs, **op.check(specs)}, target))
+        check(op, arrays, target)
     assert code[0] == code[1]
 
 
@@ -257,6 +303,7 @@ def operands(name: str, dtype: str) -> tuple[np.ndarray, ...]:
 QUANTIZED_NORM = [{}, {"round_activation": True, "out_norm": True, "fp8_format": "e4m3fnuz"}]
 PARAMS: dict[str, list[dict[str, Any]]] = {
     "swiglu_oai": [{}, {"limit": None, "alpha": 0.5, "out_dtype": "float32"}, {"layout": "interleaved"}],
+    "swiglu_oai_fake_quant": [{}, {"scale_rule": "floor", "out_dtype": "float32"}],
     "swiglu_oai_quantize": [{}, {"round_activation": True, "scale_rule": "floor", "fp8_format": "e4m3fnuz"}],
     "mxfp8_quantize": [{}, {"scale_rule": "floor"}, {"fp8_format": "e4m3fnuz"}],
     "mxfp8_dequantize": [{}, {"out_dtype": "float16"}, {"out_dtype": "float32"}],
@@ -271,8 +318,8 @@ PARAMS: dict[str, list[dict[str, Any]]] = {
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
 @pytest.mark.parametrize("name", OPS)
 def test_ops_give_the_specifications_bytes(name: str, dtype: str, target: Target) -> None:
-    for params in PARAMS.get(name, [{}]):
-        check(name, operands(name, dtype), target, **params)
+    for given in PARAMS.get(name, [{}]):
+        check(OPS[name].of(**given), operands(name, dtype), target)
 
 
 @pytest.mark.parametrize("reload", [False, True])
@@ -281,22 +328,22 @@ def test_ops_give_the_specifications_bytes(name: str, dtype: str, target: Target
 def test_any_tile_gives_the_same_norm(name: str, rows: int, cols: int, reload: bool) -> None:
     x, residual, weight = normal((5, 300), "bfloat16"), normal((5, 300), "bfloat16", 2.0), normal((300,), "float32")
     arrays = [x, weight] if name == "gemma_rmsnorm" else [x, residual, weight]
-    check_tiling(name, arrays, RowTiling(-(-5 // rows), rows, cols, True, 1, -(-300 // cols), reload))
+    tile = Tile(rows, cols, masked=True, parts=-(-300 // cols), reload=reload)
+    check_tile(OPS[name].of(), arrays, tile, programs=-(-5 // rows))
 
 
 @pytest.mark.parametrize(("rows", "cols"), [(1, 32), (8, 128), (2, 1024)])
 @pytest.mark.parametrize("name", ["swiglu_oai", "swiglu_oai_quantize", "mxfp8_quantize", "mxfp8_dequantize"])
 def test_any_tile_gives_the_same_elements(name: str, rows: int, cols: int) -> None:
     x = normal((5, 2 * 1056), "bfloat16", 3.0)
-    arrays = {"gate_up": [x], "x": [x[:, :1056]], "values": random_bytes((5, 1056))}[OPS[name].inputs[0]]
-    check_tiling(name, arrays, tiling(5, 1056, rows, cols, 1))
+    arrays = {"gate_up": [x], "x": [x[:, :1056]], "values": [*random_bytes((5, 1056))]}[next(iter(OPS[name].inputs))]
+    check_tile(OPS[name].of(), arrays, Tile(rows, cols, masked=True), programs=-(-5 // rows) * -(-1056 // cols))
 
 
-def check_tiling(name: str, arrays: Sequence[np.ndarray], t: Tiling) -> None:
-    op = OPS[name]
-    expected = op.reference(*arrays, **op.filled({}))
-    plan = op.plan(tuple(map(array_spec, arrays)), tuple(map(array_spec, expected)), op.filled({}), H100)
-    forced = dataclasses.replace(plan, grid=t.grid, constants={**plan.constants, **t.constants})
-    results = [np.empty(array.shape, array.dtype) for array in expected]
-    launch(forced, arrays, results)
-    assert_same_bytes(results, expected)
+def check_tile(op: Op, arrays: list[np.ndarray], tile: Tile, programs: int) -> None:
+    inputs = bind(op, arrays)
+    plan = planned(op, inputs)
+    (one,) = plan.launches
+    forced = dataclasses.replace(one, grid=(programs,), constants={**one.constants, "TILE": tile})
+    results = interpreted(op, inputs, dataclasses.replace(plan, launches=(forced,)))
+    assert_same_bytes(results, [*op.reference(inputs).values()])

@@ -15,10 +15,10 @@ from triton.backends import nvidia
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from m3ops.op import COMPILER_OPTIONS
-from m3ops.ops import OPS
+from m3ops.array import ArraySpec
 from m3ops.target import Target
-from m3ops.workloads import Workload
+from m3ops.testing.case import operands
+from m3ops.testing.workload import Workload
 
 SM_90 = Target.named("sm_90")
 CUOBJDUMP = Path(nvidia.__file__).parent / "bin" / "cuobjdump"
@@ -28,17 +28,16 @@ TYPES = {"bfloat16": "*bf16", "float8_e4m3fn": "*u8", "uint8": "*u8"}
 
 def compiled(workload: Workload) -> Any:
     """An op's kernel for arrays aligned to 16 bytes, as the front ends' allocations are."""
-    plan = OPS[workload.op].plan(workload.inputs, workload.outputs, workload.params, SM_90)
-    types = [TYPES[spec.dtype] for spec in (*workload.inputs, *workload.outputs)]
-    types.insert(len(workload.inputs), "i32")
-    names = plan.kernel.arg_names
-    values = {"live_ptr": None, "LIVE": None} | dict(plan.constants)  # all rows count
-    types_left = iter(types)
-    signature = {name: "constexpr" if name in values else next(types_left) for name in names}
+    arrays = {**operands(workload.call, workload.inputs), **workload.results}
+    (launch,) = workload.call.plan(arrays, SM_90).launches
+    names, bound = launch.kernel.arg_names, launch.bound(arrays)
+    values = {name: None for name, value in bound.items() if value is None} | dict(launch.constants)
+    types = {name: TYPES[value.dtype] if isinstance(value, ArraySpec) else "i32" for name, value in bound.items()}
+    signature = {name: "constexpr" if name in values else types[name] for name in names}
     aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if name not in values}
     constants = {(names.index(name),): value for name, value in values.items()}
-    options = {"num_warps": plan.num_warps, **COMPILER_OPTIONS}
-    return triton.compile(ASTSource(plan.kernel, signature, constants, aligned), GPUTarget("cuda", 90, 32), options)
+    source = ASTSource(launch.kernel, signature, constants, aligned)
+    return triton.compile(source, GPUTarget("cuda", 90, 32), launch.compiler_options)
 
 
 @pytest.mark.parametrize("key", KEYS, ids=str)

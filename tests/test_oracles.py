@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from gfloat import formats
 from numpy.typing import NDArray
+from specification import reference
 
 from m3ops.numerics import exact
 from m3ops.numerics.formats import FORMATS
-from m3ops.ops import OPS
 
 Array = NDArray[Any]
 
@@ -218,8 +218,7 @@ def within(got: Array, want: Array, relative: Array, absolute: Array | float, *i
 
 def swiglu(gate: Array, up: Array, *, alpha: float = 1.702, limit: float | None = None) -> Array:
     gate_up = np.concatenate([gate, up], axis=-1)
-    params = OPS["swiglu_oai"].filled({"alpha": alpha, "limit": limit, "out_dtype": "float32"})
-    (out,) = OPS["swiglu_oai"].reference(gate_up, **params)
+    (out,) = reference("swiglu_oai", gate_up, alpha=alpha, limit=limit, out_dtype="float32")
     return np.asarray(out)
 
 
@@ -307,9 +306,8 @@ def test_interleaved_is_split_of_the_columns_sorted(name: str, dtype: str) -> No
     random = np.random.default_rng(9).bytes(40 * 2 * size * np.dtype(dtype).itemsize)
     split = np.frombuffer(random, dtype).reshape(40, 2 * size)
     i, j = np.divmod(np.arange(2 * size), 2)
-    op = OPS[name]
-    want = op.reference(split, **op.filled({"layout": "split", "limit": None}))
-    got = op.reference(split[:, i + size * j], **op.filled({"layout": "interleaved", "limit": None}))
+    want = reference(name, split, layout="split", limit=None)
+    got = reference(name, split[:, i + size * j], layout="interleaved", limit=None)
     for a, b in zip(got, want, strict=True):
         same(raw(a), raw(b))
 
@@ -361,7 +359,7 @@ def test_norms_in_float64(n: int, rows: int) -> None:
     rng = np.random.default_rng(7)
     x = norm_rows(rng, n, rows)
     weight = rng.uniform(-1, 1, x.shape).astype(np.float32)
-    (got,) = OPS["gemma_rmsnorm"].reference(x, weight, eps=1e-6)
+    (got,) = reference("gemma_rmsnorm", x, weight, eps=1e-6)
     want = norm_in_float64(x, weight, 1e-6)
     assert within(got.ravel(), want.ravel(), norm_bound(n) * np.ones(x.size), 2.0**-149, x.ravel()) >= SMALLEST_WORST
 
@@ -372,13 +370,13 @@ def test_a_head_is_normed_as_a_row(dtype: str) -> None:
     rng = np.random.default_rng(10)
     qkv, *weights = (np.frombuffer(rng.bytes(n * np.dtype(dtype).itemsize), dtype) for n in (40 * 7 * 32, 32, 32))
     qkv = qkv.reshape(5, 8, 7 * 32)
-    params = OPS["gemma_rmsnorm_heads"].filled({"num_heads_q": 3, "num_heads_k": 2, "num_heads_v": 2})
-    (got,) = OPS["gemma_rmsnorm_heads"].reference(qkv, *weights, **params)
+    heads = {"num_heads_q": 3, "num_heads_k": 2, "num_heads_v": 2}
+    (got,) = reference("gemma_rmsnorm_heads", qkv, *weights, eps=1e-6, **heads)
     for head in range(7):
         part = np.s_[..., 32 * head : 32 * (head + 1)]
         want = qkv[part]
         if head < 5:
-            (want,) = OPS["gemma_rmsnorm"].reference(want, weights[head >= 3], eps=params["eps"])
+            (want,) = reference("gemma_rmsnorm", want, weights[head >= 3], eps=1e-6)
         same(raw(np.ascontiguousarray(got[part])), raw(np.ascontiguousarray(want)))
 
 
@@ -386,7 +384,7 @@ def test_fused_add_norm_in_float64() -> None:
     """The sum is fp32's own addition; the norm takes it as it is."""
     rng = np.random.default_rng(8)
     x, residual, weight = (rng.standard_normal((40, 3072)).astype(np.float32) for _ in range(3))
-    got, total = OPS["gemma_fused_add_rmsnorm"].reference(x, residual, weight[0], eps=1e-6)
+    got, total = reference("gemma_fused_add_rmsnorm", x, residual, weight[0], eps=1e-6)
     same(raw(total), raw(x + residual), x, residual)
     want = norm_in_float64(total, weight[0], 1e-6)
     assert within(got.ravel(), want.ravel(), norm_bound(3072) * np.ones(x.size), 0.0, total.ravel()) >= SMALLEST_WORST

@@ -43,7 +43,7 @@ def sources() -> set[str]:
 
 def test_wheel_has_the_packages_and_nothing_else(wheel: zipfile.ZipFile) -> None:
     assert {name for name in wheel.namelist() if ".dist-info/" not in name} == sources()
-    assert {"m3ops/cases/golden.json", *(f"{package}/py.typed" for package in PACKAGES)} <= sources()
+    assert {"m3ops/testing/golden.json", *(f"{package}/py.typed" for package in PACKAGES)} <= sources()
 
 
 def test_one_version(metadata: Message) -> None:

@@ -7,13 +7,14 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import rocm_lowering
 
-from m3ops import cli
+from m3ops.mxfp8 import MXFP8
+from m3ops.tools import cli
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -25,53 +26,68 @@ PAGES = [
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 SOURCES = ("m3ops", "m3ops_jax", "m3ops_torch", "tests")
 SNIPPETS = [
-    (f"{name}-{number}", snippet)
+    (name, snippet)
     for name, page in zip(NAMES, PAGES, strict=True)
-    for number, snippet in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL))
+    for snippet in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
 ]
 
-# What a snippet's comments and text say it gives: name, then shapes of its arrays, or platforms of an export.
-PROMISED: dict[str, Any] = {
-    "values": (16, 3072),
-    "scales": (16, 96),
-    "exported": ("cpu", "cuda", "rocm"),
-    "quantized": ((200, 3072), (256, 96)),
-    "normalized": (16, 128),
-    "residual": (16, 128),
+# What a snippet's comments and text say it gives, by page: name, then shapes of its arrays, or platforms of an export.
+PROMISED: dict[str, dict[str, Any]] = {
+    "README.md": {
+        "values": (16, 3072),
+        "scales": (16, 96),
+        "quantized": ((200, 3072), (256, 96)),
+        "restored": (200, 3072),
+    },
+    "docs/jax.md": {
+        "y": (64, 512),
+        "normalized": (16, 128),
+        "residual": (16, 128),
+        "activation": (8, 256),
+        "exported": ("cpu", "cuda", "rocm"),
+    },
+    "docs/pytorch.md": {"normalized": (64, 3072), "quantized": ((64, 3072), (64, 96))},
 }
 
 
 def given(value: Any) -> Any:
-    if isinstance(value, tuple):
+    if isinstance(value, tuple | MXFP8):
         return tuple(given(part) for part in value)
     return value.platforms if hasattr(value, "platforms") else tuple(value.shape)
 
 
-def stand_in(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Empty modules for a package that is not installed."""
-    parent = None
-    for name in (path[: match.start()] for match in re.finditer(r"\.|$", path)):
-        module = sys.modules.get(name) or ModuleType(name)
-        monkeypatch.setitem(sys.modules, name, module)
-        if parent:
-            setattr(parent, name.rpartition(".")[2], module)
-        parent = module
-
-
-@pytest.mark.parametrize("snippet", [s for _, s in SNIPPETS], ids=[name for name, _ in SNIPPETS])
-def test_snippet(snippet: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def run(snippet: str) -> dict[str, Any]:
+    """The names that a snippet defines."""
     if "compile_for" in snippet:
         rocm_lowering.install_stub()
-    for path in re.findall(r"^import (sglang[\w.]+)", snippet, re.MULTILINE):
-        stand_in(path, monkeypatch)
     names: dict[str, Any] = {}
     exec(snippet, names)
-    for name in names.keys() & PROMISED.keys():
-        assert given(names[name]) == PROMISED[name]
+    return names
+
+
+@pytest.mark.parametrize(("page", "snippet"), SNIPPETS, ids=[f"{page}-{n}" for n, (page, _) in enumerate(SNIPPETS)])
+def test_snippet(page: str, snippet: str) -> None:
+    names, promised = run(snippet), PROMISED[page]
+    for name in names.keys() & promised.keys():
+        assert given(names[name]) == promised[name]
+
+
+def test_every_promise_has_its_snippet() -> None:
+    for page, promised in PROMISED.items():
+        text = "".join(snippet for of, snippet in SNIPPETS if of == page)
+        assert not [name for name in promised if not re.search(rf"\b{name}\b", text)]
+
+
+def test_the_columns_of_a_tensor_parallel_weight() -> None:
+    """The snippet with ``groups`` says that its result is that of the ordinary order of columns."""
+    (snippet,) = (snippet for page, snippet in SNIPPETS if page == "docs/jax.md" and "by_shard" in snippet)
+    names = run(snippet)
+    ordinary = names["m3ops_jax"].swiglu_oai(names["h"] @ names["gate_up"])
+    assert np.array_equal(np.asarray(names["activation"]).view(np.uint16), np.asarray(ordinary).view(np.uint16))
 
 
 def test_there_is_a_snippet_for_each_front_end() -> None:
-    readme = "".join(s for name, s in SNIPPETS if name.startswith("README"))
+    readme = "".join(snippet for page, snippet in SNIPPETS if page == "README.md")
     assert {"m3ops_jax", "m3ops_torch"} <= set(re.findall(r"\bm3ops_\w+", readme))
 
 
@@ -136,3 +152,11 @@ def test_the_versions_on_the_cpu_are_those_that_the_tests_run_with() -> None:
         assert said == {name: versions[name] for name in said}
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert f"jax>={oldest['jax']}" in extras["jax"]
+
+
+def test_the_tile_of_a_norm_is_decided_where_readme_says() -> None:
+    plan, tiling = "m3ops/ops/gemma_rmsnorm/plan.py", "m3ops/planning/tiling.py"
+    text = " ".join((ROOT / "README.md").read_text().split())
+    assert f"follow `{plan}`, which calls `row_tiling`, to `{tiling}`" in text
+    assert "row_tiling(" in (ROOT / plan).read_text()
+    assert "def row_tiling(" in (ROOT / tiling).read_text()

@@ -14,8 +14,8 @@ from rocm import jax_device
 from rocm.launch import Launch
 from rocm.production import ARCHS, FRONT_ENDS, PREFILLS, Code, code, table
 
-from m3ops.cases.case import normal
 from m3ops.ops import OPS
+from m3ops.testing.arrays import normal
 
 # (op, row, parameters) -> VALU instructions for an element, measured and a tenth.
 VALU_LIMITS = {

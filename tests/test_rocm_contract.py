@@ -13,9 +13,10 @@ from rocm import jax_device, torch_device
 from rocm.launch import Launch
 
 import m3ops_torch
-from m3ops.cases import CASES, Case
-from m3ops.cases.run import Arrays
 from m3ops.ops import OPS
+from m3ops.testing.case import Case
+from m3ops.testing.cases import CASES
+from m3ops.tools.run import Arrays
 
 FRONT_ENDS = {"jax": jax_device.run, "torch": torch_device.run}
 
@@ -59,13 +60,13 @@ def test_later_calls_of_torch_launch_the_kept_kernel(op: str) -> None:
     """The second call of one kind skips binding and specialization; other data, other memory, the same code."""
     case = next(case for case in CASES if case.op == op and case.name.startswith("M3"))
     launches: list[Launch] = []
-    torch_device.run("gfx950", op, case.make(), case.params, launches.append)
+    torch_device.run("gfx950", op, case.make(), case.given, launches.append)
     arrays = [np.flip(array, 0).copy() for array in case.make()]
-    torch_device.run("gfx950", op, arrays, case.params, launches.append)
+    torch_device.run("gfx950", op, arrays, case.given, launches.append)
     first, second = launches
     assert (first.assembly, first.grid, first.threads) == (second.assembly, second.grid, second.threads)
-    results = torch_device.run("gfx950", op, arrays, case.params)
-    assert_same_bytes(results, OPS[op].reference(*arrays, **case.params))
+    results = torch_device.run("gfx950", op, arrays, case.given)
+    assert_same_bytes(results, OPS[op].reference(*arrays, **case.given))
 
 
 def test_views_of_torch_are_not_copied() -> None:
@@ -79,4 +80,4 @@ def test_views_of_torch_are_not_copied() -> None:
 
 
 def check(run: Callable[..., Arrays], arch: str, case: Case) -> None:
-    assert_same_bytes(run(arch, case.op, case.make(), case.params), case.expected())
+    assert_same_bytes(run(arch, case.op, case.make(), case.given), case.expected())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import jax
@@ -10,40 +10,42 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from backends import array_spec, no_gpu
+from backends import H100, interpreted, no_gpu, planned
 from compare import assert_same_bytes
-from interpreter import launch
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from rocm import torch_device
-from test_jax import ARGUMENTS, every_op
+from specification import reference
 from test_jax_sharding import DEVICES
-from test_torch import OPCHECKS, arrays, tensors
-from test_torch_out import nested, poisoned
+from test_torch import INPUTS, OPCHECKS, arrays, every_op, function, tensors
+from test_torch_out import poisoned
 
 import m3ops_jax
 import m3ops_torch
-from m3ops.cases.case import normal
-from m3ops.cases.run import flat, to_tensor
-from m3ops.numerics.scale_layouts import TILES
-from m3ops.ops import COUNTED, OPS
-from m3ops.row_count import PROGRAMS
-from m3ops.target import Target
-
-H100 = Target("nvidia", "sm_90", 132)
+from m3ops.array import ArraySpec
+from m3ops.numerics.scale_layouts import TILES, arrange
+from m3ops.op import bind
+from m3ops.ops import OPS
+from m3ops.planning.launch import PROGRAMS
+from m3ops.testing.arrays import normal
+from m3ops.tools.run import flat, jax_function, to_tensor
 
 
 def count(number: int, device: str = "cpu") -> torch.Tensor:
     return torch.tensor([number], dtype=torch.int32, device=device)
 
 
+def arguments(name: str) -> list[np.ndarray]:
+    """4 x 6 rows."""
+    return [INPUTS[argument] for argument in OPS[name].inputs]
+
+
 @every_op
 def test_rows_in_given_tensors_stay_as_they_are(name: str, device: str) -> None:
-    """ARGUMENTS are 4 x 6 rows."""
-    op, inputs = getattr(m3ops_torch, name), tensors(name, device)
-    whole = op(*inputs)
+    op, inputs = function(name), tensors(name, device)
+    whole = flat(op(*inputs))
     for number in (0, 1, 13, 24, 99):
-        out = nested(whole, poisoned)
+        out = tuple(map(poisoned, whole))
         untouched = [array.reshape(24, -1).copy() for array in arrays(out)]
         op(*inputs, num_rows=count(number, device), out=out)
         for got, want, before in zip(arrays(out), arrays(whole), untouched, strict=True):
@@ -55,9 +57,9 @@ def test_rows_in_given_tensors_stay_as_they_are(name: str, device: str) -> None:
 @pytest.mark.parametrize("arch", ["gfx942", "gfx950"])
 @pytest.mark.parametrize("name", ["mxfp8_quantize", "gemma_fused_add_rmsnorm"])
 def test_rows_in_given_tensors_on_amd(name: str, arch: str) -> None:
-    op, inputs = getattr(m3ops_torch, name), tensors(name, "cpu")
-    out = nested(op(*inputs), poisoned)
-    wanted = nested(out, torch.clone)
+    op, inputs = function(name), tensors(name, "cpu")
+    out = tuple(map(poisoned, flat(op(*inputs))))
+    wanted = tuple(tensor.clone() for tensor in out)
     op(*inputs, num_rows=count(13), out=wanted)
     with torch_device.device(arch):
         op(*inputs, num_rows=count(13), out=out)
@@ -66,27 +68,28 @@ def test_rows_in_given_tensors_on_amd(name: str, arch: str) -> None:
 
 @pytest.mark.parametrize("layout", TILES)
 def test_tiled_scales_in_given_tensors(layout: str, device: str) -> None:
-    """Scales of rows that do not count stay; what pads the matrix is zero as ever."""
+    """Scales of rows that do not count stay, with what pads these rows; what pads the matrix is zero as ever."""
     x = to_tensor(normal((45, 96), "bfloat16"), device)
     zeros = m3ops_torch.mxfp8_quantize(x, scale_layout=layout, num_rows=count(40, device))
-    out = nested(zeros, poisoned)
+    out = m3ops_torch.MXFP8(*map(poisoned, zeros), scale_layout=layout)
     m3ops_torch.mxfp8_quantize(x, scale_layout=layout, num_rows=count(40, device), out=out)
-    dead = m3ops_torch.mxfp8_quantize(x, scale_layout=layout).scales != zeros.scales
-    assert torch.equal(out.scales, torch.where(dead, 0xA5, zeros.scales))
+    rows = np.arange(45)[:, None] >= np.full(zeros.scales.shape[-1], 40)
+    stay = to_tensor(arrange(rows.astype(np.uint8), layout), device)
+    assert torch.equal(out.scales, torch.where(stay.bool(), 0xA5, zeros.scales))
 
 
 @every_op
 def test_opcheck(name: str, device: str) -> None:
     inputs = (*tensors(name, device), count(5, device))
-    params = {k: "bfloat16" if k == "out_dtype" else p.default for k, p in OPS[name].params.items()}
     # The schema test compares before and after with an operator that 8-bit floats lack.
     checks = [c for c in OPCHECKS if not (c == "test_schema" and any(t.itemsize == 1 for t in inputs))]
-    torch.library.opcheck(getattr(torch.ops.m3ops, f"{name}_counted").default, inputs, params, test_utils=checks)
+    params = asdict(OPS[name].of())
+    torch.library.opcheck(getattr(torch.ops.m3ops, name).default, inputs, params, test_utils=checks)
 
 
 @every_op
 def test_compile_and_a_count_that_changes(name: str, device: str) -> None:
-    op, inputs = getattr(m3ops_torch, name), tensors(name, device)
+    op, inputs = function(name), tensors(name, device)
     compiled = torch.compile(op, fullgraph=True, backend="aot_eager")
     for number in (3, 20):
         wanted = arrays(op(*inputs, num_rows=count(number, device)))
@@ -97,7 +100,7 @@ def test_compile_and_a_count_that_changes(name: str, device: str) -> None:
 @pytest.mark.skipif(no_gpu() is not None, reason=str(no_gpu()))
 @every_op
 def test_a_graph_replays_with_another_count(name: str) -> None:
-    op, inputs, number = getattr(m3ops_torch, name), tensors(name, "cuda"), count(5, "cuda")
+    op, inputs, number = function(name), tensors(name, "cuda"), count(5, "cuda")
     op(*inputs, num_rows=number)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
@@ -127,36 +130,37 @@ def test_a_large_buffer(name: str, number: int) -> None:
         assert not got[number:].view(torch.uint8).any()
 
 
-@pytest.mark.parametrize("op", COUNTED.values(), ids=COUNTED)
-def test_a_limited_number_of_programs(op: Any) -> None:
+@every_op
+def test_a_limited_number_of_programs(name: str) -> None:
     """However large the buffer: programs that find nothing to do cost time too."""
-    grids = set()
+    op = OPS[name].of()
     for num_rows in (1, 100, 4096, 2**20):
-        specs = [_rows(name, num_rows) for name in op.inputs]
-        params = op.filled({})
-        plan = op.plan(tuple(specs), op.infer(*specs, **params), params, H100)
-        grids.add((plan.grid, plan.constants["ROWS"], plan.constants["COLS"]))
-    assert {grid for grid, _, _ in grids} == {PROGRAMS * 132}
+        specs = bind(op, [_operand(operand, num_rows) for operand in op.inputs], ArraySpec((1,), "int32"))
+        plan = op.plan({**specs, **op.check(specs)}, H100)
+        assert {one.grid for one in plan.launches} == {(PROGRAMS * 132,)}
 
 
 @pytest.mark.parametrize("programs", [1, 2])
 @every_op
 def test_few_programs_go_through_all_tiles(name: str, programs: int) -> None:
-    op, inputs = COUNTED[name], [*map(np.asarray, ARGUMENTS[name]), np.array([23], np.int32)]
-    params, specs = op.filled({}), tuple(map(array_spec, inputs))
-    expected = op.reference(*inputs, **params)
-    plan = op.plan(specs, op.infer(*specs, **params), params, H100)
-    live = (*plan.constants["LIVE"][:2], programs)
-    results = [np.empty(array.shape, array.dtype) for array in expected]
-    launch(replace(plan, grid=programs, constants={**plan.constants, "LIVE": live}), inputs, results)
-    assert_same_bytes(results, expected)
+    op = OPS[name].of()
+    inputs = bind(op, [*map(np.asarray, arguments(name))], np.array([23], np.int32))
+    plan = planned(op, inputs)
+    few = [
+        replace(
+            one,
+            grid=(programs,),
+            constants={**one.constants, "COUNT": replace(one.constants["COUNT"], programs=programs)},
+        )
+        for one in plan.launches
+    ]
+    results = interpreted(op, inputs, replace(plan, launches=tuple(few)))
+    assert_same_bytes(results, [*op.reference(inputs).values()])
 
 
-def _rows(name: str, num_rows: int) -> Any:
-    from m3ops.op import ArraySpec
-
+def _operand(name: str, num_rows: int) -> ArraySpec:
     special = {
-        "num_rows": ((1,), "int32"),
+        "gate_up": ((num_rows, 6144), "bfloat16"),
         "weight": ((3072,), "bfloat16"),
         "qkv": ((num_rows, 72 * 128), "bfloat16"),
         "weight_q": ((128,), "bfloat16"),
@@ -172,7 +176,7 @@ def _rows(name: str, num_rows: int) -> Any:
 
 @every_op
 def test_vmap_counts_for_each_example(name: str) -> None:
-    op, given = getattr(m3ops_jax, name), ARGUMENTS[name]
+    op, given = jax_function(name), arguments(name)
     axes = tuple(0 if array.ndim == 3 else None for array in given)
     counts = jnp.array([[0], [6], [2], [5]], jnp.int32)
     batched = jax.vmap(lambda number, *a: op(*a, num_rows=number), (0, *axes))(counts, *given)
@@ -192,8 +196,7 @@ def test_vmap_of_torch_counts_for_each_example() -> None:
 @pytest.mark.parametrize("groups", [1, 2])
 def test_groups(groups: int) -> None:
     x, number = normal((5, 256), "bfloat16"), np.array([3], np.int32)
-    params = OPS["swiglu_oai_quantize"].filled({"groups": groups})
-    wanted = COUNTED["swiglu_oai_quantize"].reference(x, number, **params)
+    wanted = reference("swiglu_oai_quantize", x, number, groups=groups)
     got = m3ops_jax.swiglu_oai_quantize(x, groups=groups, num_rows=number)
     assert_same_bytes([*map(np.asarray, got)], wanted)
     got = m3ops_torch.swiglu_oai_quantize(to_tensor(x), groups=groups, num_rows=to_tensor(number))
@@ -209,7 +212,7 @@ def test_counted_rows_are_whole() -> None:
         return jax.device_put(x, NamedSharding(mesh, P("a")))
 
     call = jax.jit(lambda x: m3ops_jax.mxfp8_quantize(x, num_rows=jnp.asarray(number)))
-    wanted = COUNTED["mxfp8_quantize"].reference(x, number, **OPS["mxfp8_quantize"].filled({}))
+    wanted = reference("mxfp8_quantize", x, number)
     assert_same_bytes([*map(np.asarray, call(sharded(AxisType.Auto)))], wanted)
     with pytest.raises(ValueError, match=r"x must be sharded as .*whole along its last 2 axes"):
         call(sharded(AxisType.Explicit))

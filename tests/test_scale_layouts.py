@@ -9,21 +9,22 @@ import jax
 import numpy as np
 import pytest
 import torch
-from backends import BACKENDS, no_gpu
+from backends import BACKENDS, H100, no_gpu
 from compare import assert_same_bytes
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+from specification import reference
 from test_jax_sharding import COLLECTIVE, DEVICES
 
 import m3ops_jax
 import m3ops_torch
-from m3ops.cases.case import normal
-from m3ops.cases.run import flat, to_numpy, to_tensor
+from m3ops.array import ArraySpec
 from m3ops.numerics.scale_layouts import SCALE_LAYOUTS, TILES, arrange, restore, stored_shape
-from m3ops.op import ArraySpec
 from m3ops.ops import OPS
-from m3ops.scales import PADDING_CHUNK
-from m3ops.target import Target
+from m3ops.plan import Launch
+from m3ops.testing.arrays import normal
+from m3ops.tiles.scales import PADDING_CHUNK
+from m3ops.tools.run import flat, to_numpy, to_tensor
 
 SHAPES = [(1, 1), (1, 96), (5, 7), (32, 8), (127, 4), (128, 4), (129, 5), (300, 13), (256, 96), (512, 9)]
 every_layout = pytest.mark.parametrize("layout", TILES)
@@ -38,6 +39,7 @@ def random_scales(shape: tuple[int, ...]) -> np.ndarray:
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_swizzle_is_that_of_torchao(shape: tuple[int, int]) -> None:
+    pytest.importorskip("torchao", reason="torchao is not installed")
     from torchao.prototype.mx_formats.utils import to_blocked
 
     scales = random_scales(shape)
@@ -96,38 +98,32 @@ def test_only_the_order_of_the_scales_differs(backend: Any, shape: tuple[int, ..
     if reason := backend.missing():
         pytest.skip(reason)
     x = normal(shape, "bfloat16", 3.0)
-    op = OPS["mxfp8_quantize"]
-    values, scales = backend.run(op.name, [x], op.filled({}))
-    tiled = backend.run(op.name, [x], op.filled({"scale_layout": layout}))
+    values, scales = backend.run("mxfp8_quantize", [x], {})
+    tiled = backend.run("mxfp8_quantize", [x], {"scale_layout": layout})
     assert_same_bytes(tiled, [values, arrange(scales, layout)])
-    (back,) = backend.run("mxfp8_dequantize", tiled, OPS["mxfp8_dequantize"].filled({"scale_layout": layout}))
-    assert_same_bytes([back], backend.run("mxfp8_dequantize", [values, scales], OPS["mxfp8_dequantize"].filled({})))
+    back = backend.run("mxfp8_dequantize", tiled, {"scale_layout": layout})
+    assert_same_bytes(back, backend.run("mxfp8_dequantize", [values, scales], {}))
+
+
+def launched(num_rows: int, layout: str) -> Launch:
+    """The launch that quantizes rows of 3072."""
+    op, specs = OPS["mxfp8_quantize"].of(scale_layout=layout), {"x": ArraySpec((num_rows, 3072), "bfloat16")}
+    (one,) = op.plan({**specs, **op.check(specs)}, H100).launches
+    return one
 
 
 @pytest.mark.parametrize("layout", SCALE_LAYOUTS)
 @pytest.mark.parametrize("num_rows", [1, 128, 4096, 65536 + 1])
 def test_padding_costs_few_programs(num_rows: int, layout: str) -> None:
-    x = ArraySpec((num_rows, 3072), "bfloat16")
-    op = OPS["mxfp8_quantize"]
-    target = Target("nvidia", "sm_90", 132)
-
-    def plan(layout: str) -> Any:
-        params = op.filled({"scale_layout": layout})
-        return op.plan((x,), op.infer(x, **params), params, target)
-
-    programs = plan(layout).grid - plan("row_major").grid
+    programs = launched(num_rows, layout).grid[0] - launched(num_rows, "row_major").grid[0]
     assert programs <= {"row_major": 0, "swizzle_128x4": 128, "shuffle_32x8": 256}[layout] * 96 // PADDING_CHUNK
 
 
 def test_the_number_of_rows_is_no_constant() -> None:
     """Else every batch size would compile a kernel of its own."""
-    op = OPS["mxfp8_quantize"]
-    params = op.filled({"scale_layout": "swizzle_128x4"})
-    constants = []
-    for num_rows in (130, 131, 258):
-        x = ArraySpec((num_rows, 3072), "bfloat16")
-        constants.append(op.plan((x,), op.infer(x, **params), params, Target("nvidia", "sm_90", 132)).constants)
-    assert constants[0]["SCALE_TILES"] == constants[1]["SCALE_TILES"] == constants[2]["SCALE_TILES"]
+    constants = [launched(num_rows, "swizzle_128x4").constants for num_rows in (130, 131, 258)]
+    assert constants[0]["MX"] == constants[1]["MX"] == constants[2]["MX"]
+    assert constants[0]["AT"] == constants[1]["AT"] == constants[2]["AT"]
 
 
 # --- Transformations: a matrix is what a row was ---------------------------------------------------------------------
@@ -139,8 +135,8 @@ def test_vmap_gives_each_example_its_own_padding(layout: str) -> None:
     batched = jax.vmap(lambda one: m3ops_jax.mxfp8_quantize(one, scale_layout=layout))(x)
     alone = [m3ops_jax.mxfp8_quantize(one, scale_layout=layout) for one in x]
     assert_same_bytes([np.asarray(batched.scales)], [np.stack([np.asarray(one.scales) for one in alone])])
-    back = jax.vmap(lambda q: m3ops_jax.mxfp8_dequantize(*q, scale_layout=layout))(batched)
-    assert_same_bytes([np.asarray(back)], [np.asarray(m3ops_jax.mxfp8_dequantize(*m3ops_jax.mxfp8_quantize(x)))])
+    back = jax.vmap(m3ops_jax.mxfp8_dequantize)(batched)
+    assert_same_bytes([np.asarray(back)], [np.asarray(m3ops_jax.mxfp8_dequantize(m3ops_jax.mxfp8_quantize(x)))])
 
 
 @every_layout
@@ -156,8 +152,8 @@ def test_batches_of_matrices_are_divided_without_communication(kind: AxisType, l
         results = compiled(x, weight)
     assert not COLLECTIVE.findall(compiled.as_text())
     assert results.scales.sharding.spec[0] == "a"
-    params = OPS["gemma_rmsnorm_quantize"].filled({"scale_layout": layout})
-    assert_same_bytes([*map(np.asarray, results)], OPS["gemma_rmsnorm_quantize"].reference(*arrays, **params))
+    wanted = reference("gemma_rmsnorm_quantize", *arrays, scale_layout=layout)
+    assert_same_bytes([*map(np.asarray, results)], wanted)
 
 
 @every_layout
@@ -169,7 +165,7 @@ def test_rows_of_a_matrix_are_gathered_on_automatic_meshes_and_refused_on_explic
         return jax.device_put(x, NamedSharding(mesh, P("a")))
 
     call = jax.jit(lambda x: m3ops_jax.mxfp8_quantize(x, scale_layout=layout))
-    expected = OPS["mxfp8_quantize"].reference(x, **OPS["mxfp8_quantize"].filled({"scale_layout": layout}))
+    expected = reference("mxfp8_quantize", x, scale_layout=layout)
     assert_same_bytes([*map(np.asarray, call(sharded(AxisType.Auto)))], expected)
     with pytest.raises(ValueError, match=r"x must be sharded as .*whole along its last 2 axes"):
         call(sharded(AxisType.Explicit))
@@ -204,7 +200,7 @@ def test_a_block_scaled_product(layout: str) -> None:
     a, b = normal((40, 192), "float32"), normal((24, 192), "float32", 5.0)
     quantized = [m3ops_torch.mxfp8_quantize(to_tensor(x), scale_layout=layout) for x in (a, b)]
     product = block_scaled_product(*[tuple(map(to_numpy, q)) for q in quantized], layout)  # type: ignore[arg-type]
-    plain = [m3ops_torch.mxfp8_dequantize(*q, out_dtype=torch.float32, scale_layout=layout) for q in quantized]
+    plain = [m3ops_torch.mxfp8_dequantize(q, out_dtype=torch.float32) for q in quantized]
     x, y = (p.double().numpy() for p in plain)
     # Two sums of the same 192 products, in float64, each in an order of its own.
     assert (np.abs(product - x @ y.T) <= 2 * 192 * 2.0**-53 * (np.abs(x) @ np.abs(y).T)).all()
@@ -221,14 +217,10 @@ def has_block_scaled_product() -> bool:
 @pytest.mark.parametrize("num_rows", [1, 40, 256])
 def test_scaled_mm_of_torch(num_rows: int) -> None:
     a, b = normal((num_rows, 256), "bfloat16", 3.0), normal((128, 256), "bfloat16")
-    (x, x_scales), (w, w_scales) = (
-        m3ops_torch.mxfp8_quantize(to_tensor(array, "cuda"), scale_layout="swizzle_128x4") for array in (a, b)
-    )
-    e8m0 = torch.float8_e8m0fnu
-    product = torch._scaled_mm(x, w.t(), x_scales.view(e8m0), w_scales.view(e8m0), out_dtype=torch.float32)
-    layout = {"out_dtype": torch.float32, "scale_layout": "swizzle_128x4"}
-    exact = m3ops_torch.mxfp8_dequantize(x, x_scales, **layout).double()
-    exact = exact @ m3ops_torch.mxfp8_dequantize(w, w_scales, **layout).double().T
+    x, w = (m3ops_torch.mxfp8_quantize(to_tensor(array, "cuda"), scale_layout="swizzle_128x4") for array in (a, b))
+    product = torch._scaled_mm(x.values, w.values.t(), x.e8m0, w.e8m0, out_dtype=torch.float32)
+    exact, weight = (m3ops_torch.mxfp8_dequantize(q, out_dtype=torch.float32).double() for q in (x, w))
+    exact = exact @ weight.T
     # The products are exact in fp32 and 256 of them are added: 256 roundings of partial sums, each below the sum of all
     # magnitudes, 2**-24 of it.
     bound = 256 * 2.0**-24 * 256 * float(exact.abs().max())

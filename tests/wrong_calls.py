@@ -8,8 +8,6 @@ from typing import Any
 
 import torch
 
-from m3ops.numerics.formats import MXFP8
-
 Table = dict[str, tuple[Callable[[Any, Any], Any], str]]
 
 TYPE_ERRORS: Table = {
@@ -25,11 +23,11 @@ TYPE_ERRORS: Table = {
         "x must have dtype bfloat16, float16 or float32, got float8_e4m3fn",
     ),
     "uint8 values": (
-        lambda m, a: m.mxfp8_dequantize(a(2, 64, dtype="uint8"), a(2, 2, dtype="uint8")),
+        lambda m, a: m.mxfp8_dequantize(m.MXFP8(a(2, 64, dtype="uint8"), a(2, 2, dtype="uint8"))),
         "values must have dtype float8_e4m3fn or float8_e4m3fnuz, got uint8",
     ),
     "int8 scales": (
-        lambda m, a: m.mxfp8_dequantize(a(2, 64, dtype="float8_e4m3fn"), a(2, 2, dtype="int8")),
+        lambda m, a: m.mxfp8_dequantize(m.MXFP8(a(2, 64, dtype="float8_e4m3fn"), a(2, 2, dtype="int8"))),
         "scales must have dtype uint8, got int8",
     ),
     "a residual of another dtype": (
@@ -87,7 +85,7 @@ TYPE_ERRORS: Table = {
         "out_dtype must be bfloat16, float16 or float32, got int8",
     ),
     "out_dtype None to dequantize": (
-        lambda m, a: m.mxfp8_dequantize(a(64, dtype="float8_e4m3fn"), a(2, dtype="uint8"), out_dtype=None),
+        lambda m, a: m.mxfp8_dequantize(m.MXFP8(a(64, dtype="float8_e4m3fn"), a(2, dtype="uint8")), out_dtype=None),
         "out_dtype must be bfloat16, float16 or float32, got None",
     ),
     "a tuple of arrays": (lambda m, a: m.mxfp8_quantize((a(2, 64),)), "x must be an array, got tuple"),
@@ -96,7 +94,7 @@ TYPE_ERRORS: Table = {
         "residual must be an array, got str",
     ),
     "MXFP8 instead of its values": (
-        lambda m, a: m.mxfp8_dequantize(MXFP8(a(2, 64), a(2, 2)), a(2, 2, dtype="uint8")),
+        lambda m, a: m.mxfp8_dequantize(m.MXFP8(m.MXFP8(a(2, 64), a(2, 2)), a(2, 2, dtype="uint8"))),
         "values must be an array, got MXFP8",
     ),
     "int8 weight": (
@@ -108,7 +106,7 @@ TYPE_ERRORS: Table = {
         "x must have dtype bfloat16, float16 or float32, got bool",
     ),
     "values in E5M2": (
-        lambda m, a: m.mxfp8_dequantize(a(2, 64, dtype="float8_e5m2"), a(2, 2, dtype="uint8")),
+        lambda m, a: m.mxfp8_dequantize(m.MXFP8(a(2, 64, dtype="float8_e5m2"), a(2, 2, dtype="uint8"))),
         "values must have dtype float8_e4m3fn or float8_e4m3fnuz, got float8_e5m2",
     ),
     "alpha complex": (lambda m, a: m.swiglu_oai(a(2, 64), alpha=1j), "alpha must be a Python number"),
@@ -146,7 +144,7 @@ VALUE_ERRORS: Table = {
         "the last axis of x must be a multiple of 32 (the MXFP8 block), got 40",
     ),
     "too few scales": (
-        lambda m, a: m.mxfp8_dequantize(a(2, 64, dtype="float8_e4m3fn"), a(2, 1, dtype="uint8")),
+        lambda m, a: m.mxfp8_dequantize(m.MXFP8(a(2, 64, dtype="float8_e4m3fn"), a(2, 1, dtype="uint8"))),
         "scales must have shape (2, 2) for values of shape (2, 64), got (2, 1)",
     ),
     "a weight of another size": (
@@ -194,7 +192,7 @@ VALUE_ERRORS: Table = {
         "num_heads_v must be at least 0, got -1",
     ),
     "alpha NaN": (lambda m, a: m.swiglu_oai(a(2, 64), alpha=math.nan), "alpha must be a finite fp32 number"),
-    "alpha 0": (lambda m, a: m.swiglu_oai(a(2, 64), alpha=0), "alpha must be a finite fp32 number and >= "),
+    "alpha 1e-30": (lambda m, a: m.swiglu_oai(a(2, 64), alpha=1e-30), "alpha must be 0 or at least 5.42101e-20, got "),
     "alpha -1": (lambda m, a: m.swiglu_oai_quantize(a(2, 64), alpha=-1.0), "got -1.0"),
     "alpha 1e30": (lambda m, a: m.swiglu_oai(a(2, 64), alpha=1e30), "<= 1.84467e+19, got 1e+30"),
     "beta past fp32": (lambda m, a: m.swiglu_oai(a(2, 64), beta=1e39), "beta must be a finite fp32 number, got 1e+39"),
@@ -244,7 +242,7 @@ VALUE_ERRORS: Table = {
     ),
     "row-major scales said to be tiled": (
         lambda m, a: m.mxfp8_dequantize(
-            a(2, 64, dtype="float8_e4m3fn"), a(2, 2, dtype="uint8"), scale_layout="shuffle_32x8"
+            m.MXFP8(a(2, 64, dtype="float8_e4m3fn"), a(2, 2, dtype="uint8"), "shuffle_32x8")
         ),
         "scales must have shape (256, 8) for values of shape (2, 64), got (2, 2)",
     ),
@@ -253,7 +251,7 @@ VALUE_ERRORS: Table = {
         "the last axis of x must be a multiple of 32 (the MXFP8 block), got 40",
     ),
     "scales without the rows of values": (
-        lambda m, a: m.mxfp8_dequantize(a(2, 64, dtype="float8_e4m3fn"), a(2, dtype="uint8")),
+        lambda m, a: m.mxfp8_dequantize(m.MXFP8(a(2, 64, dtype="float8_e4m3fn"), a(2, dtype="uint8"))),
         "scales must have shape (2, 2) for values of shape (2, 64), got (2,)",
     ),
     "a weight with too many axes": (
@@ -350,7 +348,7 @@ TORCH_VALUE_ERRORS: Table = {
         "num_rows must be on the device of x, cpu, got meta",
     ),
     "tiled scales that are not contiguous": (
-        lambda m, a: m.mxfp8_dequantize(VALUES, a(128, 8, dtype="uint8")[:, ::2], scale_layout="swizzle_128x4"),
+        lambda m, a: m.mxfp8_dequantize(m.MXFP8(VALUES, a(128, 8, dtype="uint8")[:, ::2], "swizzle_128x4")),
         "scales must be contiguous, with strides (4, 1), got (8, 2)",
     ),
 }

@@ -12,7 +12,8 @@ import numpy as np
 from amdgcn import KernelFacts, facts
 
 from m3ops.target import Target
-from m3ops.workloads import WORKLOADS, Workload
+from m3ops.testing.workload import Workload
+from m3ops.testing.workloads import WORKLOADS
 from rocm import jax_device, torch_device
 from rocm.launch import Launch
 
@@ -73,7 +74,7 @@ def code(key: tuple[Any, ...], front_end: str, arch: str) -> Code:
     workload = PREFILLS[key]
     arrays = [np.empty(spec.shape, np.dtype(spec.dtype)) for spec in workload.inputs]
     launches: list[Launch] = []
-    FRONT_ENDS[front_end](arch, workload.op, arrays, workload.params, launches.append)
+    FRONT_ENDS[front_end](arch, workload.op, arrays, workload.given, launches.append)
     (launch,) = launches
     return Code(workload, front_end, launch)
 
