@@ -20,8 +20,13 @@ PAGES = {
 }
 """Where a file of the repository is on the site."""
 
-JAX_EXTRAS = ("m3ops_jax.compile_for.compile_for",)
-CORE = ("m3ops.op", "m3ops.target.Target", "m3ops.numerics.formats.MXFP8")
+PACKAGES = {
+    "m3ops_jax": ("JAX", ("m3ops_jax.compile_for.compile_for", "m3ops_jax.nnx.GemmaRMSNorm", "m3ops_jax.nnx.DenseMLP")),
+    "m3ops_torch": ("PyTorch", ("m3ops_torch.nn.GemmaRMSNorm", "m3ops_torch.nn.SwigluOAI", "m3ops_torch.compat.vllm")),
+}
+"""For each front end its framework, and what stands on its reference page after the ops."""
+
+CORE = ("m3ops.op", "m3ops.plan", "m3ops.axes", "m3ops.array", "m3ops.target.Target")
 
 
 @event_priority(100)  # before the plugin that turns notebooks into pages
@@ -51,26 +56,26 @@ def _with_links_of_the_site(source: str) -> str:
     """A page's text; its links lead to the site's pages where the repository has files."""
     text = (ROOT / source).read_text()
     for path, page in PAGES.items():
-        text = text.replace(f"]({path})", f"]({page})")
+        text = re.sub(rf"\]\({re.escape(path)}(?=[)#])", f"]({page}", text)
     return re.sub(r"\]\(docs/", "](", text)
 
 
 def _references() -> dict[str, str]:
     """One page a package, one entry a public function."""
     pages = {}
-    for package, title, extras in (("m3ops_jax", "JAX", JAX_EXTRAS), ("m3ops_torch", "PyTorch", ())):
-        entries = [*(f"{package}.{name}.{name}" for name in _ops(package)), *extras]
+    for package, (framework, extras) in PACKAGES.items():
+        entries = [f"{package}._mxfp8.MXFP8", *_ops(package), *extras]
         intro = f"The functions of `{package}`. The other front end has the same, with the same signatures."
-        pages[package.removeprefix("m3ops_")] = _page(f"Reference: {title}", intro, entries)
+        pages[package.removeprefix("m3ops_")] = _page(f"Reference: {framework}", intro, entries)
     intro = "What the front ends and the ops share. It imports neither jax nor torch."
     return pages | {"core": _page("Reference: the core", intro, CORE)}
 
 
 def _ops(package: str) -> Iterator[str]:
-    """Names of the ops, each a file with a function of its name."""
-    for path in sorted((ROOT / package).glob("[a-z]*.py")):
-        if re.search(rf"^def {path.stem}\(", path.read_text(), re.MULTILINE) and path.stem != "compile_for":
-            yield path.stem
+    """The functions in the files that are generated from the ops, a file a family."""
+    for family in sorted(path.name for path in (ROOT / "m3ops" / "ops").iterdir() if (path / "spec.py").exists()):
+        text = (ROOT / package / f"{family}.py").read_text()
+        yield from (f"{package}.{family}.{name}" for name in re.findall(r"^def (\w+)\(", text, re.MULTILINE))
 
 
 def _page(title: str, intro: str, entries: Any) -> str:

@@ -28,8 +28,8 @@ import torch
 import triton
 from triton.backends.compiler import GPUTarget
 
-from m3ops.op import COMPILER_OPTIONS, ArraySpec
-from m3ops.ops import OPS
+from m3ops.array import ArraySpec
+from m3ops.ops.swiglu_oai import SwigluOAIQuantize
 from m3ops.target import Target
 
 import m3ops_jax
@@ -65,7 +65,8 @@ for field in ("values", "scales"):
 # %% [markdown]
 # ## What JAX sees: one primitive
 #
-# The jaxpr has one equation, with the parameters as static values.
+# The jaxpr has one equation. Its one static value is the call: the op, which is a frozen dataclass, with its
+# parameters.
 
 # %%
 x = jax.ShapeDtypeStruct((4096, 6144), jnp.bfloat16)
@@ -125,37 +126,54 @@ assert sum("m3ops" in str(node.target) for node in graph.graph.nodes) == 1
 # %% [markdown]
 # ## What both launch: one plan
 #
-# Each front end describes the arrays to the core and gets a launch plan back: kernel, grid, compile-time constants. The
-# plan may depend on the target, the bytes may not.
+# Each front end describes the arrays to the op and gets a plan back: launches, each with a kernel, a grid, arguments by
+# name and compile-time constants. The plan may depend on the target, the bytes may not.
 
 # %%
-op = OPS["swiglu_oai_quantize"]
-inputs, params = (ArraySpec((4096, 6144), "bfloat16"),), op.filled({})
-outputs = op.infer(*inputs, **params)
+op = SwigluOAIQuantize.of()
+operands = {"gate_up": ArraySpec((4096, 6144), "bfloat16")}
+operands |= op.check(operands)  # the results
+(launch,) = op.plan(operands, Target.named("sm_90")).launches
+print(op, "\n")
+print("kernel    ", launch.kernel.__name__)
+print("grid      ", launch.grid)
+print("arguments ", launch.arguments)
+print("writes    ", launch.writes)
+print("options   ", launch.compiler_options)
+for name, value in launch.constants.items():
+    print(f"{name:10} {value}")
+
+# %% [markdown]
+# `AT` says where the rows of each operand lie, `TILE` what a program works on at a time. The kernel compiled for three
+# GPUs, every pointer aligned to 16 bytes:
+
+# %%
 POINTERS = {"bfloat16": "*bf16", "float8_e4m3fn": "*u8", "uint8": "*u8"}
 
 
 def compile_kernel(arch):
-    """The plan for a GPU and the kernel compiled as it says, every pointer aligned to 16 bytes."""
+    """The plan for a GPU, and its kernel compiled as the plan says."""
     target = Target.named(arch)
-    plan = op.plan(inputs, outputs, params, target)
-    names, types = plan.kernel.arg_names, ([POINTERS[spec.dtype] for spec in specs] for specs in (inputs, outputs))
-    given = dict(zip(names, plan.arguments(*types), strict=False)) | {"num_rows": "i32"}
-    constants = {name: None for name in names if given.get(name) is None} | dict(plan.constants)
-    signature = dict.fromkeys(names, "constexpr") | {n: t for n, t in given.items() if t}
+    (launch,) = op.plan(operands, target).launches
+    bound = launch.bound({name: POINTERS[spec.dtype] for name, spec in operands.items()})
+    types = {name: "i32" if isinstance(value, int) else value for name, value in bound.items()}
+    constants = launch.constants | {name: None for name, kind in types.items() if kind is None}
+    names = launch.kernel.arg_names
+    signature = {name: "constexpr" if name in constants else types[name] for name in names}
     aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if signature[name] != "constexpr"}
     values = {(names.index(name),): value for name, value in constants.items()}
-    source = triton.compiler.ASTSource(plan.kernel, signature, values, aligned)
+    source = triton.compiler.ASTSource(launch.kernel, signature, values, aligned)
     backend, name = ("hip", arch) if target.vendor == "amd" else ("cuda", int(arch.removeprefix("sm_")))
-    options = {"num_warps": plan.num_warps, **COMPILER_OPTIONS}
-    return plan, triton.compile(source, target=GPUTarget(backend, name, target.warp_size), options=options)
+    device = GPUTarget(backend, name, target.warp_size)
+    return launch, triton.compile(source, target=device, options=launch.compiler_options)
 
 
 ARCHS = {"sm_90": "H100, H200", "gfx942": "MI300X", "gfx950": "MI355X"}
 compiled = {arch: compile_kernel(arch) for arch in ARCHS}
-for arch, (plan, kernel) in compiled.items():
-    rows, cols = plan.constants["ROWS"], plan.constants["COLS"]
-    print(f"{arch:7} {plan.grid} programs, tile {rows} x {cols}, {plan.num_warps} warps, code: {', '.join(kernel.asm)}")
+for arch, (launch, kernel) in compiled.items():
+    shape = launch.constants["TILE"]
+    tile = f"tile {shape.rows} x {shape.cols}, {launch.num_warps} warps"
+    print(f"{arch:7} {launch.grid[0]} programs, {tile}, code: {', '.join(kernel.asm)}")
 
 # %% [markdown]
 # ## What the GPUs execute
@@ -220,9 +238,9 @@ left = np.zeros(len(ARCHS))
 for label in (*CLASSES, "other"):
     widths = []
     for arch in ARCHS:
-        plan = compiled[arch][0]
-        threads = plan.num_warps * Target.named(arch).warp_size
-        per_element = threads / (plan.constants["ROWS"] * plan.constants["COLS"])
+        launch = compiled[arch][0]
+        threads = launch.num_warps * Target.named(arch).warp_size
+        per_element = threads / (launch.constants["TILE"].rows * launch.constants["TILE"].cols)
         vector = [i for i in instructions(arch) if not i.startswith("s_")]  # AMD's scalar unit works beside the lanes
         widths.append(sum(classify(i) == label for i in vector) * per_element)
     axis.barh(list(ARCHS), widths, left=left, label=label)

@@ -13,7 +13,8 @@
 #
 # The ops of `m3ops` do a few dozen operations for each element, so the time that their bytes take is the limit. This
 # notebook reads what `python -m m3ops bench` wrote on an H100 and on an H200, sets it beside that limit, and measures
-# the same on this machine's GPU, if there is one.
+# the same on this machine's GPU, if there is one. The files are of 2026-11-28, and the kernels that they time are those
+# of that day.
 
 # %%
 from pathlib import Path
@@ -22,11 +23,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from m3ops.bench.plot import COLORS, LABELS
-from m3ops.bench.result import CONTENDERS, Report
-from m3ops.bench.run import find_sides, run, start_report
-from m3ops.bench.torch_side import TorchSide
-from m3ops.workloads import WORKLOADS
+from m3ops.testing.workloads import WORKLOADS
+from m3ops.tools.bench.plot import COLORS, LABELS
+from m3ops.tools.bench.result import CONTENDERS, Report
+from m3ops.tools.bench.run import find_sides, run, start_report
+from m3ops.tools.bench.torch_side import TorchSide
 
 plt.style.use("m3ops.mplstyle")
 folder = Path("../docs/performance")
@@ -34,7 +35,8 @@ reports = {name: Report.load(folder / f"{name.lower()}.json") for name in ("H100
 for name, report in reports.items():
     assert not report.failures  # bytes are checked before anything is timed
     copy = f"copy {report.copy_gbps:.0f} GB/s, empty kernel {report.empty_us:.2f} us"
-    print(f"{name}: {copy}, {len(report.rows)} timings, torch {report.versions['torch']}, jax {report.versions['jax']}")
+    versions = f"torch {report.versions['torch']}, jax {report.versions['jax']}"
+    print(f"{name}, {report.date[:10]}: {copy}, {len(report.rows)} timings, {versions}")
 
 # %% [markdown]
 # ## Time against bytes
@@ -58,7 +60,7 @@ def against_the_limit(axis, report, name):
     axis.plot(size, size / report.copy_gbps * 1e-3, color="black", linewidth=1, label="bytes / copy bandwidth")
     if report.empty_us:
         axis.axhline(report.empty_us, color="black", linewidth=1, linestyle=":", label="empty kernel")
-    for contender, marker in (("torch.compile", "x"), ("m3ops_torch", "o")):
+    for contender, marker in (("m3ops_torch", "o"), ("torch.compile", "x")):
         kind = {"color": COLORS[contender], "alpha": 0.9, "label": LABELS.get(contender, contender)}
         axis.plot(*points(report, contender), marker, markersize=5.5, **kind)
     axis.set(xscale="log", yscale="log", title=name, xlabel="bytes moved", ylabel="time [us]", ylim=(0.7, 2000))
@@ -74,19 +76,20 @@ plt.show()
 # %% [markdown]
 # ## Fraction of the copy bandwidth
 #
-# The large sizes, where bandwidth decides. 1 is a 1 GiB copy; a smaller copy can be a little faster or slower.
+# The large sizes, where bandwidth decides. 1 is a 1 GiB copy; a smaller copy can be a little faster or slower. Both
+# panels have the same rows: those of every op and size that was measured on either GPU.
 
 
 # %%
 def prefill(report, contender):
+    """The fraction of the copy bandwidth by op and workload."""
     return {
         (r.op, r.workload): r.of_copy for r in report.rows if r.contender == contender and r.mode in ("events", "batch")
     }
 
 
-def fractions(axis, report, name):
-    keys = list(prefill(report, "m3ops_torch"))
-    for contender, marker in (("jax.jit", "v"), ("torch.compile", "x"), ("m3ops_jax", "s"), ("m3ops_torch", "o")):
+def fractions(axis, report, name, keys):
+    for contender, marker in (("jax.jit", "v"), ("m3ops_jax", "s"), ("m3ops_torch", "o"), ("torch.compile", "x")):
         found = prefill(report, contender)
         heights = [keys.index(key) for key in found]
         label = LABELS.get(contender, contender)
@@ -96,17 +99,18 @@ def fractions(axis, report, name):
     axis.set(title=name, xlabel="bandwidth / that of a 1 GiB copy", xlim=(0, 1.15), ylim=(len(keys) - 0.5, -0.5))
 
 
-fig, axes = plt.subplots(1, 2, figsize=(11, 5.4), sharey=True)
+keys = list(dict.fromkeys(key for report in reports.values() for key in prefill(report, "m3ops_torch")))
+fig, axes = plt.subplots(1, 2, figsize=(11, 6.6), sharey=True)
 for axis, (name, report) in zip(axes, reports.items(), strict=True):
-    fractions(axis, report, name)
+    fractions(axis, report, name, keys)
 handles, labels = axes[0].get_legend_handles_labels()
 fig.legend(handles, labels, loc="outside lower center", ncols=4)
 plt.show()
 
 # %% [markdown]
-# The hollow of `jax.jit` is the block maximum: XLA writes the activation to memory and reads it again for the scales.
-# `m3ops_jax` is timed by wall clock over asynchronous batches, which counts the gaps between kernels and, for the
-# smallest sizes, the host.
+# `jax.jit` falls behind wherever there is a block maximum: XLA writes the activation to memory and reads it again for
+# the scales. `m3ops_jax` is timed by wall clock over asynchronous batches, which counts the gaps between kernels and,
+# for the smallest sizes, the host.
 #
 # ## Where the H200 runs out of instructions
 #
@@ -119,11 +123,12 @@ plt.show()
 # With a handful of rows an op is one launch and one trip to memory. Replayed from a graph:
 
 # %%
+SHOWN = {"swiglu_oai_quantize": "decode, M = {}", "gemma_fused_add_rmsnorm": "hidden decode, M = {}"}
+
 fig, axes = plt.subplots(1, 2, figsize=(11, 3.8), sharey=True)
 for axis, (name, report) in zip(axes, reports.items(), strict=True):
-    shown = {"swiglu_oai_quantize": "decode, M = {}", "gemma_fused_add_rmsnorm": "hidden decode, M = {}"}
-    keys = [(op, text.format(m)) for op, text in shown.items() for m in (1, 4, 16, 32, 64)]
     timed = report.workloads()
+    keys = [(op, text.format(m)) for op, text in SHOWN.items() for m in (1, 4, 16, 32, 64)]
     keys = [key for key in keys if key in timed]
     contenders = ("m3ops_torch", "torch.compile", "chain", "copy")
     for number, contender in enumerate(contenders):
@@ -142,7 +147,7 @@ plt.show()
 # %% [markdown]
 # ## This machine
 #
-# On a GPU the next cell measures three ops at two sizes, bytes first, and draws them as above. `python -m m3ops bench`
+# On a GPU the next cell measures some of the sizes, bytes first, and draws them as above. `python -m m3ops bench`
 # measures everything.
 
 # %%
@@ -154,7 +159,7 @@ if sides:
     assert not live.failures, live.failures
     fig, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4))
     against_the_limit(left, live, live.device)
-    fractions(right, live, live.device)
+    fractions(right, live, live.device, list(prefill(live, "m3ops_torch")))
     plt.show()
 else:
     print("not measured:", *notes)

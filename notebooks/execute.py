@@ -48,7 +48,15 @@ def execute(name: str) -> nbformat.NotebookNode:
         # A kernel that the client did not make itself it would leave running.
         client.execute(cleanup_kc=True, env=os.environ | {"PYTHONPATH": path})
     notebook.metadata.pop("language_info", None)  # the version of this machine's Python
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if not _of_the_disassembler(output)]
     return notebook
+
+
+def _of_the_disassembler(output: nbformat.NotebookNode) -> bool:
+    """NVIDIA's warns of a file format, which it reads all the same."""
+    return output.get("name") == "stderr" and output.text.startswith("nvdisasm warning")
 
 
 def main() -> None:

@@ -47,8 +47,8 @@ def block(params: Params, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         ``(input of the next layer, residual stream)``.
     """
     h = m3ops_jax.gemma_rmsnorm(x, params["norm"])
-    values, scales = m3ops_jax.swiglu_oai_quantize(h @ params["gate_up"])
-    y = m3ops_jax.mxfp8_dequantize(values, scales, out_dtype=x.dtype) @ params["down"]
+    quantized = m3ops_jax.swiglu_oai_quantize(h @ params["gate_up"])
+    y = m3ops_jax.mxfp8_dequantize(quantized, out_dtype=x.dtype) @ params["down"]
     return m3ops_jax.gemma_fused_add_rmsnorm(y, x, params["next_norm"])
 
 

@@ -148,8 +148,8 @@ def swiglu(m3ops: Any, gate_up: Any, quantize: bool) -> Any:
     """
     if not quantize:
         return m3ops.swiglu_oai(gate_up, **SWIGLU)
-    values, scales = m3ops.swiglu_oai_quantize(gate_up, **SWIGLU)
-    return m3ops.mxfp8_dequantize(values, scales, out_dtype=gate_up.dtype)
+    quantized = m3ops.swiglu_oai_quantize(gate_up, **SWIGLU)
+    return m3ops.mxfp8_dequantize(quantized, out_dtype=gate_up.dtype)
 
 
 # --- The model in JAX ---
@@ -328,7 +328,7 @@ def compare(gate_up: np.ndarray, device: str) -> Comparison:
     ]
     gate, up = np.split(gate_up.astype(np.float64), 2, axis=-1)
     exact = gate / (1 + np.exp(-gate)) * up
-    noise = np.asarray(m3ops_jax.mxfp8_dequantize(*quantized, out_dtype=jnp.float32)) - exact
+    noise = np.asarray(m3ops_jax.mxfp8_dequantize(quantized, out_dtype=jnp.float32)) - exact
     snr_db = 10 * np.log10(np.sum(exact**2) / np.sum(noise**2))
     return Comparison(differ[0], differ[1], float(snr_db), best_ms(jax_quantize), best_ms(torch_quantize))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from m3ops.bench.result import Report, Row
+from m3ops.tools.bench.result import Report, Row
 
 GPUS = ("h100", "h200")
 LARGE = ("m3ops_torch", "m3ops_jax", "torch.compile", "jax.jit", "chain", "fp32-sum", "copy")
@@ -17,13 +17,14 @@ TOLD = ("interleaved", "out=")
 
 
 def main() -> None:
-    reports = {gpu: _report(gpu) for gpu in GPUS}
-    print("\n".join([*tables(reports, "events", LARGE), *tables(reports, "graph", DECODE), *host(reports), ""]))
-    print("\n".join(tables({"h200": _report("h200_num_rows")}, "graph", PADDED)))
-
-
-def _report(name: str) -> Report:
-    return Report.load(Path(__file__).parent / f"{name}.json")
+    reports = {gpu: Report.load(Path(__file__).parent / f"{gpu}.json") for gpu in GPUS}
+    for heading, lines in {
+        "Large inputs": tables(reports, "events", LARGE),
+        "Decode": tables(reports, "graph", DECODE),
+        "Counted rows": tables(reports, "graph", PADDED),
+        "What a call costs the host": host(reports),
+    }.items():
+        print(f"## {heading}\n", *lines, sep="\n")
 
 
 def tables(reports: dict[str, Report], mode: str, contenders: tuple[str, ...]) -> Iterator[str]:
@@ -77,6 +78,7 @@ def host(reports: dict[str, Report]) -> Iterator[str]:
     for what in dict.fromkeys(what for of in costs.values() for what in of):
         cells = (f"{of[what]:.0f}" if what in of else "" for of in costs.values())
         yield f"| {what} | {' | '.join(cells)} |"
+    yield ""
 
 
 if __name__ == "__main__":
