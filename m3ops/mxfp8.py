@@ -52,6 +52,13 @@ class MXFP8:
         return next(name for name, fmt in FP8_FORMATS.items() if fmt.name == dtype)
 
 
+def require(name: str, q: Any, kind: type[MXFP8]) -> None:
+    """Raises TypeError unless an argument is the container of a front end."""
+    if not isinstance(q, kind):
+        of = f"{type(q).__module__}." if isinstance(q, MXFP8) else ""
+        raise TypeError(f"{name} must be an MXFP8 of this front end, got {of}{type(q).__name__}")
+
+
 def packed(results: Mapping[str, Any], kind: type[MXFP8], scale_layout: str) -> Any:
     """The results of an op as its public function returns them: one alone, several as a tuple, values with scales.
 

@@ -17,10 +17,10 @@ def names_of(call: Call, arrays: Sequence[Any]) -> tuple[list[Names], list[Names
 
     Where rows are counted their numbers matter, and everything is whole on each device.
     """
+    inputs, results = call.op.axes.of_arrays([array.shape for array in arrays[: len(call.op.inputs)]])
     if not call.counts_rows:
-        return call.op.axes.of_arrays([array.shape for array in arrays])
-    results = call.results(arrays).values()
-    return [(None,) * len(array.shape) for array in arrays], [(None,) * len(spec.shape) for spec in results]
+        return inputs, results
+    return [(None,) * len(array.shape) for array in arrays], [(None,) * len(names) for names in results]
 
 
 def divide(arrays: Sequence[Names], specs: Sequence[Sequence[Any]]) -> Division:

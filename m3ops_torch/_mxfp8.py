@@ -42,9 +42,9 @@ def quantized(name: str, q: Any) -> MXFP8:
     Raises:
         TypeError: It is not.
     """
-    if not isinstance(q, MXFP8):
-        raise TypeError(f"{name} must be an m3ops_torch.MXFP8, got {type(q).__name__}")
-    return q
+    mxfp8.require(name, q, MXFP8)
+    given: MXFP8 = q
+    return given
 
 
 def packed(op: Op, results: Sequence[torch.Tensor]) -> Any:

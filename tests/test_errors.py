@@ -79,7 +79,9 @@ def test_values_alone_are_not_quantized(framework: str) -> None:
     """Each front end takes its own container, which knows where the scales are."""
     module, values = MODULES[framework], ARRAYS[framework](2, 64, dtype="float8_e4m3fn")
     for wrong in (values, (values, values), MXFP8(values, values)):
-        with pytest.raises(TypeError, match=rf"q must be an (m3ops_\w+\.)?MXFP8, got {type(wrong).__name__}"):
+        with pytest.raises(
+            TypeError, match=rf"q must be an MXFP8 of this front end, got (m3ops.*)?{type(wrong).__name__}"
+        ):
             module.mxfp8_dequantize(wrong)
 
 

@@ -74,5 +74,5 @@ def test_an_exported_program_gives_and_takes_it(layout: str) -> None:
 
 @pytest.mark.parametrize("wrong", [jnp.zeros((2, 64)), (np.zeros((2, 64), "float8_e4m3fn"), np.zeros((2, 2), "uint8"))])
 def test_anything_else_is_refused(wrong: Any) -> None:
-    with pytest.raises(TypeError, match=f"q must be an MXFP8, got {type(wrong).__name__}"):
+    with pytest.raises(TypeError, match=f"q must be an MXFP8 of this front end, got {type(wrong).__name__}"):
         m3ops_jax.mxfp8_dequantize(wrong)
