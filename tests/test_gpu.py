@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch_launch
 from backends import no_gpu, planned
 from compare import assert_same_bytes
 from corpus import Call
@@ -22,7 +23,6 @@ from m3ops.planning.tiling import tiling
 from m3ops.testing.arrays import bit_patterns, normal
 from m3ops.tiles.rows import Tile
 from m3ops.tools.run import flat, to_numpy, to_tensor, torch_function
-from m3ops_torch import _launch, _operands
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(no_gpu() is not None, reason=str(no_gpu()))]
 
@@ -37,8 +37,7 @@ def launch(plan: Plan, inputs: dict[str, np.ndarray], expected: dict[str, np.nda
         inner = memory[name][GUARD : GUARD + want.nbytes].view(getattr(torch, want.dtype.name))
         results[name] = inner.view(want.shape)
     tensors = {name: to_tensor(array, "cuda") for name, array in inputs.items()}
-    scratch = _operands.allocate(plan.scratch, torch.device("cuda", 0))
-    _launch.launch(plan, {**tensors, **results, **scratch})
+    torch_launch.launch(plan, {**tensors, **results})
     for around in memory.values():
         assert (around[:GUARD] == 0xA5).all(), "written before a result"
         assert (around[-GUARD:] == 0xA5).all(), "written past a result"
@@ -46,7 +45,7 @@ def launch(plan: Plan, inputs: dict[str, np.ndarray], expected: dict[str, np.nda
 
 
 def on_this_gpu(op: Op, inputs: dict[str, np.ndarray]) -> Plan:
-    return planned(op, inputs, _launch.target_of(torch.device("cuda", 0)))
+    return planned(op, inputs, torch_launch.target())
 
 
 def with_tile(plan: Plan, tile: Tile, programs: int, num_warps: int, **options: Any) -> Plan:

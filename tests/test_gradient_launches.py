@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+import torch_launch
 from backends import interpreted, no_gpu, planned, specs_of
 from compare import assert_same_bytes
 from differentiable import arguments, cotangents, every_differentiable_op, expected
@@ -18,7 +19,6 @@ from m3ops.ops import EVERY_OP, OPS
 from m3ops.plan import Launch, Plan
 from m3ops.testing.arrays import normal
 from m3ops.tools.run import flat, to_numpy, to_tensor
-from m3ops_torch import _launch, _operands
 
 OP = EVERY_OP["gemma_rmsnorm_backward"].of()
 
@@ -50,16 +50,15 @@ def test_any_tile_gives_the_same_gradients(cols: int) -> None:
 @pytest.mark.skipif(no_gpu() is not None, reason=str(no_gpu()))
 @pytest.mark.parametrize(("rows", "size"), [(700, 128), (37, 1500), (50, 6144)])
 def test_any_number_of_warps_gives_the_same_gradients(rows: int, size: int) -> None:
-    inputs, device = operands(rows, size), torch.device("cuda", 0)
-    plan = planned(OP, inputs, _launch.target_of(device))
+    inputs = operands(rows, size)
+    plan = planned(OP, inputs, torch_launch.target())
     tensors = {name: to_tensor(array, "cuda") for name, array in inputs.items()}
     for warps in (1, 2, 4, 8, 16):
-        results = _operands.allocate(OP.check(specs_of(inputs)), device)
-        scratch = _operands.allocate(plan.scratch, device)
+        results = torch_launch.empty(OP.check(specs_of(inputs)))
         forced = dataclasses.replace(
             plan, launches=tuple(dataclasses.replace(one, num_warps=warps) for one in plan.launches)
         )
-        _launch.launch(forced, {**tensors, **results, **scratch})
+        torch_launch.launch(forced, {**tensors, **results})
         assert_same_bytes([to_numpy(result) for result in results.values()], [*OP.reference(inputs).values()])
 
 

@@ -144,11 +144,12 @@ def test_a_complex_conjugate_is_no_input() -> None:
             norm(x)
 
 
-def test_a_trace_records_the_operator(gpu: list[Launch]) -> None:
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace` is deprecated")
+@pytest.mark.usefixtures("gpu")
+def test_a_trace_records_the_operator() -> None:
     x, y = torch.randn(3, 128), torch.randn(3, 128)
     norm(x)
-    with pytest.warns(FutureWarning, match="deprecated"):
-        traced = torch.jit.trace(norm, (x,))
+    traced = torch.jit.trace(norm, (x,))
     assert_same_bytes(arrays(traced(y)), arrays(norm(y)))
 
 

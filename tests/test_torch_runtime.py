@@ -106,7 +106,8 @@ class TestGraphs:
             assert_same_bytes(arrays(results), arrays(op(*operands)))
 
     @pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
-    def test_no_synchronisation_and_only_the_results_are_allocated(self, name: str) -> None:
+    def test_no_synchronisation_and_nothing_else_is_allocated(self, name: str) -> None:
+        """Than results and the scratch memory of the plan."""
         operands = tensors(name, "cuda")
         for call in both_ways(name, operands):
             want = arrays(call(*operands))
@@ -116,7 +117,8 @@ class TestGraphs:
                 got = call(*operands)
             finally:
                 torch.cuda.set_sync_debug_mode("default")
-            assert torch.cuda.memory_stats()["allocation.all.allocated"] - before == len(want)
+            scratch = 2 * (name == "swiglu_oai_fake_quant")  # values and scales
+            assert torch.cuda.memory_stats()["allocation.all.allocated"] - before == len(want) + scratch
             assert_same_bytes(arrays(got), want)
 
     def test_reduce_overhead(self, name: str) -> None:
