@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 import typing
 from collections.abc import Sequence
 from functools import partial
@@ -18,6 +19,7 @@ from m3ops_torch import _autograd, _direct, _operands, _out, _private, _referenc
 
 _LIBRARY = torch.library.Library("m3ops", "DEF")
 _DEFINED: set[type[Op]] = set()
+_DEFINING = threading.Lock()
 
 
 def call(op: Op, *operands: torch.Tensor | None) -> list[torch.Tensor]:
@@ -37,9 +39,11 @@ def call_out(op: Op, *operands: torch.Tensor | None, out: list[torch.Tensor]) ->
 def define(op_type: type[Op]) -> str:
     """Defines the operators of an op unless that is done, and returns their name."""
     if op_type not in _DEFINED:
-        _define(op_type)
-        _define_out(op_type)
-        _DEFINED.add(op_type)
+        with _DEFINING:
+            if op_type not in _DEFINED:
+                _define(op_type)
+                _define_out(op_type)
+                _DEFINED.add(op_type)
     return op_type.name
 
 

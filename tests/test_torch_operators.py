@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -115,3 +116,14 @@ def test_its_schema_is_that_of_its_fields() -> None:
 def test_a_compiled_function_checks_parameters() -> None:
     with pytest.raises(Exception, match="factor must not be 0"):
         torch.compile(lambda x: scaled(x, factor=0.0), fullgraph=True, backend="eager")(torch.ones(2, 4))
+
+
+def test_two_threads_make_the_first_call() -> None:
+    @dataclass(frozen=True)
+    class Other(Scaled):
+        name: ClassVar[str] = "scaled_by_two_threads"
+
+    x = torch.ones(2, 4)
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(lambda _: run(Other.of(), x), range(16)))
+    assert all(torch.equal(result, 2 * x) for result in results)
