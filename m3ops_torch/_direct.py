@@ -1,8 +1,8 @@
 """What is kept of a call for the next ones of its kind, and which calls may use it past the dispatcher.
 
 All that a call needs besides its tensors' addresses (checks, plan, compiled kernels) depends on the op, the layouts of
-the tensors and what Triton specializes kernels by. A direct call takes 21 us of the host, one through the dispatcher 34
-(host of an H200).
+the tensors and what Triton specializes kernels by. A direct call takes 28 us of an H100's host. Before this was written
+anew it took 21 us of an H200's, and one through the dispatcher 34.
 """
 
 from __future__ import annotations
