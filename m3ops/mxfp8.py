@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
-from m3ops.numerics.formats import FP8_FORMATS
+from m3ops.numerics.formats import fp8_format_of
 from m3ops.numerics.scale_layouts import ROW_MAJOR
 
 
@@ -48,8 +48,7 @@ class MXFP8:
     @property
     def fp8_format(self) -> str:
         """``"e4m3fn"`` or ``"e4m3fnuz"``."""
-        dtype = str(self.values.dtype).removeprefix("torch.")
-        return next(name for name, fmt in FP8_FORMATS.items() if fmt.name == dtype)
+        return fp8_format_of(str(self.values.dtype).removeprefix("torch."))
 
 
 def require(name: str, q: Any, kind: type[MXFP8]) -> None:

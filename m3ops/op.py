@@ -32,7 +32,8 @@ def parameter(default: Any, doc: str, *, carried_by: str | None = None) -> Any:
     Args:
         default: Its default.
         doc: What the public docstrings say of it.
-        carried_by: The quantized argument that brings it along, so that the public functions do not ask for it.
+        carried_by: An attribute of a quantized argument that is it, such as ``"q.scale_layout"``, so that the public
+            functions do not ask for it.
     """
     return field(default=default, metadata={"doc": doc, "carried_by": carried_by})
 
@@ -49,6 +50,7 @@ class Op(ABC):
         inputs: The array operands in order, each with what the public docstrings say of it. Every op takes one more,
             ``num_rows``, which is optional (:mod:`m3ops.row_count`).
         quantized: Public arguments that are an ``MXFP8``: for each the two inputs that it brings, values and scales.
+            What ``inputs`` says of the values is said of the argument.
         returns: What the public docstrings say of the results.
         result_type: Their type, with ``{array}`` for the framework's array.
         value_error: What the public docstrings say of shapes that are refused.

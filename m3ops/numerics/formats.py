@@ -77,5 +77,11 @@ ACTIVATION_DTYPES = ("bfloat16", "float16", "float32")
 FP8_FORMATS = {"e4m3fn": E4M3FN, "e4m3fnuz": E4M3FNUZ}
 """Values of ``fp8_format``: OCP's E4M3 everywhere, the FNUZ variant for the matrix cores of gfx942 (CDNA 3)."""
 
+
+def fp8_format_of(dtype: str) -> str:
+    """The name among :data:`FP8_FORMATS` of a dtype."""
+    return next(name for name, fmt in FP8_FORMATS.items() if fmt.name == dtype)
+
+
 SCALE_RULES = ("rceil", "floor")
 """Values of ``scale_rule``; the rules themselves are in :mod:`m3ops.numerics.exact`."""

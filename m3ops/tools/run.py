@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from m3ops.mxfp8 import MXFP8
+from m3ops.numerics.scale_layouts import ROW_MAJOR
 from m3ops.op import Op
 from m3ops.ops import EVERY_OP, OPS
 from m3ops.testing.case import operands
@@ -75,9 +76,9 @@ def _public(front_end: Any, name: str, *arrays: Any, **given: Any) -> Any:
     """A front end's public function, with the arrays of a quantized argument packed."""
     op, arguments = EVERY_OP[name], operands(EVERY_OP[name], arrays)
     for quantized, (values, scales) in op.quantized.items():
-        carried = [p.name for p in dataclasses.fields(op) if p.metadata.get("carried_by") == quantized]
-        layout = {parameter: given.pop(parameter) for parameter in carried if parameter in given}
-        arguments[quantized] = front_end.MXFP8(arguments.pop(values), arguments.pop(scales), **layout)
+        carried = {field.metadata["carried_by"]: field.name for field in dataclasses.fields(op)}
+        layout = given.pop(carried[f"{quantized}.scale_layout"], ROW_MAJOR)
+        arguments[quantized] = front_end.MXFP8(arguments.pop(values), arguments.pop(scales), layout)
     return getattr(front_end, name)(**arguments, **given)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from m3ops.numerics.formats import FP8_FORMATS
+from m3ops.numerics.formats import fp8_format_of
 from m3ops.op import Specs
 from m3ops.ops.mxfp8.kernel import Mxfp8At, _mxfp8_dequantize_kernel, _mxfp8_quantize_kernel
 from m3ops.ops.mxfp8.spec import MXFP8Dequantize, MXFP8Quantize
@@ -45,7 +45,7 @@ def dequantize_plan(op: MXFP8Dequantize, specs: Specs, target: Target, *, keep: 
     scales = scale_plan(op.scale_layout, specs["values"], specs["scales"])
     total_rows, rows = rows_of(scales.rows(specs))
     tiling = block_tiling(total_rows, specs["x"].shape[-1], target, decode=counts_rows(specs))
-    fp8 = next(name for name, fmt in FP8_FORMATS.items() if fmt.name == specs["values"].dtype)
+    fp8 = fp8_format_of(specs["values"].dtype)
     constants = {
         "AT": Mxfp8At(**scales.at(rows)),
         "MX": Mx(fp8, cast(fp8, target), scale_tiles=scales.tiles),

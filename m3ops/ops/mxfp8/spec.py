@@ -44,6 +44,20 @@ def check_layout(scale_layout: str, name: str, spec: ArraySpec) -> None:
         )
 
 
+def check_quantized(prefix: str, values: ArraySpec, scales: ArraySpec, scale_layout: str) -> None:
+    """Raises unless these are values and scales of each other, under such names."""
+    validate.array(f"{prefix}values", values, [fmt.name for fmt in FP8_FORMATS.values()])
+    validate.array(f"{prefix}scales", scales, ["uint8"])
+    check_matrix(scale_layout, f"{prefix}values", values)
+    wanted = stored_shape((*values.shape[:-1], values.shape[-1] // BLOCK), scale_layout)
+    if scales.shape != wanted:
+        raise ValueError(
+            f"{prefix}scales must have shape {wanted} for {prefix}values of shape {values.shape}, got {scales.shape}"
+        )
+    if scale_layout != ROW_MAJOR:
+        validate.contiguous(f"{prefix}scales", scales)
+
+
 @dataclass(frozen=True)
 class Rounding(Op):
     """How numbers become MXFP8, wherever the scales are stored."""
@@ -147,14 +161,17 @@ class MXFP8Dequantize(Op):
     """MXFP8 back to a wider float: ``values * 2**(scales - 127)``, block by block; NaN where the scale byte is 255."""
 
     name: ClassVar[str] = "mxfp8_dequantize"
-    inputs: ClassVar[Mapping[str, str]] = {"values": "", "scales": ""}
+    inputs: ClassVar[Mapping[str, str]] = {
+        "values": "An ``MXFP8``, as :func:`mxfp8_quantize` returns it: values ``[..., I]`` with I a multiple of 32.",
+        "scales": "",
+    }
     quantized: ClassVar[Mapping[str, tuple[str, str]]] = {"q": ("values", "scales")}
     returns: ClassVar[str] = "Shape ``[..., I]``, rounded to fp32 and then to ``out_dtype``."
     value_error: ClassVar[str] = "The shapes do not fit each other, or tiled scales are not contiguous"
     differentiable: ClassVar[bool] = False
 
     out_dtype: DTypeName = parameter("bfloat16", "bfloat16, float16 or float32.")  # noqa: RUF009
-    scale_layout: str = parameter("row_major", "", carried_by="q")
+    scale_layout: str = parameter("row_major", "", carried_by="q.scale_layout")
 
     def __post_init__(self) -> None:
         validate.output_dtype("out_dtype", self.out_dtype)
@@ -167,14 +184,7 @@ class MXFP8Dequantize(Op):
         return Axes.of(f"*r {own}, *r {own} -> *r {own}")
 
     def infer(self, values: ArraySpec, scales: ArraySpec) -> dict[str, ArraySpec]:
-        validate.array("values", values, [fmt.name for fmt in FP8_FORMATS.values()])
-        validate.array("scales", scales, ["uint8"])
-        check_matrix(self.scale_layout, "values", values)
-        wanted = stored_shape((*values.shape[:-1], values.shape[-1] // BLOCK), self.scale_layout)
-        if scales.shape != wanted:
-            raise ValueError(f"scales must have shape {wanted} for values of shape {values.shape}, got {scales.shape}")
-        if self.scale_layout != ROW_MAJOR:
-            validate.contiguous("scales", scales)
+        check_quantized("", values, scales, self.scale_layout)
         return {"x": ArraySpec(values.shape, self.out_dtype)}
 
     def compute(self, values: Array, scales: Array) -> Arrays:
