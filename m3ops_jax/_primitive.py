@@ -121,10 +121,11 @@ def _batch(primitive: Primitive, arrays: Sequence[Any], dims: Sequence[Any], *, 
         return _one_by_one(primitive, arrays, dims, call)
     size = next(array.shape[dim] for array, dim in zip(arrays, dims, strict=True) if dim is not None)
     ranks = [array.ndim - m for array, m in zip(arrays, mapped, strict=True)]
-    rank = 1 + max(ranks)
+    rank = 1 + max(own for operand, own in zip(axes.inputs, ranks, strict=True) if operand.rows)
     batched = []
     for operand, array, dim in zip(axes.inputs, arrays, dims, strict=True):
-        if dim is None and (not operand.broadcast or axes.sums_rows):  # a sum is over the rows of one example
+        # What has rows and cannot lack them is repeated, and the rest if there is a sum: over the rows of one example.
+        if dim is None and operand.rows and (not operand.broadcast or axes.sums_rows):
             array, dim = jnp.broadcast_to(array, (size, *array.shape)), 0
         if dim is not None:
             array = jnp.moveaxis(array, dim, 0)

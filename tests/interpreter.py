@@ -43,7 +43,7 @@ _ELEMENTS = {np.dtype(dtype).name: element for element, dtype in _FLOATS.items()
 _ELEMENTS |= {name: getattr(tl, name) for name in ("int16", "int32", "int64", "uint16", "uint32", "uint64")}
 # Operations on which GPUs differ from each other or from NumPy, in the order of a sum if nothing else.
 _REJECTED = (
-    "fdiv frem sqrt rsqrt exp exp2 log log2 sin cos erf fp_to_si fp_to_ui clampf dot dot_scaled atomic_rmw atomic_cas"
+    "fdiv frem sqrt rsqrt exp exp2 log log2 sin cos erf fp_to_si fp_to_ui clampf dot_scaled atomic_rmw atomic_cas"
 )
 _OPERATORS = "add sub mul truediv floordiv mod and or xor lshift rshift lt le gt ge eq ne"
 _LOCK = threading.RLock()
@@ -196,6 +196,18 @@ class _Builder(stock.InterpreterBuilder):
         total = np.where((lost != 0) & even, np.nextafter(total, np.copysign(np.inf, lost)), total)
         return TensorHandle(total.astype(np.float32), tl.float32)
 
+    def create_dot(self, a: TensorHandle, b: TensorHandle, d: TensorHandle, *_: Any) -> TensorHandle:
+        """A product of fp16 matrices whose sums fit into fp32 whatever their order, so that no tensor core rounds."""
+        if {a.dtype.scalar, b.dtype.scalar} != {tl.float16} or d.dtype.scalar != tl.float32:
+            raise NotImplementedError(f"dot of {a.dtype} and {b.dtype} to {d.dtype}")
+        x, y, addend = (handle.data.astype(np.float64) for handle in (a, b, d))
+        total = x @ y + addend
+        magnitude = np.abs(x) @ np.abs(y) + np.abs(addend)
+        unit = np.minimum(_unit(x).min(-1)[:, None] * _unit(y).min(0)[None, :], _unit(addend))
+        if (np.isfinite(magnitude) & (magnitude > 2**24 * unit)).any():
+            raise NotImplementedError("dot: partial sums need more than 24 bits")
+        return TensorHandle(total.astype(np.float32), tl.float32)
+
     def create_inline_asm(self, asm: str, constraints: str, values: list[TensorHandle], *_: Any) -> Any:
         """The empty instruction, which returns its argument: it only keeps a compiler from looking through it."""
         if asm or not constraints.endswith(",0") or len(values) != 1:
@@ -224,6 +236,15 @@ def _numeric(handle: TensorHandle) -> TensorHandle:
     if handle.dtype.scalar.is_floating() and handle.data.dtype.kind == "u":  # bf16 and E4M3 are held as their bits
         raise NotImplementedError(f"arithmetic in {handle.dtype}")
     return handle
+
+
+def _unit(x: np.ndarray) -> np.ndarray:
+    """The largest power of two of which each number is a multiple; infinity for zero, which is one of any."""
+    with np.errstate(all="ignore"):
+        mantissa, exponent = np.frexp(x)
+        digits = np.where(np.isfinite(mantissa), mantissa * 2.0**53, 0).astype(np.int64)
+        unit = np.ldexp((digits & -digits).astype(np.float64), exponent - 53)
+    return np.where(digits == 0, np.inf, unit)
 
 
 def _rejected(name: str, *_: Any, **__: Any) -> Any:

@@ -286,6 +286,7 @@ def operands(name: str, dtype: str) -> tuple[np.ndarray, ...]:
     x[0, 0, :7] = [np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-7, 3e4]
     x[1, 1], x[1, 2, ::2] = 0.0, -0.0
     values = rng.integers(0, 256, (2, 3, 96), dtype=U8).view(E4M3FN)
+    scales = rng.integers(0, 256, (2, 3, 3), dtype=U8)[::-1]
     made = {
         "gate_up": x[:, ::2, ::2],
         "x": x.transpose(1, 0, 2),
@@ -295,7 +296,11 @@ def operands(name: str, dtype: str) -> tuple[np.ndarray, ...]:
         "weight_q": x[1, 0, 96::-1].astype(F32)[:64],
         "weight_k": x[0, 1, :64],
         "values": values[::-1],
-        "scales": rng.integers(0, 256, (2, 3, 3), dtype=U8)[::-1],
+        "scales": scales,
+        "x_values": values.transpose(1, 0, 2),
+        "x_scales": scales.transpose(1, 0, 2),
+        "w_values": values[0, ::-1],
+        "w_scales": scales[1],
     }
     return tuple(made[argument] for argument in OPS[name].inputs)
 
@@ -307,6 +312,7 @@ PARAMS: dict[str, list[dict[str, Any]]] = {
     "swiglu_oai_quantize": [{}, {"round_activation": True, "scale_rule": "floor", "fp8_format": "e4m3fnuz"}],
     "mxfp8_quantize": [{}, {"scale_rule": "floor"}, {"fp8_format": "e4m3fnuz"}],
     "mxfp8_dequantize": [{}, {"out_dtype": "float16"}, {"out_dtype": "float32"}],
+    "mxfp8_matmul": [{}, {"out_dtype": "float16"}, {"out_dtype": "float32"}],
     "gemma_rmsnorm": [{}, {"eps": 0.0}],
     "gemma_rmsnorm_heads": [{"num_heads_q": 3, "num_heads_k": 1, "num_heads_v": 2}],
     "gemma_rmsnorm_quantize": QUANTIZED_NORM,

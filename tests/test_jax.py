@@ -9,11 +9,11 @@ from typing import Any
 import chex
 import jax
 import jax.numpy as jnp
-import ml_dtypes
 import numpy as np
 import pytest
 from absl.testing import parameterized
 from compare import assert_same_bytes
+from inputs import INPUTS
 from specification import reference
 
 import m3ops_jax
@@ -21,29 +21,7 @@ from m3ops.ops import OPS
 from m3ops.testing.arrays import normal
 from m3ops.tools.run import jax_function
 
-ARGUMENTS: dict[str, tuple[np.ndarray, ...]] = {
-    "swiglu_oai": (normal((4, 6, 128), "bfloat16"),),
-    "swiglu_oai_fake_quant": (normal((4, 6, 128), "bfloat16"),),
-    "swiglu_oai_quantize": (normal((4, 6, 128), "bfloat16"),),
-    "mxfp8_quantize": (normal((4, 6, 128), "bfloat16"),),
-    "mxfp8_dequantize": (
-        normal((4, 6, 128), "float32").astype(ml_dtypes.float8_e4m3fn),
-        np.arange(4 * 6 * 4, dtype=np.uint8).reshape(4, 6, 4) + 80,
-    ),
-    "gemma_rmsnorm": (normal((4, 6, 128), "bfloat16"), normal((128,), "float32")),
-    "gemma_fused_add_rmsnorm": (
-        normal((4, 6, 128), "bfloat16"),
-        normal((4, 6, 128), "bfloat16", 2.0),
-        normal((128,), "float32"),
-    ),
-    "gemma_rmsnorm_heads": (normal((4, 6, 72 * 8), "bfloat16"), normal((8,), "bfloat16"), normal((8,), "float32", 0.5)),
-    "gemma_rmsnorm_quantize": (normal((4, 6, 128), "bfloat16"), normal((128,), "float32")),
-    "gemma_fused_add_rmsnorm_quantize": (
-        normal((4, 6, 128), "bfloat16"),
-        normal((4, 6, 128), "bfloat16", 2.0),
-        normal((128,), "float32"),
-    ),
-}
+ARGUMENTS = {name: tuple(INPUTS[argument] for argument in op.inputs) for name, op in OPS.items()}
 every_op = pytest.mark.parametrize("name", OPS)
 
 

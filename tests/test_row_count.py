@@ -165,8 +165,10 @@ def _operand(name: str, num_rows: int) -> ArraySpec:
         "qkv": ((num_rows, 72 * 128), "bfloat16"),
         "weight_q": ((128,), "bfloat16"),
         "weight_k": ((128,), "bfloat16"),
-        "values": ((num_rows, 3072), "float8_e4m3fn"),
-        "scales": ((num_rows, 96), "uint8"),
+        **dict.fromkeys(("values", "x_values"), ((num_rows, 3072), "float8_e4m3fn")),
+        **dict.fromkeys(("scales", "x_scales"), ((num_rows, 96), "uint8")),
+        "w_values": ((6144, 3072), "float8_e4m3fn"),
+        "w_scales": ((6144, 96), "uint8"),
     }
     return ArraySpec(*special.get(name, ((num_rows, 3072), "bfloat16")))
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import pytest
 import torch
 from compare import assert_same_bytes
+from inputs import INPUTS
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
@@ -20,19 +20,6 @@ from m3ops.tools.run import flat, to_numpy, to_tensor
 from m3ops_torch import MXFP8
 from m3ops_torch._operators import parameters
 from m3ops_torch._reference import to_array
-
-INPUTS = {
-    "x": normal((4, 6, 128), "bfloat16"),
-    "residual": normal((4, 6, 128), "bfloat16", 2.0),
-    "weight": normal((128,), "float32"),
-    "gate_up": normal((4, 6, 128), "bfloat16"),
-    "values": normal((4, 6, 128), "float32").astype(ml_dtypes.float8_e4m3fn),
-    "scales": np.arange(4 * 6 * 4, dtype=np.uint8).reshape(4, 6, 4) + 80,
-    "qkv": normal((4, 6, 72 * 8), "bfloat16"),
-    "weight_q": normal((8,), "bfloat16"),
-    "weight_k": normal((8,), "float32", 0.5),
-}
-"""An array for each input of an op. Arrays of 4 x 6 rows have three axes, and no other has."""
 
 every_op = pytest.mark.parametrize("name", OPS)
 
@@ -54,10 +41,13 @@ def tensors(name: str, device: str) -> list[torch.Tensor]:
 
 def function(name: str) -> Any:
     """A public function as one of tensors."""
-    public = getattr(m3ops_torch, name)
-    if not OPS[name].quantized:
-        return public
-    return lambda values, scales, **given: public(MXFP8(values, scales), **given)
+    public, quantized = getattr(m3ops_torch, name), len(OPS[name].quantized)
+
+    def call(*tensors: Any, **given: Any) -> Any:
+        pairs = [MXFP8(*tensors[2 * i : 2 * i + 2]) for i in range(quantized)]
+        return public(*pairs, *tensors[2 * quantized :], **given)
+
+    return call if quantized else public
 
 
 def arrays(results: Any) -> list[np.ndarray]:
@@ -69,7 +59,7 @@ def arrays(results: Any) -> list[np.ndarray]:
 def test_opcheck(name: str, shape: str, device: str) -> None:
     operator = getattr(torch.ops.m3ops, name).default
     # The schema test compares inputs before and after with an operator that 8-bit floats lack.
-    checks = [c for c in OPCHECKS if not (c == "test_schema" and name == "mxfp8_dequantize")]
+    checks = [c for c in OPCHECKS if not (c == "test_schema" and OPS[name].quantized)]
     views = {"contiguous": slice(None), "strided": slice(None, None, 2), "no rows": slice(0)}
     operands = tuple(t[views[shape]] if t.ndim == 3 else t for t in tensors(name, device))
     for given in [{}, *OPTIONS.get(name, [])]:

@@ -10,7 +10,23 @@ import torch
 
 Table = dict[str, tuple[Callable[[Any, Any], Any], str]]
 
+
+def _quantized(m: Any, a: Any, *shape: int) -> Any:
+    """An ``MXFP8`` of this front end."""
+    return m.MXFP8(a(*shape, dtype="float8_e4m3fn"), a(*shape[:-1], shape[-1] // 32, dtype="uint8"))
+
+
 TYPE_ERRORS: Table = {
+    "a product of unquantized values": (
+        lambda m, a: m.mxfp8_matmul(m.MXFP8(a(4, 64), a(4, 2, dtype="uint8")), _quantized(m, a, 8, 64)),
+        "x_values must have dtype float8_e4m3fn or float8_e4m3fnuz, got bfloat16",
+    ),
+    "a product to float8": (
+        lambda m, a: m.mxfp8_matmul(
+            _quantized(m, a, 4, 64), _quantized(m, a, 8, 64), out_dtype=a(1, dtype="float8_e4m3fn").dtype
+        ),
+        "out_dtype must be bfloat16, float16 or float32, got float8_e4m3fn",
+    ),
     "a list": (lambda m, a: m.swiglu_oai([1.0, 2.0]), "gate_up must be an array, got list"),
     "None": (lambda m, a: m.mxfp8_quantize(None), "x must be an array, got NoneType"),
     "a number for weight": (lambda m, a: m.gemma_rmsnorm(a(2, 8), 1.0), "weight must be an array, got float"),
@@ -130,6 +146,24 @@ TYPE_ERRORS: Table = {
 }
 
 VALUE_ERRORS: Table = {
+    "a weight of another K": (
+        lambda m, a: m.mxfp8_matmul(_quantized(m, a, 4, 64), _quantized(m, a, 8, 32)),
+        "w_values must have the last axis of x_values, 64, got shape (8, 32)",
+    ),
+    "a batch of weights": (
+        lambda m, a: m.mxfp8_matmul(_quantized(m, a, 4, 64), _quantized(m, a, 2, 8, 64)),
+        "w_values must have two axes, [N, K], got shape (2, 8, 64)",
+    ),
+    "a product of half blocks": (
+        lambda m, a: m.mxfp8_matmul(_quantized(m, a, 4, 48), _quantized(m, a, 8, 48)),
+        "the last axis of x_values must be a multiple of 32 (the MXFP8 block), got 48",
+    ),
+    "scales of a product by element": (
+        lambda m, a: m.mxfp8_matmul(
+            _quantized(m, a, 4, 64), m.MXFP8(a(8, 64, dtype="float8_e4m3fn"), a(8, 64, dtype="uint8"))
+        ),
+        "w_scales must have shape (8, 2) for w_values of shape (8, 64), got (8, 64)",
+    ),
     "no axis": (lambda m, a: m.swiglu_oai(a()), "gate_up must have at least one axis, got shape ()"),
     "an odd last axis": (
         lambda m, a: m.swiglu_oai(a(2, 7)),
@@ -291,6 +325,24 @@ TORCH_TYPE_ERRORS: Table = {
     ),
 }
 TORCH_VALUE_ERRORS: Table = {
+    "a weight of another K": (
+        lambda m, a: m.mxfp8_matmul(_quantized(m, a, 4, 64), _quantized(m, a, 8, 32)),
+        "w_values must have the last axis of x_values, 64, got shape (8, 32)",
+    ),
+    "a batch of weights": (
+        lambda m, a: m.mxfp8_matmul(_quantized(m, a, 4, 64), _quantized(m, a, 2, 8, 64)),
+        "w_values must have two axes, [N, K], got shape (2, 8, 64)",
+    ),
+    "a product of half blocks": (
+        lambda m, a: m.mxfp8_matmul(_quantized(m, a, 4, 48), _quantized(m, a, 8, 48)),
+        "the last axis of x_values must be a multiple of 32 (the MXFP8 block), got 48",
+    ),
+    "scales of a product by element": (
+        lambda m, a: m.mxfp8_matmul(
+            _quantized(m, a, 4, 64), m.MXFP8(a(8, 64, dtype="float8_e4m3fn"), a(8, 64, dtype="uint8"))
+        ),
+        "w_scales must have shape (8, 2) for w_values of shape (8, 64), got (8, 64)",
+    ),
     "one of two for out": (
         lambda m, a: m.mxfp8_quantize(X, out=VALUES),
         "out must hold 2 tensors, as the result does, got 1",

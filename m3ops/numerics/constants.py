@@ -58,6 +58,12 @@ FAN_IN = 32
 FAN_IN_LEVELS = 7
 """How often partial sums are added until one is left, at most: there are fewer than 2^35 of them."""
 
+CHUNK_BLOCKS = 32
+"""Blocks of 32 along K whose sum a matrix product makes by itself, before it is added to the total."""
+
+DIGIT_ROUNDING = 1536.0
+"""1.5 * 2**10: added to a number of E4M3 in fp16 it leaves no place for the fraction."""
+
 FLOAT32_MAX = 3.4028234663852886e38
 
 

@@ -252,10 +252,49 @@ def quantize(x: Array, rule: str, fmt: Format, layout: str) -> tuple[Array, Arra
 
 def dequantize_blocks(values: Array, scales: Array) -> Array:
     """``values * 2**(scales - 127)`` rounded to fp32; blocks with scale byte 255 are NaN."""
-    xp = scales.__array_namespace__()
-    scale = xp.where(scales == SCALE_NAN, xp.nan, power_of_two(scales.astype(xp.int64) - SCALE_BIAS))
     blocks = load(values).reshape(*scales.shape, BLOCK)
-    return round32(blocks * scale[..., None]).reshape(values.shape)
+    return round32(blocks * scale_factors(scales)[..., None]).reshape(values.shape)
+
+
+def scale_factors(scales: Array) -> Array:
+    """``2**(scales - 127)`` of E8M0 bytes; NaN for 255."""
+    xp = scales.__array_namespace__()
+    return xp.where(scales == SCALE_NAN, xp.nan, power_of_two(scales.astype(xp.int64) - SCALE_BIAS))
+
+
+def matmul(x: Array, x_scales: Array, w: Array, w_scales: Array) -> Array:
+    """``x @ w.T`` of MXFP8 matrices ``[M, K]`` and ``[N, K]`` in fp32, with sums that no order of addition can change.
+
+    Each number is the sum of two digits, an integer and a rest of at most 1/2. Over a block of 32 the products of high
+    and high digits, of high and low, and of low and low each have a sum that fits into 24 bits. Those three, smallest
+    first, are scaled and added to the sum of a chunk of ``c.CHUNK_BLOCKS`` blocks by fma, and the chunks are added.
+    """
+    xp = x.__array_namespace__()
+    zeros = xp.zeros((x.shape[0], w.shape[0]), xp.float64)
+    terms = [part for values, scales in ((x, x_scales), (w, w_scales)) for part in _blocks_first(values, scales)]
+    total = zeros
+    for first in range(0, x_scales.shape[-1], c.CHUNK_BLOCKS):
+        chunk = (part[first : first + c.CHUNK_BLOCKS] for part in terms)
+        total = round32(total + fold(_plus_block, zeros, *chunk))
+    return plus(total, 0.0)
+
+
+def _blocks_first(values: Array, scales: Array) -> tuple[Array, Array]:
+    """Values ``[B, M, 32]`` and factors ``[B, M]`` of a matrix of B blocks a row."""
+    xp = values.__array_namespace__()
+    blocks = load(values).reshape(*scales.shape, BLOCK)
+    return xp.moveaxis(blocks, -2, 0), xp.moveaxis(scale_factors(scales), -1, 0)
+
+
+def _plus_block(total: Array, x: Array, x_scale: Array, w: Array, w_scale: Array) -> Array:
+    """``total`` and the products of one block: its sums are exact in float64, and in fp32."""
+    xp = x.__array_namespace__()
+    x_high, w_high = xp.rint(x), xp.rint(w)
+    x_low, w_low = x - x_high, w - w_high
+    scale = settled(round32(x_scale[:, None] * w_scale[None, :]))
+    for products in (x_low @ w_low.T, x_high @ w_low.T + x_low @ w_high.T, x_high @ w_high.T):
+        total = settled(fma(settled(products), scale, total))
+    return total
 
 
 def sum_squares(x: Array) -> Array:

@@ -26,6 +26,7 @@ _SUM_COARSE_GRID = tl.constexpr(c.SUM_COARSE_GRID)
 _SUM_FINE_GRID = tl.constexpr(c.SUM_FINE_GRID)
 _GROUP = tl.constexpr(c.SUM_GROUP)
 _BLOCK = tl.constexpr(BLOCK)
+_DIGIT_ROUNDING = tl.constexpr(c.DIGIT_ROUNDING)
 _MAGNITUDE = tl.constexpr(0x7FFFFFFF)
 _INFINITY = tl.constexpr(0x7F800000)
 _QUIET_NAN = tl.constexpr(0x7FC00000)
@@ -255,11 +256,58 @@ def _decode_constants(FP8):
 @triton.jit
 def dequantize_blocks(codes, scales, ROWS: tl.constexpr, COLS: tl.constexpr, FP8: tl.constexpr, CAST: tl.constexpr):
     """``values * 2**(scales - 127)`` in fp32 from codes [ROWS, COLS] and E8M0 bytes [ROWS, COLS / 32]."""
+    blocks = tl.reshape(decode_e4m3(codes, FP8, CAST), (ROWS, COLS // _BLOCK, _BLOCK))
+    return tl.reshape(blocks * scale_factors(scales)[:, :, None], (ROWS, COLS))
+
+
+@triton.jit
+def scale_factors(scales):
+    """``2**(scales - 127)`` of E8M0 bytes, fp32; NaN for 255."""
     exponent = scales.to(tl.int32)
     bits = tl.where(exponent == 0, 0x00400000, exponent << 23)  # 2**-127 is subnormal
-    scale = from_bits32(tl.where(exponent == 255, _QUIET_NAN, bits))
-    blocks = tl.reshape(decode_e4m3(codes, FP8, CAST), (ROWS, COLS // _BLOCK, _BLOCK))
-    return tl.reshape(blocks * scale[:, :, None], (ROWS, COLS))
+    return from_bits32(tl.where(exponent == 255, _QUIET_NAN, bits))
+
+
+@triton.jit
+def digits(codes, FP8: tl.constexpr, CAST: tl.constexpr):
+    """E4M3 codes (uint8) as two fp16 numbers: the nearest integers, and the rests."""
+    if FP8 == "e4m3fn" and CAST == "nvidia":
+        number = codes.to(tl.float8e4nv, bitcast=True).to(tl.float16)
+    else:
+        constants: tl.constexpr = _digit_constants(FP8)
+        magnitude = (codes & 0x7F).to(tl.int16)
+        # Shifted into fp16's fields the code is the number times 2**(bias - 15), a subnormal one where the code's is.
+        bits = (magnitude << 7) | ((codes & 0x80).to(tl.int16) << 8)
+        number = bits.to(tl.float16, bitcast=True) * constants[0]
+        nan = (magnitude if FP8 == "e4m3fn" else codes) == constants[1]
+        number = tl.where(nan, float("nan"), number)
+    high = (number + _DIGIT_ROUNDING) - _DIGIT_ROUNDING
+    return high, number - high
+
+
+@triton.constexpr_function
+def _digit_constants(FP8):
+    fmt = FP8_FORMATS[FP8]
+    return 2.0 ** (15 - fmt.bias), fmt.nan_code
+
+
+@triton.jit
+def add_block(total, a, b, a_scale, b_scale):
+    """``total`` and the products of one block of 32, ``[M, N]`` fp32.
+
+    Args:
+        total: The sum so far.
+        a: The digits of the left matrix, a pair of ``[M, 32]``.
+        b: The digits of the right one, a pair of ``[32, N]``.
+        a_scale: Its factors, ``[M]``.
+        b_scale: The same of the right one, ``[N]``.
+    """
+    low = tl.dot(a[1], b[1])
+    mixed = tl.dot(a[1], b[0], tl.dot(a[0], b[1]))
+    high = tl.dot(a[0], b[0])
+    scale = a_scale[:, None] * b_scale[None, :]
+    # A sum that is no fma would become the accumulator of the dot before it.
+    return tl.fma(high, scale, tl.fma(mixed, scale, tl.fma(low, scale, total)))
 
 
 @triton.jit

@@ -70,7 +70,7 @@ def store(ptr, scales, blocks, TILE: tl.constexpr, AT: tl.constexpr, TILES: tl.c
     else:
         first_row, end, cols = blocks
         row = first_row + tl.arange(0, TILE.rows)[:, None]
-        ptrs = ptr + _row_offset(row, TILES) + _block_offset(cols, TILES)
+        ptrs = ptr + row_offset(row, TILES) + block_offset(cols, TILES)
         if TILES.padded_blocks != AT.size:
             scales = tl.where(cols < AT.size, scales, 0).to(tl.uint8)
         if TILE.masked:
@@ -87,7 +87,7 @@ def load(ptr, blocks, TILE: tl.constexpr, AT: tl.constexpr, TILES: tl.constexpr)
     else:
         first_row, end, cols = blocks
         row = first_row + tl.arange(0, TILE.rows)[:, None]
-        ptrs = ptr + _row_offset(row, TILES) + _block_offset(cols, TILES)
+        ptrs = ptr + row_offset(row, TILES) + block_offset(cols, TILES)
         scales = tl.load(ptrs, mask=(row < end) & (cols < AT.size), other=0) if TILE.masked else tl.load(ptrs)
     return scales
 
@@ -147,7 +147,7 @@ def _clear_chunk(ptr, chunk, kept, total_rows, TILES: tl.constexpr):
 
 
 @triton.jit
-def _row_offset(row, TILES: tl.constexpr):
+def row_offset(row, TILES: tl.constexpr):
     """The part of a scale's byte offset that its row decides; int64."""
     base = row * 0
     if TILES.matrix_rows != 0:
@@ -158,7 +158,7 @@ def _row_offset(row, TILES: tl.constexpr):
 
 
 @triton.jit
-def _block_offset(block, TILES: tl.constexpr):
+def block_offset(block, TILES: tl.constexpr):
     """The part that its block decides."""
     base = block // TILES.tile_blocks * (TILES.tile_rows * TILES.tile_blocks)
     base += block // TILES.blocks[1] % TILES.blocks[0] * TILES.strides[2]

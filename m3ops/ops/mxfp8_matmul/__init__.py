@@ -1,0 +1,5 @@
+"""Matrix products of MXFP8."""
+
+from m3ops.ops.mxfp8_matmul.spec import MXFP8Matmul
+
+__all__ = ["MXFP8Matmul"]

@@ -1,0 +1,21 @@
+"""A product of MXFP8 matrices as a user of PyTorch or JAX would write it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from m3ops.ops.mxfp8.formula import dequantize_jax, dequantize_torch
+
+
+def matmul_torch(x_values: Any, x_scales: Any, w_values: Any, w_scales: Any) -> Any:
+    """Dequantized to bfloat16, which is exact, and multiplied."""
+    return dequantize_torch(x_values, x_scales) @ dequantize_torch(w_values, w_scales).T
+
+
+def matmul_jax(x_values: Any, x_scales: Any, w_values: Any, w_scales: Any) -> Any:
+    """The same for JAX."""
+    return dequantize_jax(x_values, x_scales) @ dequantize_jax(w_values, w_scales).T
+
+
+TORCH = {"mxfp8_matmul": matmul_torch}
+JAX = {"mxfp8_matmul": matmul_jax}

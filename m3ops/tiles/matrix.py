@@ -1,0 +1,60 @@
+"""Blocks of quantized matrices in a kernel, of rows given by their numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import triton
+import triton.language as tl
+
+from m3ops.numerics import tile
+from m3ops.tiles import rows, scales
+from m3ops.tiles.mx import Mx
+from m3ops.tiles.rows import Rows
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Where the rows of a quantized operand lie and how its bytes are read, a constexpr.
+
+    Attributes:
+        values: Rows of the values.
+        scales: Rows of the scales; of use only where these are stored row by row.
+        mx: Format, conversion, and the tiled layout of the scales.
+    """
+
+    values: Rows
+    scales: Rows
+    mx: Mx
+
+
+@triton.jit
+def row_pointers(values_ptr, scales_ptr, row, AT: tl.constexpr):
+    """Where the values and the scales of rows begin, for int64 row numbers."""
+    values = rows.advance(values_ptr, row, AT.values.inner_sizes, AT.values.strides)
+    if AT.mx.scale_tiles is None:
+        return values, rows.advance(scales_ptr, row, AT.scales.inner_sizes, AT.scales.strides)
+    else:
+        return values, scales_ptr + scales.row_offset(row, AT.mx.scale_tiles)
+
+
+@triton.jit
+def load_block(pointers, block, AT: tl.constexpr):
+    """One block of 32 of each row.
+
+    Returns:
+        Its digits, a pair of ``[R, 32]``, and its factors ``[R]``.
+    """
+    STRIDES: tl.constexpr = AT.values.strides
+    STRIDE: tl.constexpr = STRIDES[len(STRIDES) - 1]
+    col = block * 32 + tl.arange(0, 32)
+    if STRIDE != 1:
+        col = col.to(tl.int64) * STRIDE
+    codes = tl.load(pointers[0][:, None] + col[None, :])
+    if AT.mx.scale_tiles is None:
+        SCALE_STRIDES: tl.constexpr = AT.scales.strides
+        offset = tl.cast(block, tl.int64) * SCALE_STRIDES[len(SCALE_STRIDES) - 1]
+    else:
+        offset = scales.block_offset(block, AT.mx.scale_tiles)
+    exponents = tl.load(pointers[1] + offset)
+    return tile.digits(codes, AT.mx.fp8, AT.mx.cast), tile.scale_factors(exponents)

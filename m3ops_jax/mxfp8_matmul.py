@@ -1,0 +1,47 @@
+"""Matrix products of MXFP8 for JAX.
+
+Generated from m3ops/ops/mxfp8_matmul/spec.py by ``python -m m3ops.tools.front_ends``.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from m3ops.ops.mxfp8_matmul import MXFP8Matmul
+from m3ops_jax._call import dtype_name, run
+from m3ops_jax._mxfp8 import MXFP8, quantized
+
+
+def mxfp8_matmul(
+    x: MXFP8,
+    w: MXFP8,
+    *,
+    out_dtype: DTypeLike = jnp.bfloat16,
+    num_rows: jax.Array | None = None,
+) -> jax.Array:
+    """``x @ w.T`` of MXFP8 matrices with the same bytes on every machine, for any number of rows.
+
+    Each product of two blocks of 32 is exact. Their sum is fp32 in the order of K.
+
+    Args:
+        x: An ``MXFP8`` of values ``[..., K]``, as :func:`mxfp8_quantize` returns it.
+        w: The weight, an ``MXFP8`` of values ``[N, K]``, quantized along K too.
+        out_dtype: bfloat16, float16 or float32.
+        num_rows: How many rows count, the leading axes flattened: an int32 array of one element, clamped to the rows
+            that exist. The others are not read; results are zero there.
+
+    Returns:
+        The product, shape ``[..., N]``, rounded once from fp32.
+
+    Raises:
+        TypeError: A dtype is not one of these, or a parameter has the wrong type.
+        ValueError: The shapes do not fit each other, or tiled scales are not contiguous, or a parameter is out of
+            range.
+    """
+    x = quantized("x", x)
+    w = quantized("w", w)
+    op = MXFP8Matmul.of(out_dtype=dtype_name(out_dtype), x_layout=x.scale_layout, w_layout=w.scale_layout)
+    result: jax.Array = run(op, x.values, x.scales, w.values, w.scales, num_rows=num_rows)
+    return result
