@@ -1,6 +1,8 @@
 """MiniMax-M3's fused ops for PyTorch: operators that launch the Triton kernels of m3ops."""
 
 from m3ops import __version__
+from m3ops_torch import compat as compat
+from m3ops_torch import nn as nn
 from m3ops_torch._mxfp8 import MXFP8
 from m3ops_torch.gemma_rmsnorm import (
     gemma_fused_add_rmsnorm,
