@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import rocm_lowering
+import torch
+from torch import nn
 
 from m3ops.mxfp8 import MXFP8
 from m3ops.tools import cli
@@ -33,20 +35,26 @@ SNIPPETS = [
 
 # What a snippet's comments and text say it gives, by page: name, then shapes of its arrays, or platforms of an export.
 PROMISED: dict[str, dict[str, Any]] = {
-    "README.md": {
-        "values": (16, 3072),
-        "scales": (16, 96),
-        "quantized": ((200, 3072), (256, 96)),
+    "README.md": {"values": (16, 3072), "scales": (16, 96)},
+    "docs/choosing.md": {
+        "normalized": ((200, 6144), (256, 192)),
+        "activation": ((200, 3072), (256, 96)),
         "restored": (200, 3072),
     },
     "docs/jax.md": {
         "y": (64, 512),
+        "out": (8, 64),
+        "first": ((64, 3072), (64, 96)),
         "normalized": (16, 128),
         "residual": (16, 128),
-        "activation": (8, 256),
         "exported": ("cpu", "cuda", "rocm"),
     },
-    "docs/pytorch.md": {"normalized": (64, 3072), "quantized": ((64, 3072), (64, 96))},
+    "docs/pytorch.md": {
+        "changed": (16,),
+        "first": ((64, 3072), (64, 96)),
+        "normalized": (64, 3072),
+        "again": ((64, 3072), (64, 96)),
+    },
 }
 
 
@@ -78,12 +86,67 @@ def test_every_promise_has_its_snippet() -> None:
         assert not [name for name in promised if not re.search(rf"\b{name}\b", text)]
 
 
+def snippet_with(page: str, text: str) -> str:
+    (found,) = (snippet for of, snippet in SNIPPETS if of == page and text in snippet)
+    return found
+
+
+@pytest.mark.parametrize("page", ["docs/jax.md", "docs/pytorch.md"])
+def test_models_learn_as_their_comments_say(page: str) -> None:
+    snippet = snippet_with(page, "losses")
+    first, last = map(float, re.findall(r"# ([\d.]+) at first, below ([\d.]+) at the end", snippet)[0])
+    losses = run(snippet)["losses"]
+    assert round(losses[0], 1) == first
+    assert losses[-1] < last
+
+
 def test_the_columns_of_a_tensor_parallel_weight() -> None:
-    """The snippet with ``groups`` says that its result is that of the ordinary order of columns."""
-    (snippet,) = (snippet for page, snippet in SNIPPETS if page == "docs/jax.md" and "by_shard" in snippet)
-    names = run(snippet)
-    ordinary = names["m3ops_jax"].swiglu_oai(names["h"] @ names["gate_up"])
-    assert np.array_equal(np.asarray(names["activation"]).view(np.uint16), np.asarray(ordinary).view(np.uint16))
+    """Their order changes no byte of the activation, and the layer communicates once."""
+    names = run(snippet_with("docs/jax.md", "by_shard"))
+    swiglu_oai, h, gate_up = names["m3ops_jax"].swiglu_oai, names["h"], names["gate_up"]
+    ordinary, by_shard = swiglu_oai(h @ gate_up), swiglu_oai(h @ names["by_shard"](gate_up), groups=names["T"])
+    assert np.array_equal(np.asarray(by_shard).view(np.uint16), np.asarray(ordinary).view(np.uint16))
+    compiled = names["mlp"].lower(h, *names["sharded"]).compile().as_text()
+    found = re.findall(r" (all-\w+|collective-\w+|reduce-scatter)(?:-start)?\(", compiled)
+    assert found == ["all-reduce"] if names["T"] > 1 else not found
+
+
+def test_rows_that_count_are_updated() -> None:
+    changed = run(snippet_with("docs/pytorch.md", "layer(x, residual, count)"))["changed"]
+    assert changed.tolist() == [True] * 10 + [False] * 6
+
+
+def test_a_model_of_transformers_keeps_its_parameters() -> None:
+    """With modules that have the names, attributes and formulas of MiniMax-M3's in Transformers."""
+
+    class MiniMaxM3VLRMSNorm(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight, self.eps = nn.Parameter(torch.randn(64)), 1e-5
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps) * (1.0 + self.weight)
+
+    class MiniMaxM3VLDenseMLP(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gate_up_proj, self.down_proj = nn.Linear(64, 256, bias=False), nn.Linear(128, 64, bias=False)
+            self.swiglu_alpha, self.swiglu_limit = 1.5, 0.25
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
+            gate, up = gate.clamp(max=self.swiglu_limit), up.clamp(-self.swiglu_limit, self.swiglu_limit)
+            return self.down_proj((up + 1.0) * gate * torch.sigmoid(gate * self.swiglu_alpha))
+
+    torch.manual_seed(0)
+    model, x = nn.Sequential(MiniMaxM3VLRMSNorm(), MiniMaxM3VLDenseMLP()), torch.randn(5, 64)
+    before, parameters = model(x).detach(), dict(model.named_parameters())
+    swapped = run(snippet_with("docs/pytorch.md", "def swap("))["swap"](model)
+    assert [type(module).__name__ for module in swapped] == ["GemmaRMSNorm", "DenseMLP"]
+    assert all(p is parameters[name] for name, p in swapped.named_parameters())
+    assert len(dict(swapped.named_parameters())) == len(parameters)
+    # 2**-20: each of some ten fp32 operations and three sums of 128 is half a unit off, 2**-24 of what is added.
+    assert (swapped(x) - before).abs().max() <= 2.0**-20 * before.abs().max()
 
 
 def test_there_is_a_snippet_for_each_front_end() -> None:
