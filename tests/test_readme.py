@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import subprocess
 import sys
@@ -9,13 +10,17 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import rocm_lowering
 import torch
 from torch import nn
 
+import m3ops_jax
+import m3ops_torch
 from m3ops.mxfp8 import MXFP8
+from m3ops.ops import OPS
 from m3ops.tools import cli
 
 ROOT = Path(__file__).parents[1]
@@ -217,9 +222,29 @@ def test_the_versions_on_the_cpu_are_those_that_the_tests_run_with() -> None:
     assert f"jax>={oldest['jax']}" in extras["jax"]
 
 
-def test_the_tile_of_a_norm_is_decided_where_readme_says() -> None:
+def test_the_tile_of_a_norm_is_decided_where_contributing_says() -> None:
     plan, tiling = "m3ops/ops/gemma_rmsnorm/plan.py", "m3ops/planning/tiling.py"
-    text = " ".join((ROOT / "README.md").read_text().split())
+    text = " ".join((ROOT / "CONTRIBUTING.md").read_text().split())
     assert f"follow `{plan}`, which calls `row_tiling`, to `{tiling}`" in text
     assert "row_tiling(" in (ROOT / plan).read_text()
     assert "def row_tiling(" in (ROOT / tiling).read_text()
+
+
+@pytest.mark.parametrize("front_end", [m3ops_jax, m3ops_torch], ids=lambda module: module.__name__)
+def test_signatures_are_those_of_the_functions(front_end: Any) -> None:
+    """But for ``num_rows`` and ``out``, of which the text says that every op has them."""
+    (block,) = re.findall(r"```py\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    said = dict(re.findall(r"^(\w+)\((.*?)\)$", block, re.MULTILINE | re.DOTALL))
+    assert said.keys() == OPS.keys()
+    for name, text in said.items():
+        signature = inspect.signature(getattr(front_end, name))
+        parameters = [p for p in signature.parameters.values() if p.name not in ("num_rows", "out")]
+        words = [p.name if p.default is p.empty else f"{p.name}={_default(p.default)}" for p in parameters]
+        words.insert(sum(p.default is p.empty for p in parameters), "*")
+        assert " ".join(text.split()) == ", ".join(words)
+
+
+def _default(value: Any) -> str:
+    if isinstance(value, str):
+        return f'"{value}"'
+    return "bfloat16" if value in (jnp.bfloat16, torch.bfloat16) else repr(value)
