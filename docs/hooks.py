@@ -26,6 +26,9 @@ PACKAGES = {
 }
 """For each front end its framework, and what stands on its reference page after the ops."""
 
+WIDE, SHORT = 5, 45
+"""From how many columns on a table is wide, and up to how many characters a cell is short."""
+
 CORE = ("m3ops.op", "m3ops.plan", "m3ops.axes", "m3ops.array", "m3ops.target.Target")
 
 
@@ -43,6 +46,19 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_content(html: str, **_: Any) -> str:
+    """Finishes a page: wide tables of numbers keep their lines, and names are links."""
+    return _names_as_links(re.sub(r"<table>.*?</table>", _numbers_in_one_line, html, flags=re.DOTALL))
+
+
+def _numbers_in_one_line(table: re.Match[str]) -> str:
+    """A table with many short cells is not broken into lines: on a narrow screen it scrolls, row by row readable."""
+    rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL) for row in table[0].split("</tr>")]
+    longest = max(len(re.sub(r"<[^>]+>", "", cell)) for row in rows for cell in row)
+    wide = max(map(len, rows)) >= WIDE and longest <= SHORT
+    return f'<div class="numbers">{table[0]}</div>' if wide else table[0]
+
+
+def _names_as_links(html: str) -> str:
     """Docstrings name what they speak of by Sphinx's roles; here that is a link, if it is on the same page."""
 
     def named(role: re.Match[str]) -> str:
