@@ -60,6 +60,7 @@ PROMISED: dict[str, dict[str, Any]] = {
         "first": ((64, 3072), (64, 96)),
         "normalized": (64, 3072),
         "again": ((64, 3072), (64, 96)),
+        "longer": ((32, 128), (32, 4)),
     },
     "docs/rocm.md": {"launches": 1},
 }
