@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,18 +81,25 @@ def _references() -> dict[str, str]:
     """One page a package, one entry a public function."""
     pages = {}
     for package, (framework, extras) in PACKAGES.items():
-        entries = [f"{package}._mxfp8.MXFP8", *_ops(package), *extras]
+        ops = dict(_ops(package))
+        entries = [f"{package}._mxfp8.MXFP8", *ops, *extras]
         intro = f"The functions of `{package}`. The other front end has the same, with the same signatures."
+        rows = [f"| [`{path.rpartition('.')[2]}`](#{path}) | {line} |" for path, line in ops.items()]
+        intro += "\n\n" + "\n".join(["| function | what it gives |", "|---|---|", *rows])
+        links = [f"[`{re.sub(r'(\w+)\.\1$', r'\1', path)}`](#{path})" for path in extras]
+        intro += f"\n\nBeside them there are {', '.join(links)}."
         pages[package.removeprefix("m3ops_")] = _page(f"Reference: {framework}", intro, entries)
     intro = "What the front ends and the ops share. It imports neither jax nor torch."
     return pages | {"core": _page("Reference: the core", intro, CORE)}
 
 
-def _ops(package: str) -> Iterator[str]:
-    """The functions in the files that are generated from the ops, a file a family."""
+def _ops(package: str) -> Iterator[tuple[str, str]]:
+    """The functions in the files that are generated from the ops, with the first line of each one's docstring."""
     for family in sorted(path.name for path in (ROOT / "m3ops" / "ops").iterdir() if (path / "spec.py").exists()):
-        text = (ROOT / package / f"{family}.py").read_text()
-        yield from (f"{package}.{family}.{name}" for name in re.findall(r"^def (\w+)\(", text, re.MULTILINE))
+        for node in ast.parse((ROOT / package / f"{family}.py").read_text()).body:
+            if isinstance(node, ast.FunctionDef):
+                line = (ast.get_docstring(node) or "").partition("\n")[0]
+                yield f"{package}.{family}.{node.name}", line
 
 
 def _page(title: str, intro: str, entries: Any) -> str:
