@@ -49,6 +49,7 @@ PROMISED: dict[str, dict[str, Any]] = {
     },
     "docs/jax.md": {
         "y": (64, 512),
+        "after": (8, 64),
         "out": (8, 64),
         "first": ((64, 3072), (64, 96)),
         "normalized": (16, 128),
@@ -157,6 +158,11 @@ def test_a_model_of_transformers_keeps_its_parameters() -> None:
     assert len(dict(swapped.named_parameters())) == len(parameters)
     # 2**-20: each of some ten fp32 operations and three sums of 128 is half a unit off, 2**-24 of what is added.
     assert (swapped(x) - before).abs().max() <= 2.0**-20 * before.abs().max()
+
+
+@pytest.mark.parametrize("name", ["choosing", "jax", "pytorch", "rocm"])
+def test_a_guide_begins_with_a_program(name: str) -> None:
+    assert "```python" in (ROOT / "docs" / f"{name}.md").read_text().partition("\n## ")[0]
 
 
 def test_there_is_a_snippet_for_each_front_end() -> None:
