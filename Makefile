@@ -2,7 +2,7 @@
 PYTHON ?= python3.12
 BIN := .venv/bin
 
-.PHONY: demo test test-jax lint notebooks docs package clean
+.PHONY: demo test test-jax test-torch test-newest lint notebooks docs package clean
 
 demo: .venv/installed
 	$(BIN)/python notebooks/smollm2.py
@@ -22,6 +22,26 @@ test-jax:
 	$(OTHER)/bin/pip install --quiet --no-deps --upgrade --target $(OTHER)/rocm-plugin jax-rocm7-plugin==$(PLUGIN)
 	JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES=8 M3OPS_CACHE_DIR=$(OTHER) \
 		$(OTHER)/bin/python -m pytest -n auto --noconftest tests/test_jax*.py
+
+# The tests of the PyTorch front end with the oldest version, or another. Its wheel asks for an older Triton than m3ops does,
+# so Triton and what needs it are installed past pip's opinion. TESTS chooses others.
+TORCH ?= 2.11.0
+OTHER_TORCH := .cache/torch-$(TORCH)
+test-torch:
+	$(PYTHON) -m venv $(OTHER_TORCH)
+	$(OTHER_TORCH)/bin/pip install --quiet torch==$(TORCH) \
+		$$(grep -E '^[a-z]' requirements.txt | grep -vE '^(torch|torchao|triton|jax-triton)==')
+	$(OTHER_TORCH)/bin/pip install --quiet --no-deps $$(grep -E '^(triton|jax-triton)==' requirements.txt)
+	M3OPS_NO_ROCM_PLUGIN=1 $(OTHER_TORCH)/bin/python -m pytest -n auto $(or $(TESTS),tests/test_torch*.py)
+
+# All tests with the newest torch, jax and triton, those not released yet too. pip looks for nightly builds in the indexes
+# that PIP_EXTRA_INDEX_URL lists.
+NEWEST := .cache/newest
+test-newest:
+	$(PYTHON) -m venv $(NEWEST)
+	$(NEWEST)/bin/pip install --quiet --pre --upgrade torch triton jax jaxlib jax-triton \
+		$$(grep -E '^[a-z]' requirements.txt | grep -vE '^(torch|triton|jax|jaxlib|jax-triton)==')
+	M3OPS_NO_ROCM_PLUGIN=1 $(NEWEST)/bin/python -m pytest -n auto $(TESTS)
 
 lint: .venv/installed
 	$(BIN)/ruff check

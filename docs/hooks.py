@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,9 @@ PACKAGES = {
 }
 """For each front end its framework, and what stands on its reference page after the ops."""
 
+WIDE, SHORT = 5, 45
+"""From how many columns on a table is wide, and up to how many characters a cell is short."""
+
 CORE = ("m3ops.op", "m3ops.plan", "m3ops.axes", "m3ops.array", "m3ops.target.Target")
 
 
@@ -43,6 +47,19 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_content(html: str, **_: Any) -> str:
+    """Finishes a page: wide tables of numbers keep their lines, and names are links."""
+    return _names_as_links(re.sub(r"<table>.*?</table>", _numbers_in_one_line, html, flags=re.DOTALL))
+
+
+def _numbers_in_one_line(table: re.Match[str]) -> str:
+    """A table with many short cells is not broken into lines: on a narrow screen it scrolls, row by row readable."""
+    rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL) for row in table[0].split("</tr>")]
+    longest = max(len(re.sub(r"<[^>]+>", "", cell)) for row in rows for cell in row)
+    wide = max(map(len, rows)) >= WIDE and longest <= SHORT
+    return f'<div class="numbers">{table[0]}</div>' if wide else table[0]
+
+
+def _names_as_links(html: str) -> str:
     """Docstrings name what they speak of by Sphinx's roles; here that is a link, if it is on the same page."""
 
     def named(role: re.Match[str]) -> str:
@@ -64,18 +81,25 @@ def _references() -> dict[str, str]:
     """One page a package, one entry a public function."""
     pages = {}
     for package, (framework, extras) in PACKAGES.items():
-        entries = [f"{package}._mxfp8.MXFP8", *_ops(package), *extras]
+        ops = dict(_ops(package))
+        entries = [f"{package}._mxfp8.MXFP8", *ops, *extras]
         intro = f"The functions of `{package}`. The other front end has the same, with the same signatures."
+        rows = [f"| [`{path.rpartition('.')[2]}`](#{path}) | {line} |" for path, line in ops.items()]
+        intro += "\n\n" + "\n".join(["| function | what it gives |", "|---|---|", *rows])
+        links = [f"[`{re.sub(r'(\w+)\.\1$', r'\1', path)}`](#{path})" for path in extras]
+        intro += f"\n\nBeside them there are {', '.join(links)}."
         pages[package.removeprefix("m3ops_")] = _page(f"Reference: {framework}", intro, entries)
     intro = "What the front ends and the ops share. It imports neither jax nor torch."
     return pages | {"core": _page("Reference: the core", intro, CORE)}
 
 
-def _ops(package: str) -> Iterator[str]:
-    """The functions in the files that are generated from the ops, a file a family."""
+def _ops(package: str) -> Iterator[tuple[str, str]]:
+    """The functions in the files that are generated from the ops, with the first line of each one's docstring."""
     for family in sorted(path.name for path in (ROOT / "m3ops" / "ops").iterdir() if (path / "spec.py").exists()):
-        text = (ROOT / package / f"{family}.py").read_text()
-        yield from (f"{package}.{family}.{name}" for name in re.findall(r"^def (\w+)\(", text, re.MULTILINE))
+        for node in ast.parse((ROOT / package / f"{family}.py").read_text()).body:
+            if isinstance(node, ast.FunctionDef):
+                line = (ast.get_docstring(node) or "").partition("\n")[0]
+                yield f"{package}.{family}.{node.name}", line
 
 
 def _page(title: str, intro: str, entries: Any) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import tarfile
 import tomllib
 import zipfile
@@ -17,6 +19,7 @@ from hatchling.builders.wheel import WheelBuilder
 from packaging.requirements import Requirement
 
 import m3ops
+import m3ops_jax
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("m3ops", "m3ops_jax", "m3ops_torch")
@@ -59,7 +62,27 @@ def test_the_core_needs_no_framework(metadata: Message) -> None:
 
 def test_extras(metadata: Message) -> None:
     extras = metadata.get_all("Provides-Extra", [])
-    assert set(extras) == {"jax", "flax", "torch", "cuda", "rocm", "bench", "notebooks"}
+    assert set(extras) == {"jax", "flax", "torch", "cuda", "rocm", "export", "bench", "notebooks"}
+
+
+def _python(code: str) -> str:
+    """What code prints in a new process."""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_modules_are_reached_from_their_package() -> None:
+    """Without importing them by name; flax comes when it is asked for."""
+    assert _python("import m3ops_torch; print(m3ops_torch.nn.GemmaRMSNorm.__name__)") == "GemmaRMSNorm"
+    assert _python("import m3ops_torch; print(m3ops_torch.compat.vllm.__name__)") == "m3ops_torch.compat.vllm"
+    flax = "import sys, m3ops_jax; print('flax' in sys.modules, m3ops_jax.nnx.DenseMLP.__name__)"
+    assert _python(flax) == "False DenseMLP"
+    assert not hasattr(m3ops_jax, "nn")
+
+
+def test_a_missing_module_names_the_extra_that_has_it() -> None:
+    code = "import sys; sys.modules['flax'] = None\ntry: import m3ops_jax.nnx\nexcept ImportError as e: print(e)"
+    assert _python(code) == "m3ops_jax.nnx needs flax: pip install 'm3ops[flax]'"
 
 
 def test_the_versions_tested_with_are_in_the_ranges() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import subprocess
 import sys
@@ -9,11 +10,17 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import rocm_lowering
+import torch
+from torch import nn
 
+import m3ops_jax
+import m3ops_torch
 from m3ops.mxfp8 import MXFP8
+from m3ops.ops import OPS
 from m3ops.tools import cli
 
 ROOT = Path(__file__).parents[1]
@@ -31,28 +38,40 @@ SNIPPETS = [
     for snippet in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
 ]
 
-# What a snippet's comments and text say it gives, by page: name, then shapes of its arrays, or platforms of an export.
+# What a snippet's comments and text say it gives, by page: name, then shapes of its arrays, platforms of an export, or
+# a number.
 PROMISED: dict[str, dict[str, Any]] = {
-    "README.md": {
-        "values": (16, 3072),
-        "scales": (16, 96),
-        "quantized": ((200, 3072), (256, 96)),
+    "README.md": {"values": (16, 3072), "scales": (16, 96)},
+    "docs/choosing.md": {
+        "normalized": ((200, 6144), (256, 192)),
+        "activation": ((200, 3072), (256, 96)),
         "restored": (200, 3072),
     },
     "docs/jax.md": {
         "y": (64, 512),
+        "after": (8, 64),
+        "out": (8, 64),
+        "first": ((64, 3072), (64, 96)),
         "normalized": (16, 128),
         "residual": (16, 128),
-        "activation": (8, 256),
         "exported": ("cpu", "cuda", "rocm"),
     },
-    "docs/pytorch.md": {"normalized": (64, 3072), "quantized": ((64, 3072), (64, 96))},
+    "docs/pytorch.md": {
+        "changed": (16,),
+        "first": ((64, 3072), (64, 96)),
+        "normalized": (64, 3072),
+        "again": ((64, 3072), (64, 96)),
+        "longer": ((32, 128), (32, 4)),
+    },
+    "docs/rocm.md": {"launches": 1},
 }
 
 
 def given(value: Any) -> Any:
     if isinstance(value, tuple | MXFP8):
         return tuple(given(part) for part in value)
+    if isinstance(value, int):
+        return value
     return value.platforms if hasattr(value, "platforms") else tuple(value.shape)
 
 
@@ -78,12 +97,72 @@ def test_every_promise_has_its_snippet() -> None:
         assert not [name for name in promised if not re.search(rf"\b{name}\b", text)]
 
 
+def snippet_with(page: str, text: str) -> str:
+    (found,) = (snippet for of, snippet in SNIPPETS if of == page and text in snippet)
+    return found
+
+
+@pytest.mark.parametrize("page", ["docs/jax.md", "docs/pytorch.md"])
+def test_models_learn_as_their_comments_say(page: str) -> None:
+    snippet = snippet_with(page, "losses")
+    first, last = map(float, re.findall(r"# ([\d.]+) at first, below ([\d.]+) at the end", snippet)[0])
+    losses = run(snippet)["losses"]
+    assert round(losses[0], 1) == first
+    assert losses[-1] < last
+
+
 def test_the_columns_of_a_tensor_parallel_weight() -> None:
-    """The snippet with ``groups`` says that its result is that of the ordinary order of columns."""
-    (snippet,) = (snippet for page, snippet in SNIPPETS if page == "docs/jax.md" and "by_shard" in snippet)
-    names = run(snippet)
-    ordinary = names["m3ops_jax"].swiglu_oai(names["h"] @ names["gate_up"])
-    assert np.array_equal(np.asarray(names["activation"]).view(np.uint16), np.asarray(ordinary).view(np.uint16))
+    """Their order changes no byte of the activation, and the layer communicates once."""
+    names = run(snippet_with("docs/jax.md", "by_shard"))
+    swiglu_oai, h, gate_up = names["m3ops_jax"].swiglu_oai, names["h"], names["gate_up"]
+    ordinary, by_shard = swiglu_oai(h @ gate_up), swiglu_oai(h @ names["by_shard"](gate_up), groups=names["T"])
+    assert np.array_equal(np.asarray(by_shard).view(np.uint16), np.asarray(ordinary).view(np.uint16))
+    compiled = names["mlp"].lower(h, *names["sharded"]).compile().as_text()
+    found = re.findall(r" (all-\w+|collective-\w+|reduce-scatter)(?:-start)?\(", compiled)
+    assert found == ["all-reduce"] if names["T"] > 1 else not found
+
+
+def test_rows_that_count_are_updated() -> None:
+    changed = run(snippet_with("docs/pytorch.md", "layer(x, residual, count)"))["changed"]
+    assert changed.tolist() == [True] * 10 + [False] * 6
+
+
+def test_a_model_of_transformers_keeps_its_parameters() -> None:
+    """With modules that have the names, attributes and formulas of MiniMax-M3's in Transformers."""
+
+    class MiniMaxM3VLRMSNorm(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight, self.eps = nn.Parameter(torch.randn(64)), 1e-5
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps) * (1.0 + self.weight)
+
+    class MiniMaxM3VLDenseMLP(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gate_up_proj, self.down_proj = nn.Linear(64, 256, bias=False), nn.Linear(128, 64, bias=False)
+            self.swiglu_alpha, self.swiglu_limit = 1.5, 0.25
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
+            gate, up = gate.clamp(max=self.swiglu_limit), up.clamp(-self.swiglu_limit, self.swiglu_limit)
+            return self.down_proj((up + 1.0) * gate * torch.sigmoid(gate * self.swiglu_alpha))
+
+    torch.manual_seed(0)
+    model, x = nn.Sequential(MiniMaxM3VLRMSNorm(), MiniMaxM3VLDenseMLP()), torch.randn(5, 64)
+    before, parameters = model(x).detach(), dict(model.named_parameters())
+    swapped = run(snippet_with("docs/pytorch.md", "def swap("))["swap"](model)
+    assert [type(module).__name__ for module in swapped] == ["GemmaRMSNorm", "DenseMLP"]
+    assert all(p is parameters[name] for name, p in swapped.named_parameters())
+    assert len(dict(swapped.named_parameters())) == len(parameters)
+    # 2**-20: each of some ten fp32 operations and three sums of 128 is half a unit off, 2**-24 of what is added.
+    assert (swapped(x) - before).abs().max() <= 2.0**-20 * before.abs().max()
+
+
+@pytest.mark.parametrize("name", ["choosing", "jax", "pytorch", "rocm"])
+def test_a_guide_begins_with_a_program(name: str) -> None:
+    assert "```python" in (ROOT / "docs" / f"{name}.md").read_text().partition("\n## ")[0]
 
 
 def test_there_is_a_snippet_for_each_front_end() -> None:
@@ -154,9 +233,29 @@ def test_the_versions_on_the_cpu_are_those_that_the_tests_run_with() -> None:
     assert f"jax>={oldest['jax']}" in extras["jax"]
 
 
-def test_the_tile_of_a_norm_is_decided_where_readme_says() -> None:
+def test_the_tile_of_a_norm_is_decided_where_contributing_says() -> None:
     plan, tiling = "m3ops/ops/gemma_rmsnorm/plan.py", "m3ops/planning/tiling.py"
-    text = " ".join((ROOT / "README.md").read_text().split())
+    text = " ".join((ROOT / "CONTRIBUTING.md").read_text().split())
     assert f"follow `{plan}`, which calls `row_tiling`, to `{tiling}`" in text
     assert "row_tiling(" in (ROOT / plan).read_text()
     assert "def row_tiling(" in (ROOT / tiling).read_text()
+
+
+@pytest.mark.parametrize("front_end", [m3ops_jax, m3ops_torch], ids=lambda module: module.__name__)
+def test_signatures_are_those_of_the_functions(front_end: Any) -> None:
+    """But for ``num_rows`` and ``out``, of which the text says that every op has them."""
+    (block,) = re.findall(r"```py\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    said = dict(re.findall(r"^(\w+)\((.*?)\)$", block, re.MULTILINE | re.DOTALL))
+    assert said.keys() == OPS.keys()
+    for name, text in said.items():
+        signature = inspect.signature(getattr(front_end, name))
+        parameters = [p for p in signature.parameters.values() if p.name not in ("num_rows", "out")]
+        words = [p.name if p.default is p.empty else f"{p.name}={_default(p.default)}" for p in parameters]
+        words.insert(sum(p.default is p.empty for p in parameters), "*")
+        assert " ".join(text.split()) == ", ".join(words)
+
+
+def _default(value: Any) -> str:
+    if isinstance(value, str):
+        return f'"{value}"'
+    return "bfloat16" if value in (jnp.bfloat16, torch.bfloat16) else repr(value)

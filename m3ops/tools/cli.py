@@ -12,6 +12,15 @@ from typing import Any
 
 import m3ops
 
+ABOUT = (
+    "Check and time the ops of m3ops on this machine. The ops themselves are functions of m3ops_jax and m3ops_torch."
+)
+EXAMPLES = """examples:
+  python -m m3ops selftest                                  are the results the published bytes?
+  python -m m3ops bench --size large --op gemma_rmsnorm     how fast is one op on this GPU?
+  python -m m3ops bench --help                              all ops, sizes and contenders
+"""
+
 SIZES = ("all", "large", "small", "padded")
 
 Commands = Any
@@ -20,7 +29,12 @@ Commands = Any
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a subcommand and returns the exit status; without one it prints the help."""
-    parser = argparse.ArgumentParser(prog="python -m m3ops", description="MiniMax-M3's fused ops.")
+    parser = argparse.ArgumentParser(
+        prog="python -m m3ops",
+        description=ABOUT,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--version", action="version", version=f"m3ops {m3ops.__version__}")
     parser.set_defaults(run=lambda _: parser.print_help())
     commands = parser.add_subparsers(metavar="COMMAND")

@@ -10,9 +10,9 @@ from __future__ import annotations
 import torch
 
 import m3ops_torch
-from m3ops_torch import MXFP8
-from m3ops_torch import gemma_fused_add_rmsnorm as _gemma_fused_add_rmsnorm
-from m3ops_torch import gemma_rmsnorm as _gemma_rmsnorm
+from m3ops_torch._mxfp8 import MXFP8
+from m3ops_torch.gemma_rmsnorm import gemma_fused_add_rmsnorm as _gemma_fused_add_rmsnorm
+from m3ops_torch.gemma_rmsnorm import gemma_rmsnorm as _gemma_rmsnorm
 
 __all__ = [
     "dequant_mxfp8_to_bf16",

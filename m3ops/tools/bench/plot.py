@@ -35,7 +35,7 @@ def draw(report: Report, path: Path) -> str | None:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        return "matplotlib is not installed: no chart"
+        return "matplotlib is not installed: no chart (pip install 'm3ops[bench]')"
     ops = list(dict.fromkeys(row.op for row in rows))
     columns = min(len(ops), 3)
     lines = -(-len(ops) // columns)
