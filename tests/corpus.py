@@ -78,9 +78,10 @@ def flags(op: str) -> list[str]:
 def _shapes(draw: Draw, op: str, groups: int, heads: int) -> dict[str, Shape]:
     """Shapes of the inputs, up to 17 rows; where an op has inputs unknown here, those of one of its named cases."""
     rows = draw.one_of([(), (1,), (2,), (7,), (17,), (3, 5), (1, 4), (2, 1, 3), (2, 3, 2)])
-    whole_blocks = "quant" in op
+    whole_blocks = "quant" in op or "mxfp8" in op
     size = BLOCK * (1 + draw.below(12)) if whole_blocks or draw.chance(2) else 1 + draw.below(400)
     shared = draw.one_of([(size,), (*rows[-1:], size), (*(1 for _ in rows), size)])
+    columns = 1 + len(OPS[op].inputs) * size % 90
     known = {
         "gate_up": (*rows, 2 * groups * size),
         "x": (*rows, size),
@@ -89,8 +90,10 @@ def _shapes(draw: Draw, op: str, groups: int, heads: int) -> dict[str, Shape]:
         "qkv": (*rows, heads * size),
         "weight_q": shared,
         "weight_k": (size,),
-        "values": (*rows, size),
-        "scales": (*rows, size // BLOCK),
+        **dict.fromkeys(("values", "x_values"), (*rows, size)),
+        **dict.fromkeys(("scales", "x_scales"), (*rows, size // BLOCK)),
+        "w_values": (columns, size),
+        "w_scales": (columns, size // BLOCK),
     }
     if set(OPS[op].inputs) <= set(known):
         return {name: known[name] for name in OPS[op].inputs}
@@ -163,11 +166,10 @@ class Call:
         if params.get("groups", 1) > 1 or len(next(iter(shapes.values()))) < 2:
             params.pop("scale_layout", None)  # of matrices alone
         dtype = draw.one_of(ACTIVATION_DTYPES)
-        dtypes = dict.fromkeys(shapes, dtype) | {
-            "weight": draw.one_of(ACTIVATION_DTYPES),
-            "values": FP8_FORMATS[draw.one_of(tuple(FP8_FORMATS))].name,
-            "scales": "uint8",
-        }
+        dtypes = dict.fromkeys(shapes, dtype) | {"weight": draw.one_of(ACTIVATION_DTYPES)}
+        fp8 = FP8_FORMATS[draw.one_of(tuple(FP8_FORMATS))].name
+        kinds = {"values": fp8, "scales": "uint8"}
+        dtypes |= {name: kinds[kind] for name in shapes if (kind := name.rpartition("_")[2]) in kinds}
         return params, {name: (shape, dtypes[name], draw.one_of(LAYOUTS)) for name, shape in shapes.items()}
 
     @property

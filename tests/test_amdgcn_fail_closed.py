@@ -160,6 +160,13 @@ def test_buffer_bounds_are_architected():
     assert (out == np.where(np.arange(64) < 16, np.arange(64), 99)).all()
 
 
+def test_buffer_without_a_vector_offset():
+    """All lanes read one dword: the scalar offset and the fixed one, 4 + 8, in a buffer of numbers."""
+    lines = DESCRIPTOR + "buffer_store_dword v0, v2, s[4:7], 0 offen\ns_movk_i32 s8, 0x4\n"
+    assert (run_lines(NINE, lines + "buffer_load_dword v1, off, s[4:7], s8 offset:8") == 3).all()
+    assert (run_lines(NINE, lines + "buffer_load_dword v1, off, s[4:7], s8 offset:60") == 0).all()
+
+
 @pytest.mark.parametrize(
     ("line", "why"),
     [

@@ -41,7 +41,7 @@ SNIPPETS = [
 # What a snippet's comments and text say it gives, by page: name, then shapes of its arrays, platforms of an export, or
 # a number.
 PROMISED: dict[str, dict[str, Any]] = {
-    "README.md": {"values": (16, 3072), "scales": (16, 96)},
+    "README.md": {"product": (16, 512)},
     "docs/choosing.md": {
         "normalized": ((200, 6144), (256, 192)),
         "activation": ((200, 3072), (256, 96)),

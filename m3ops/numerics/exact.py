@@ -269,14 +269,14 @@ def matmul(x: Array, x_scales: Array, w: Array, w_scales: Array) -> Array:
     and high digits, of high and low, and of low and low each have a sum that fits into 24 bits. Those three, smallest
     first, are scaled and added to the sum of a chunk of ``c.CHUNK_BLOCKS`` blocks by fma, and the chunks are added.
     """
-    xp = x.__array_namespace__()
-    zeros = xp.zeros((x.shape[0], w.shape[0]), xp.float64)
     terms = [part for values, scales in ((x, x_scales), (w, w_scales)) for part in _blocks_first(values, scales)]
-    total = zeros
+    total: Array = 0.0
     for first in range(0, x_scales.shape[-1], c.CHUNK_BLOCKS):
-        chunk = (part[first : first + c.CHUNK_BLOCKS] for part in terms)
-        total = round32(total + fold(_plus_block, zeros, *chunk))
-    return plus(total, 0.0)
+        chunk = [part[first : first + c.CHUNK_BLOCKS] for part in terms]
+        start = _plus_block(0.0, *(part[0] for part in chunk))
+        total = round32(total + fold(_plus_block, start, *(part[1:] for part in chunk)))
+    xp = x.__array_namespace__()
+    return plus(total, 0.0) if x_scales.shape[-1] else xp.zeros((x.shape[0], w.shape[0]), xp.float64)
 
 
 def _blocks_first(values: Array, scales: Array) -> tuple[Array, Array]:

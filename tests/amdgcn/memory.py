@@ -214,15 +214,20 @@ def _descriptor(words: list[A], arch: str) -> tuple[A, A]:
 def _buffer_address(
     vaddr: Operand, rsrc: Operand, soffset: Operand, size: int, ins: Instruction, kernel: Kernel
 ) -> Address:
-    """Offsets at or past the descriptor's size are architected: such loads give 0 and such stores are dropped."""
-    if "offen" not in ins.modifiers:
-        raise ins.fail("only buffer accesses with a vector offset (offen) are modelled")
-    index, words = vector_index(vaddr, 1, ins, kernel), scalar_index(rsrc, 4, ins, kernel)
+    """Offsets at or past the descriptor's size are architected: such loads give 0 and such stores are dropped.
+
+    Without ``offen`` all lanes access one address.
+    """
+    if ("offen" in ins.modifiers) == (vaddr.core == "off"):
+        raise ins.fail("a vector offset and offen go together")
+    lanes = None if vaddr.core == "off" else vector_index(vaddr, 1, ins, kernel)
+    words = scalar_index(rsrc, 4, ins, kernel)
     extra, fixed = read_source(soffset, "u32", ins, kernel), u64(modifier_number(ins, "offset"))
 
     def run(waves: Waves) -> tuple[A, A]:
         base, limit = _descriptor([waves.s[words + i] for i in range(4)], kernel.arch)
-        offset = waves.v[index].astype(u64) + extra(waves).astype(u64) + fixed
+        own = np.zeros(waves.shape, u64) if lanes is None else waves.v[lanes].astype(u64)
+        offset = own + extra(waves).astype(u64) + fixed
         inside = offset < limit[:, None]
         if (waves.exec & inside & (offset + u64(size) > limit[:, None])).any():
             raise AmdgcnError("access across the end of a buffer descriptor is not modelled")

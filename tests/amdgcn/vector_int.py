@@ -185,6 +185,9 @@ def low24(x: A) -> A:
 
 vector("v_mul_u32_u24", signature="u32 = u32 u32")(lambda a, b: low24(a) * low24(b))
 vector("v_mul_i32_i24", signature="i32 = i32 i32")(lambda a, b: low24(a) * low24(b))
+vector("v_mul_hi_u32_u24", signature="u32 = u32 u32")(
+    lambda a, b: ((low24(a).astype(u64) * low24(b).astype(u64)) >> u64(32)).astype(u32)
+)
 vector("v_mad_u32_u24", signature="u32 = u32 u32 u32")(lambda a, b, c: low24(a) * low24(b) + c)
 vector("v_mad_i32_i24", signature="i32 = i32 i32 i32")(lambda a, b, c: low24(a) * low24(b) + c)
 
