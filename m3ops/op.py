@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from m3ops import row_count
+from m3ops import pieces, row_count
 from m3ops.array import ArraySpec
 from m3ops.axes import Axes
 from m3ops.plan import Plan
@@ -141,15 +141,18 @@ class Op(ABC):
 
     def evaluate(self, operands: Mapping[str, Array]) -> Arrays:
         """:meth:`compute` for operands among which ``num_rows`` may be: rows that do not count are zero."""
+        return self._counted(operands, lambda inputs: self.compute(**inputs))
+
+    def reference(self, operands: Mapping[str, np.ndarray], threads: int = 1) -> Arrays:
+        """:meth:`evaluate` by NumPy, a few rows at a time and by so many threads, see :mod:`m3ops.pieces`."""
+        with np.errstate(all="ignore"):
+            return self._counted(operands, lambda inputs: pieces.compute(self, inputs, threads))
+
+    def _counted(self, operands: Mapping[str, Array], compute: Callable[[Arrays], Arrays]) -> Arrays:
         inputs = dict(operands)
         num_rows = inputs.pop(row_count.NAME, None)
-        results = self.compute(**inputs)
+        results = compute(inputs)
         return results if num_rows is None else row_count.zero_the_rest(results, num_rows, self)
-
-    def reference(self, operands: Mapping[str, np.ndarray]) -> Arrays:
-        """:meth:`evaluate` by NumPy."""
-        with np.errstate(all="ignore"):
-            return self.evaluate(operands)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ def compute(op: Op, operands: Tensors, out: Sequence[torch.Tensor] | None = None
         _out.check(op, operands, out, specs)
         _out.check_overlap(_out.replaceable(op, operands), list(operands.values()), out)
     arrays = {name: to_array(tensor) for name, tensor in operands.items()}
-    results = op.reference(arrays)
+    results = op.reference(arrays, threads=torch.get_num_threads())
     if out is None:
         places, masks = empty(kinds_of(specs), torch.device("cpu")), {}
     else:

@@ -135,6 +135,26 @@ def test_encode_as_gfloat(dtype: str) -> None:
     same(got, np.where(np.isnan(x), NAN_CODE[dtype], want).astype(np.uint8), x)
 
 
+@pytest.mark.parametrize("shape", [(), (5,), (3, 4), (4, 0)])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_exceptions_are_computed_where_they_are(shape: tuple[int, ...], order: Any) -> None:
+    """For every kind of array: arguments may be numbers and have fewer axes, and so may the condition."""
+    x = np.array(np.arange(np.prod(shape)).reshape(shape) - 3.0, order=order)
+    row = np.arange(5.0)[: shape[-1]] if shape else np.array(2.0)
+    computed = 0
+
+    def exception(x: Any, row: Any, number: Any) -> Any:
+        nonlocal computed
+        computed += x.size
+        return x + row + number
+
+    for condition in (x < 0, x > 1e9, row % 2 == 0):
+        computed = 0
+        got = exact.except_where(condition, x + 1, exception, x, row, 5.0)
+        np.testing.assert_array_equal(got, np.where(condition, x + row + 5.0, x + 1))
+        assert computed == np.count_nonzero(np.broadcast_to(condition, shape))
+
+
 # --- fused multiply-add ----------------------------------------------------------------------------------------------
 
 N_FMA = 50_000

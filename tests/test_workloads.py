@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,8 @@ def test_a_workload_has_a_plan_without_edges(workload: Workload, arch: str) -> N
 @pytest.mark.parametrize("workload", [w for w in WORKLOADS if not w.small], ids=lambda w: w.id)
 def test_two_rows_of_a_workload(workload: Workload, backend: Any) -> None:
     two = workload.with_rows(2)
+    if workload.op == "mxfp8_matmul":
+        two = replace(two, size=96)
     arrays = arrays_of(two)
     assert_same_bytes(backend.run(two.op, arrays, two.given), check.expected(two, arrays))
 

@@ -26,30 +26,58 @@ from m3ops.numerics.scale_layouts import arrange
 Array = Any  # numpy.ndarray or jax.Array; the namespace is the array's own
 
 
+def except_where(
+    condition: Array, usual: Array, exception: Callable[..., Array | float], *args: Array | float
+) -> Array:
+    """``where(condition, exception(*args), usual)`` for a condition that is rare; may overwrite ``usual``.
+
+    NumPy computes the exception only for the elements that need it. A program that XLA compiles has no such choice.
+    """
+    if (xp := condition.__array_namespace__()) is not np:
+        return xp.where(condition, exception(*args), usual)
+    if condition.any():
+        usual = np.asarray(usual)
+        at = np.flatnonzero(np.broadcast_to(condition, usual.shape))
+        usual.flat[at] = exception(*(np.broadcast_to(arg, usual.shape).flat[at] for arg in args))
+    return usual
+
+
 def round32(x: Array) -> Array:
     """``x`` rounded to the nearest fp32 number, ties to even."""
     xp = x.__array_namespace__()
     nearest = x.astype(xp.float32).astype(xp.float64)
     # The cast may flush subnormal results, so those are placed on their grid of 2**-149 by hand.
-    subnormal = xp.rint(x * 2.0**149) * 2.0**-149
-    return xp.where(xp.abs(x) < 2.0**-126, subnormal, nearest)
+    return except_where(xp.abs(x) < 2.0**-126, nearest, lambda x: xp.rint(x * 2.0**149) * 2.0**-149, x)
 
 
 def fma(a: Array, b: Array, addend: Array) -> Array:
     """``a * b + addend`` with one rounding: the fp32 fused multiply-add.
 
-    The product is exact in float64. The sum is rounded to odd (an inexact sum gets an odd last bit), after which
-    rounding to fp32 equals rounding the exact sum (Boldo and Melquiond, "Emulation of FMA", 2008).
+    The product is exact in float64. Rounding the sum to float64 and then to fp32 is wrong at most where the float64 sum
+    is halfway between two fp32 numbers, since rounding is monotonic: a sum on one side of such a point is not rounded
+    past it. These points have bits 1000... below the mantissa of fp32, or are below its normal numbers. There the sum
+    is rounded to odd first.
     """
     product = a * b
     total = product + addend
     xp = total.__array_namespace__()
-    rest = total - product
-    error = (product - (total - rest)) + (addend - rest)  # TwoSum: product + addend == total + error
+    halfway = ((total.view(xp.int64) & (2**29 - 1)) == 2**28) | (xp.abs(total) < 2.0**-126)
+    return round32(except_where(halfway, total, sum_to_odd, product, addend))
+
+
+def sum_to_odd(x: Array, y: Array) -> Array:
+    """``x + y`` rounded to odd in float64: an inexact sum gets an odd last bit.
+
+    Rounding that to fp32 equals rounding the exact sum (Boldo and Melquiond, "Emulation of FMA", 2008).
+    """
+    total = x + y
+    xp = total.__array_namespace__()
+    rest = total - x
+    error = (x - (total - rest)) + (y - rest)  # TwoSum: x + y == total + error
     bits = total.view(xp.int64)
     make_odd = (error != 0) & ((bits & 1) == 0) & xp.isfinite(total)
     odd = bits + xp.where((error > 0) == (total > 0), 1, -1)
-    return round32(xp.where(make_odd, odd, bits).view(xp.float64))
+    return xp.where(make_odd, odd, bits).view(xp.float64)
 
 
 def bits32(x: Array) -> Array:
@@ -83,7 +111,7 @@ def at_least(x: Array, bound: float) -> Array:
 def plus(x: Array, number: float) -> Array:
     """``x + number``, a sum of zero being +0.0. (XLA would drop ``+ 0.0``, which turns -0.0 into +0.0.)"""
     total = x + number
-    return x.__array_namespace__().where(total == 0, 0.0, total)
+    return except_where(total == 0, total, lambda: 0.0)
 
 
 def max_magnitude(x: Array) -> Array:
@@ -120,16 +148,15 @@ def load(x: Array) -> Array:
     xp = x.__array_namespace__()
     codes = x.view(getattr(xp, f"uint{fmt.bits}")).astype(xp.int64)
     magnitude = codes & ((1 << (fmt.bits - 1)) - 1)
-    significand = magnitude & ((1 << fmt.mantissa_bits) - 1)
-    field = magnitude >> fmt.mantissa_bits
-    significand = xp.where(field > 0, significand + (1 << fmt.mantissa_bits), significand)
-    exponent = xp.maximum(field, 1) - fmt.bias - fmt.mantissa_bits
-    number = significand.astype(xp.float64) * power_of_two(exponent)
+    # A normal number has the same mantissa in float64, and its exponent has another bias.
+    number = ((magnitude << (52 - fmt.mantissa_bits)) + ((1023 - fmt.bias) << 52)).view(xp.float64)
+    unit = 2.0 ** (fmt.min_exponent - fmt.mantissa_bits)
+    number = except_where(magnitude < 1 << fmt.mantissa_bits, number, lambda m: m.astype(xp.float64) * unit, magnitude)
+    number = except_where(magnitude > fmt.max_code, number, lambda: xp.nan)
     if fmt.inf_code is not None:
-        number = xp.where(magnitude == fmt.inf_code, xp.inf, number)
-    number = xp.where(magnitude > (fmt.max_code if fmt.inf_code is None else fmt.inf_code), xp.nan, number)
-    number = xp.where(codes >> (fmt.bits - 1) > 0, -number, number)
-    return number if fmt.signed_zero else xp.where(codes == fmt.nan_code, xp.nan, number)
+        number = except_where(magnitude == fmt.inf_code, number, lambda: xp.inf)
+    number = (number.view(xp.int64) | (codes >> (fmt.bits - 1) << 63)).view(xp.float64)
+    return number if fmt.signed_zero else except_where(codes == fmt.nan_code, number, lambda: xp.nan)
 
 
 def encode(x: Array, fmt: Format) -> Array:
@@ -139,17 +166,22 @@ def encode(x: Array, fmt: Format) -> Array:
     """
     xp = x.__array_namespace__()
     magnitude = xp.abs(x)
-    exponent = ((magnitude.view(xp.int64) >> 52) & 0x7FF) - 1023
-    exponent = xp.clip(exponent, fmt.min_exponent, fmt.max_exponent + 1)
-    # In units of the last place, 2**(exponent - mantissa_bits). A carry into the next binade adds up by itself.
-    units = xp.rint(magnitude * power_of_two(fmt.mantissa_bits - exponent))
-    units = xp.where(units < 2.0 ** (fmt.mantissa_bits + 2), units, 0.0).astype(xp.int64)
-    code = ((exponent - fmt.min_exponent) << fmt.mantissa_bits) + units
-    overflow = (code > fmt.max_code) | (magnitude > fmt.max * 2)
-    code = xp.where(overflow, fmt.max_code if fmt.inf_code is None else fmt.inf_code, code)
-    negative = xp.signbit(x) if fmt.signed_zero else xp.signbit(x) & (code != 0)
-    code = xp.where(negative, code | (1 << (fmt.bits - 1)), code)
-    return xp.where(xp.isnan(x), fmt.nan_code, code).astype(getattr(xp, f"uint{fmt.bits}"))
+    bits = magnitude.view(xp.int64)
+    # Of a normal number the upper bits, after adding half a unit of the last of them, or the number next to that where
+    # it is even. A carry into the exponent adds up by itself.
+    drop = 52 - fmt.mantissa_bits
+    rounded = (bits + ((bits >> drop) & 1) + ((1 << (drop - 1)) - 1)) >> drop
+    code = rounded - ((fmt.min_exponent + 1022) << fmt.mantissa_bits)
+    units = 2.0 ** (fmt.mantissa_bits - fmt.min_exponent)
+    code = except_where(
+        magnitude < 2.0**fmt.min_exponent, code, lambda m: xp.rint(m * units).astype(xp.int64), magnitude
+    )
+    largest = fmt.max_code if fmt.inf_code is None else fmt.inf_code
+    code = except_where(code > largest, code, lambda: largest)
+    code = code | ((x.view(xp.int64) >> 63) & (1 << (fmt.bits - 1)))
+    if not fmt.signed_zero:
+        code = except_where(code == 1 << (fmt.bits - 1), code, lambda: 0)
+    return except_where(xp.isnan(x), code, lambda: fmt.nan_code).astype(getattr(xp, f"uint{fmt.bits}"))
 
 
 def store(x: Array, dtype: str) -> Array:
@@ -240,7 +272,7 @@ def quantize_blocks(x: Array, rule: str, fmt: Format) -> tuple[Array, Array]:
     blocks = settled(x).reshape(*x.shape[:-1], x.shape[-1] // BLOCK, BLOCK)
     scale = scale_exponents(max_magnitude(blocks), rule, fmt)
     codes = encode(blocks * power_of_two(SCALE_BIAS - scale), fmt)
-    codes = xp.where(scale == SCALE_NAN, fmt.nan_code, codes).astype(xp.uint8)
+    codes = except_where(scale == SCALE_NAN, codes, lambda: fmt.nan_code)
     return codes.reshape(x.shape), scale[..., 0].astype(xp.uint8)
 
 
@@ -318,9 +350,10 @@ def sum_products(x: Array, y: Array) -> Array:
 
 def _product_groups(x: Array, y: Array) -> Array:
     xp = x.__array_namespace__()
-    pad = [(0, 0)] * (x.ndim - 1) + [(0, -x.shape[-1] % c.SUM_GROUP)]
-    shape = (*x.shape[:-1], -(-x.shape[-1] // c.SUM_GROUP), c.SUM_GROUP // 2, 2)
-    x, y = (xp.pad(a, pad).reshape(shape) for a in (x, y))
+    if missing := -x.shape[-1] % c.SUM_GROUP:
+        x, y = (xp.pad(a, [(0, 0)] * (x.ndim - 1) + [(0, missing)]) for a in (x, y))
+    shape = (*x.shape[:-1], x.shape[-1] // c.SUM_GROUP, c.SUM_GROUP // 2, 2)
+    x, y = x.reshape(shape), y.reshape(shape)
     total = fma(x[..., 1], y[..., 1], round32(x[..., 0] * y[..., 0]))
     while total.shape[-1] > 1:
         total = round32(total[..., 0::2] + total[..., 1::2])

@@ -23,5 +23,4 @@ _at = partial(Workload, "mxfp8_matmul", inputs_of=_inputs)
 WORKLOADS = (
     _at("square prefill", 8192, HIDDEN),
     *(_at(f"decode, M = {num_rows}", num_rows, HIDDEN, small=True) for num_rows in (1, 16)),
-    *(_at(f"wide decode, M = {num_rows}", num_rows, 8 * HIDDEN, small=True) for num_rows in (1, 16)),
 )

@@ -103,9 +103,14 @@ class _Workload:
         source = sides[0]
         sets = [source.make(workload, seed) for seed in range(_count_sets(workload))]
         self._rows = check.sample_rows(workload)
-        self._want = check.expected(workload, source.rows(sets[0], self._rows))
+        self._want = check.expected(workload, self._sampled(source, sets[0]))
         self._sets = {source.name: sets}
         self._ours: dict[str, tuple[Any, ...]] = {}
+
+    def _sampled(self, side: Side, inputs: Sequence[Any]) -> list[np.ndarray]:
+        """The rows that are checked, and whole what has none, such as the weight of a product."""
+        each = zip(inputs, self._workload.call.axes.inputs, strict=True)
+        return [side.rows([array], self._rows if axes.rows else np.arange(len(array)))[0] for array, axes in each]
 
     def run(self) -> None:
         for side in self._sides:
