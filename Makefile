@@ -7,8 +7,9 @@ BIN := .venv/bin
 demo: .venv/installed
 	$(BIN)/python notebooks/smollm2.py
 
+# Neighbouring tests share what is compiled, so each worker gets a run of them.
 test: .venv/installed
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 # The tests of the JAX front end with the oldest versions, or others, and without PyTorch.
 JAX ?= 0.11.2

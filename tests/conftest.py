@@ -1,6 +1,9 @@
-"""Shared fixtures."""
+"""Shared fixtures, and what makes a run of the tests short."""
 
 from __future__ import annotations
+
+import tempfile
+from typing import Any
 
 import jax
 import pytest
@@ -32,3 +35,25 @@ def device(request: pytest.FixtureRequest) -> str:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--corpus", choices=("sample", "full"), default="sample", help="how many generated calls to try")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """XLA compiles one program once a run: the workers share a folder of JAX's compilation cache, new for each run.
+
+    Many tests compile what another has compiled, and half of a run's processor time is XLA's. A cached program is what
+    the default compilation gave. The processes that tests start do without.
+    """
+    folder = getattr(config, "workerinput", {}).get("m3ops_xla_cache")
+    if folder is None:
+        made = tempfile.TemporaryDirectory(prefix="m3ops-xla-")
+        config.add_cleanup(made.cleanup)
+        folder = made.name
+    config.m3ops_xla_cache = folder  # type: ignore[attr-defined]
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """pytest-xdist starts a worker."""
+    node.workerinput["m3ops_xla_cache"] = node.config.m3ops_xla_cache
