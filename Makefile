@@ -2,13 +2,24 @@
 PYTHON ?= python3.12
 BIN := .venv/bin
 
-.PHONY: demo test test-jax test-torch test-newest lint notebooks docs package clean
+.PHONY: demo quick test test-all test-jax test-torch test-newest lint notebooks docs package clean
 
 demo: .venv/installed
 	$(BIN)/python notebooks/smollm2.py
 
+# Neighbouring tests share what is compiled, so each worker gets a run of them.
+PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
+
+# The contract on the few cases that cover every op, and what else is short: for the inner loop.
+quick: .venv/installed
+	$(PYTEST) -m "not slow and not further" $(addprefix tests/test_,$(addsuffix .py, \
+		architecture contract errors interpreter torch torch_nn torch_operators torch_vmap))
+
 test: .venv/installed
-	$(BIN)/python -m pytest -n auto
+	$(PYTEST) -m "not slow"
+
+test-all: .venv/installed
+	$(PYTEST)
 
 # The tests of the JAX front end with the oldest versions, or others, and without PyTorch.
 JAX ?= 0.11.2

@@ -1,16 +1,31 @@
-"""Shared fixtures."""
+"""Shared fixtures, and what makes a run of the tests short."""
 
 from __future__ import annotations
+
+import tempfile
+from typing import Any
 
 import jax
 import pytest
 import torch
 from backends import BACKENDS, Backend
 
+from m3ops.testing.case import Case
+from m3ops.testing.cases import few_cases
+
 # For the tests of sharding, where JAX_NUM_CPU_DEVICES does not say otherwise. It has to be said before JAX starts its
 # CPU backend; a program uses one device unless told.
 if jax.config.jax_num_cpu_devices < 1:
     jax.config.update("jax_num_cpu_devices", 8)
+
+
+SLOW = (
+    *("test_amdgcn_*", "test_rocm_*"),  # machine code of AMD GPUs is compiled, and executed in Python
+    "test_jax_*",  # XLA compiles programs of many devices, of gradients, for export; test_jax.py has one of each kind
+    "test_torch_compile",  # so does inductor, with a C++ compiler
+    *("test_notebooks", "test_bench", "test_docs", "test_package"),  # what stands around the library, as a whole
+)
+"""Files of tests that take long, by what takes long in them."""
 
 
 @pytest.fixture(params=BACKENDS, ids=lambda backend: backend.name)
@@ -32,3 +47,38 @@ def device(request: pytest.FixtureRequest) -> str:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--corpus", choices=("sample", "full"), default="sample", help="how many generated calls to try")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """XLA compiles one program once a run: the workers share a folder of JAX's compilation cache, new for each run.
+
+    Many tests compile what another has compiled, and half of a run's processor time is XLA's. A cached program is what
+    the default compilation gave. The processes that tests start do without.
+    """
+    folder = getattr(config, "workerinput", {}).get("m3ops_xla_cache")
+    if folder is None:
+        made = tempfile.TemporaryDirectory(prefix="m3ops-xla-")
+        config.add_cleanup(made.cleanup)
+        folder = made.name
+    config.m3ops_xla_cache = folder  # type: ignore[attr-defined]
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """pytest-xdist starts a worker."""
+    node.workerinput["m3ops_xla_cache"] = node.config.m3ops_xla_cache
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks by kind what ``make test`` and ``make quick`` leave to ``make test-all``."""
+    few = few_cases()
+    for item in items:
+        given = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        further = isinstance(given.get("case"), Case) and given["case"] not in few
+        if further:
+            item.add_marker("further")
+        compiled = further and isinstance(given.get("backend"), Backend) and given["backend"].name == "jax-cpu"
+        if compiled or any(item.path.match(f"{name}.py") for name in SLOW):
+            item.add_marker("slow")

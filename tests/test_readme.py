@@ -172,7 +172,7 @@ def test_there_is_a_snippet_for_each_front_end() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_targets_extras_and_variables_exist(page: Path) -> None:
-    """CI runs ``make lint``, ``demo`` and ``test``; a page names nothing that is not there."""
+    """CI runs ``make lint``, ``demo`` and ``test-all``; a page names nothing that is not there."""
     text, makefile = page.read_text(), (ROOT / "Makefile").read_text()
     for target, variables in re.findall(r"(?:^    |`)make ([\w-]+)((?: [A-Z]+=\S+?)*)(?=[ `\n])", text, re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target

@@ -1,27 +1,69 @@
-"""``python -m m3ops selftest`` says what is wrong, and where."""
+"""``python -m m3ops selftest`` says what is wrong, and where, and what it did not run."""
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
+from backends import planned
 from specification import reference
 
-from m3ops.testing.cases import CASES
-from m3ops.tools import selftest
+from m3ops.testing.case import Case
+from m3ops.testing.cases import CASES, few_cases
+from m3ops.tools import cli, selftest
 from m3ops.tools.run import run_torch
 
 
-def _only(monkeypatch: pytest.MonkeyPatch, run: selftest.Run) -> None:
-    monkeypatch.setattr(selftest, "_front_ends", lambda: iter([("m3ops_torch", "cpu", run)]))
+def _only(monkeypatch: pytest.MonkeyPatch, run: selftest.Run, *, compiles: bool = False) -> None:
+    front_end = selftest.FrontEnd("m3ops_torch", "cpu", run, compiles, threads=2)
+    monkeypatch.setattr(selftest, "_front_ends", lambda: iter([front_end]))
+
+
+def on_the_cpu(*args: object) -> selftest.Arrays:
+    return run_torch("cpu", *args)  # type: ignore[arg-type]
 
 
 def test_passes_on_this_machine(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    _only(monkeypatch, lambda *args: run_torch("cpu", *args))
+    _only(monkeypatch, on_the_cpu)
     assert selftest.selftest() == 0
-    printed = capsys.readouterr().out
-    assert all(f"pass  {op} " in printed for op in {case.op for case in CASES})
-    got, expected = printed.split("digest of all results ")[1].split("\n")[0].split(", expected ")
+    printed = capsys.readouterr()
+    assert f"m3ops_torch on cpu: {len(CASES)} of {len(CASES)} cases" in printed.out
+    assert "Not run" not in printed.out
+    assert all(f"pass  {op} " in printed.out for op in {case.op for case in CASES})
+    got, expected = printed.out.split("digest of these results ")[1].split("\n")[0].split(", expected ")
     assert got == expected
+    assert printed.err.startswith(f"[0/{len(CASES)}] ")
+
+
+@pytest.mark.parametrize("arguments", [[], ["--full"]])
+def test_a_front_end_that_compiles_runs_few_cases_unless_told(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _only(monkeypatch, on_the_cpu, compiles=True)
+    monkeypatch.setattr(selftest, "CASES", (*few_cases(), *(case for case in CASES if case.name == "one row")))
+    assert cli.main(["selftest", *arguments]) == 0
+    printed, few, every = capsys.readouterr().out, len(few_cases()), len(selftest.CASES)
+    assert f"m3ops_torch on cpu: {every if arguments else few} of {every} cases" in printed
+    assert (f"Not run: {every - few} cases of m3ops_torch. " in printed) == (not arguments)
+
+
+def test_few_cases_cover_every_op_dtype_option_and_kernel() -> None:
+    def dtypes(cases: tuple[Case, ...]) -> set[tuple[str, str]]:
+        return {(case.op, case.make()[0].dtype.name) for case in cases}
+
+    def options(cases: tuple[Case, ...]) -> set[tuple[str, object]]:
+        given = itertools.chain.from_iterable(case.given.items() for case in cases)
+        return {(name, value if isinstance(value, str | bool) else None) for name, value in given}
+
+    def kernels(cases: tuple[Case, ...]) -> set[str]:
+        full = [case for case in cases if all(array.size for array in case.make())]
+        return {launch.kernel.__name__ for case in full for launch in planned(case.call, case.operands()).launches}
+
+    assert dtypes(few_cases()) == dtypes(CASES)
+    assert options(few_cases()) == options(CASES)
+    assert kernels(few_cases()) == kernels(CASES)
+    assert len(few_cases()) < len(CASES) / 10
 
 
 def test_names_op_case_and_element(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,9 +6,12 @@ stream NumPy guarantees, so the digests in golden.json hold on every machine.
 
 from __future__ import annotations
 
+import functools
 import json
+from collections.abc import Hashable, Iterator
 from importlib import resources
 
+from m3ops import row_count
 from m3ops.testing.case import Case
 from m3ops.testing.discovery import modules
 
@@ -19,3 +22,30 @@ def golden() -> dict[str, str]:
     """The published digests by the ids of the cases."""
     digests: dict[str, str] = json.loads(resources.files("m3ops.testing").joinpath("golden.json").read_text())
     return digests
+
+
+@functools.cache
+def few_cases() -> tuple[Case, ...]:
+    """Few cases that have together every trait of all cases; with them every kernel is launched."""
+    traits = {case: frozenset(_traits(case)) for case in CASES}
+    missing, chosen = frozenset[Hashable]().union(*traits.values()), []
+    while missing:
+        best = max(CASES, key=lambda case: len(traits[case] & missing))
+        chosen.append(best)
+        missing -= traits[best]
+    return tuple(case for case in CASES if case in chosen)
+
+
+def _traits(case: Case) -> Iterator[Hashable]:
+    """The op with its dtype and with counted rows; each named option, each parameter, a view, an empty array."""
+    arrays = case.operands()
+    if not all(array.size for array in arrays.values()):
+        yield "empty"
+        return
+    yield case.op, next(iter(arrays.values())).dtype.name
+    if row_count.NAME in arrays:
+        yield case.op, row_count.NAME
+    if not all(array.flags.c_contiguous for array in arrays.values()):
+        yield "a view"
+    for name, value in case.given.items():
+        yield (name, value) if isinstance(value, bool | str) else name

@@ -73,12 +73,14 @@ def _bench(args: argparse.Namespace) -> int:
 
 
 def _add_selftest(commands: Commands) -> None:
-    about = "Run every named case on this machine and compare the results with the published bytes."
+    about = "Run named cases on this machine and compare the results with the published bytes."
     selftest = commands.add_parser("selftest", help=about, description=about)
+    full = "every case; else a front end that compiles runs few, which cover every op, dtype, option and kernel"
+    selftest.add_argument("--full", action="store_true", help=full)
     selftest.set_defaults(run=_selftest)
 
 
-def _selftest(_: argparse.Namespace) -> int:
+def _selftest(args: argparse.Namespace) -> int:
     from m3ops.tools.selftest import selftest
 
-    return selftest()
+    return selftest(full=args.full)

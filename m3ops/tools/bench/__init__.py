@@ -7,7 +7,7 @@
     timing.py       the timers themselves, and why each is sound
     kernel.py       small Triton kernels to compare with
     check.py        bytes against the specification
-    table.py, plot.py, progress.py   what is shown
+    table.py, plot.py                what is shown
 
 The formulas that torch.compile and jax.jit fuse are in m3ops/testing/formulas.py. Nothing here imports jax, torch or a
 front end before a function that needs it runs.

@@ -18,11 +18,11 @@ from m3ops.testing.workload import Workload
 from m3ops.tools.bench import check
 from m3ops.tools.bench.jax_side import JaxSide
 from m3ops.tools.bench.plot import draw
-from m3ops.tools.bench.progress import Progress
 from m3ops.tools.bench.result import CONTENDERS, OURS, TIMED_BY_JAX, Report, Row
 from m3ops.tools.bench.side import Contender, Side, Unavailable
 from m3ops.tools.bench.table import render
 from m3ops.tools.bench.torch_side import TorchSide
+from m3ops.tools.progress import Progress
 
 ROTATED_BYTES = 2**30
 """Inputs that back-to-back calls go around: four times the largest cache of a GPU."""
@@ -77,7 +77,7 @@ def start_report(sides: Sequence[Side], notes: list[str]) -> Report:
 
 def run(sides: Sequence[Side], workloads: Sequence[Workload], contenders: Sequence[str], report: Report) -> None:
     """Checks and times, and fills in the report."""
-    with Progress(len(workloads) + 1) as progress:
+    with Progress(len(workloads) + 1, "workload") as progress:
         for workload in workloads:
             progress.at(workload.id)
             try:

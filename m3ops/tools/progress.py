@@ -1,4 +1,4 @@
-"""A progress bar on stderr: tqdm's on a terminal, a line for each workload elsewhere."""
+"""A progress bar on stderr: tqdm's on a terminal, a line for each title elsewhere."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 
 class Progress:
-    """Counts ``total`` timings; use as a context manager."""
+    """Counts ``total`` steps of one ``unit``; use as a context manager."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, unit: str) -> None:
         self._bar: Any = None
         self._total, self._done, self._title = total, 0, ""
         if sys.stderr.isatty():
             try:
-                self._bar = importlib.import_module("tqdm").tqdm(total=total, unit="timing", leave=False)
+                self._bar = importlib.import_module("tqdm").tqdm(total=total, unit=unit, leave=False)
             except ImportError:
                 print("tqdm is not installed: plain progress (pip install 'm3ops[bench]')", file=sys.stderr)
 
@@ -28,7 +28,7 @@ class Progress:
             self._bar.close()
 
     def at(self, title: str) -> None:
-        """Names what is being timed."""
+        """Names what is under way."""
         if self._bar is not None:
             self._bar.set_postfix_str(title)
         elif title != self._title:
@@ -36,7 +36,7 @@ class Progress:
         self._title = title
 
     def step(self) -> None:
-        """One timing is done."""
+        """One step is done."""
         self._done += 1
         if self._bar is not None:
             self._bar.update()
