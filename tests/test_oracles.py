@@ -20,6 +20,7 @@ from specification import reference
 
 from m3ops.numerics import exact
 from m3ops.numerics.formats import FORMATS
+from m3ops.testing.arrays import bit_patterns
 
 Array = NDArray[Any]
 
@@ -153,6 +154,24 @@ def test_exceptions_are_computed_where_they_are(shape: tuple[int, ...], order: A
         got = exact.except_where(condition, x + 1, exception, x, row, 5.0)
         np.testing.assert_array_equal(got, np.where(condition, x + row + 5.0, x + 1))
         assert computed == np.count_nonzero(np.broadcast_to(condition, shape))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_numbers_that_are_looked_up(dtype: str) -> None:
+    """Of many numbers the results are those of a few, which are computed, whatever was asked before."""
+    x = bit_patterns((16, 2**13), dtype)[:, ::2]
+    for alpha, limit in ((1.702, 7.0), (1.0, 7.0), (1.702, None), (1.702, 7.0)):
+        with np.errstate(all="ignore"):
+            many = exact.of_each(exact.gate_factor, x, alpha, limit)
+            few = np.stack([exact.gate_factor(exact.load(row), alpha, limit) for row in x])
+        same(*(raw(np.where(np.isnan(factors), np.nan, factors)) for factors in (many, few)), raw(x))
+
+
+def test_few_numbers_are_not_looked_up() -> None:
+    sizes = []
+    for rows in (1, 2, 3):
+        exact.of_each(lambda numbers: sizes.append(numbers.size) or numbers, np.zeros((rows, 2**14), np.float16))
+    assert sizes == [2**14, 2**16, 2**16]
 
 
 # --- fused multiply-add ----------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ m3ops/numerics/README.md states the same rules in prose. Under JAX, 64-bit types
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -159,6 +160,21 @@ def load(x: Array) -> Array:
     return number if fmt.signed_zero else except_where(codes == fmt.nan_code, number, lambda: xp.nan)
 
 
+def of_each(function: Callable[..., Array], x: Array, *params: Any) -> Array:
+    """``function(load(x), *params)`` for a function of each number by itself.
+
+    There are 65536 numbers of 16 bits. For about as many, or more, NumPy looks them up.
+    """
+    if x.__array_namespace__() is np and x.dtype.itemsize == 2 and x.size >= 2**15:
+        return _of_every(function, x.dtype, params)[x.view(np.uint16)]
+    return function(load(x), *params)
+
+
+@functools.lru_cache(maxsize=16)
+def _of_every(function: Callable[..., Array], dtype: np.dtype, params: tuple[Any, ...]) -> np.ndarray:
+    return np.asarray(function(load(np.arange(2**16, dtype=np.uint16).view(dtype)), *params))
+
+
 def encode(x: Array, fmt: Format) -> Array:
     """``x`` rounded to the nearest number of a format, ties to even, as unsigned integer codes.
 
@@ -222,13 +238,25 @@ def swish(gate: Array, alpha: float) -> Array:
     return round32(gate * r)
 
 
-def swiglu_oai(gate: Array, up: Array, alpha: float, beta: float, limit: float | None) -> Array:
-    """The fp32 activation ``(gate * sigmoid(alpha * gate)) * (up + beta)`` of clamped inputs. NaN propagates."""
+def gate_factor(gate: Array, alpha: float, limit: float | None) -> Array:
+    """:func:`swish` of a clamped gate."""
+    return swish(gate if limit is None else at_most(gate, c.float32(limit)), alpha)
+
+
+def up_factor(up: Array, beta: float, limit: float | None) -> Array:
+    """``up + beta`` of a clamped up."""
     if limit is not None:
         bound = c.float32(limit)
-        gate = at_most(gate, bound)
         up = at_most(at_least(up, -bound), bound)
-    return round32(swish(gate, alpha) * round32(plus(up, c.float32(beta))))
+    return round32(plus(up, c.float32(beta)))
+
+
+def swiglu_oai(gate: Array, up: Array, alpha: float, beta: float, limit: float | None) -> Array:
+    """The fp32 activation ``(gate * sigmoid(alpha * gate)) * (up + beta)`` of clamped inputs. NaN propagates.
+
+    Gates and ups are given in their own dtype.
+    """
+    return round32(of_each(gate_factor, gate, alpha, limit) * of_each(up_factor, up, beta, limit))
 
 
 def swiglu_oai_backward(

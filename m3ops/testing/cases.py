@@ -12,6 +12,8 @@ from collections.abc import Hashable, Iterator
 from importlib import resources
 
 from m3ops import row_count
+from m3ops.array import ArraySpec
+from m3ops.target import Target
 from m3ops.testing.case import Case
 from m3ops.testing.discovery import modules
 
@@ -37,7 +39,7 @@ def few_cases() -> tuple[Case, ...]:
 
 
 def _traits(case: Case) -> Iterator[Hashable]:
-    """The op with its dtype and with counted rows; each named option, each parameter, a view, an empty array."""
+    """The op with its dtype and with counted rows; each kernel, named option and parameter; a view, an empty array."""
     arrays = case.operands()
     if not all(array.size for array in arrays.values()):
         yield "empty"
@@ -49,3 +51,7 @@ def _traits(case: Case) -> Iterator[Hashable]:
         yield "a view"
     for name, value in case.given.items():
         yield (name, value) if isinstance(value, bool | str) else name
+    specs = {name: ArraySpec(array.shape, array.dtype.name) for name, array in arrays.items()}
+    plan = case.call.plan({**specs, **case.call.check(specs)}, Target.named("sm_90"))
+    for launch in plan.launches:
+        yield launch.kernel.__name__

@@ -89,8 +89,8 @@ class Activation(Op):
         return (self.groups, replace(self, groups=1)) if self.groups > 1 else None
 
     def halves(self, gate_up: Array) -> tuple[Array, Array]:
-        """The fp32 gates and ups, ``[..., groups, I / groups]``."""
-        pairs = exact.load(gate_up).reshape(*gate_up.shape[:-1], self.groups, gate_up.shape[-1] // self.groups)
+        """The gates and ups, ``[..., groups, I / groups]``."""
+        pairs = gate_up.reshape(*gate_up.shape[:-1], self.groups, gate_up.shape[-1] // self.groups)
         size = pairs.shape[-1] // 2
         if self.layout == "split":
             return pairs[..., :size], pairs[..., size:]
@@ -245,7 +245,7 @@ class SwigluOAIBackward(Activation):
         return {"grad_gate_up": ArraySpec(gate_up.shape, gate_up.dtype)}
 
     def compute(self, gate_up: Array, grad: Array) -> Arrays:
-        gate, up = self.halves(gate_up)
+        gate, up = map(exact.load, self.halves(gate_up))
         dy = exact.load(grad).reshape(gate.shape)
         halves = exact.swiglu_oai_backward(gate, up, dy, self.alpha, self.beta, self.limit)
         together = dy.__array_namespace__().stack(halves, axis=-2 if self.layout == "split" else -1)
