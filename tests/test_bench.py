@@ -173,7 +173,7 @@ def test_the_loop_on_both_frameworks(tiny: list[Workload]) -> None:
     assert all(contenders == {"m3ops_torch", "live-rows"} for contenders in padded.values())
     row = next(row for row in report.rows if row.contender == "m3ops_torch" and row.mode == "events")
     workload = next(w for w in tiny if (w.op, w.name) == (row.op, row.workload))
-    assert (row.us, row.gbps) == (20.0, workload.bytes_moved / 20e3)
+    assert (row.us, row.gbps) == (20.0, workload.bytes_moved / 20.0 * 1e-3)
     assert row.of_copy == pytest.approx(row.gbps / 1000)
     assert report.host[0] == HostCost("an eager call", 12.5)
     assert {"torch", "jax", "triton", "m3ops"} <= set(report.versions)

@@ -38,6 +38,7 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("an op was computed or launched")
 
     monkeypatch.setattr(Op, "evaluate", runs)
+    monkeypatch.setattr(Op, "reference", runs)
     monkeypatch.setattr("m3ops_torch._launch.launch", runs)
     monkeypatch.setattr("m3ops_jax._primitive._primitive", runs)
 
