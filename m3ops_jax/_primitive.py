@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NoReturn
 
@@ -19,8 +19,29 @@ from m3ops_jax import _launch, _partition, _private
 from m3ops_jax._call import Call
 from m3ops_jax._sharding import like_type, result_types
 
+
+def _fold(step: Callable[..., Any], total: Any, *terms: jax.Array) -> Any:
+    if isinstance(length := terms[0].shape[0], int):
+        return jax.lax.scan(lambda total, term: (step(total, *term), None), total, terms)[0]
+    # A scan would count to a symbol in the type that sizes had before 64-bit types were enabled.
+    at = functools.partial(jax.lax.dynamic_index_in_dim, keepdims=False, allow_negative_indices=False)
+    return jax.lax.fori_loop(
+        jnp.int64(0), _int64(length), lambda i, total: step(total, *(at(term, i) for term in terms)), total
+    )
+
+
+def _choose(size: int, bounds: list[int], functions: list[Callable[..., Any]], *arrays: jax.Array) -> Any:
+    return jax.lax.switch(sum(_int64(size) >= bound for bound in bounds), functions, *arrays)
+
+
+def _int64(size: int) -> jax.Array:
+    """A size, which may be a symbol."""
+    return jnp.asarray(size, jnp.int64)
+
+
 exact.BARRIERS[jnp] = jax.lax.optimization_barrier
-exact.LOOPS[jnp] = lambda step, total, *terms: jax.lax.scan(lambda t, term: (step(t, *term), None), total, terms)[0]
+exact.LOOPS[jnp] = _fold
+exact.CHOICES[jnp] = _choose
 
 
 def results_of(call: Call, arrays: Sequence[jax.Array]) -> dict[str, jax.Array]:

@@ -16,7 +16,8 @@ KERNELS = ("numerics/*.py", "row_count.py", "row_sums.py", "tiles/*.py", "ops/*/
 
 SPEED_ONLY = {"flops", "bytes_moved", "FLOPS_PER_ELEMENT", "NORM_FLOPS", "QUANTIZE_FLOPS", "ACTIVATION_FLOPS"} | {
     *("num_warps", "FULL", "SMALL", "ROW_TILE", "WIDEST_TILE", "WIDEST_KEPT", "PROGRAMS", "tile", "threads"),
-    *("rows", "cols", "programs", "elements", "many", "reload", "warps", "moved", "_columns", "_rows"),
+    *("rows", "cols", "programs", "elements", "many", "reload", "warps", "moved", "_columns", "_rows", "_threads"),
+    *("_ahead", "ROWS_AHEAD_BYTES", "MORE_ROWS_AHEAD_BYTES"),
 }
 """Names in plans whose values decide speed and never bytes: tile shapes, warps, what profilers are told.
 

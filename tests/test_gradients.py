@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -17,7 +18,7 @@ from test_oracles import SMALLEST_WORST, U, gate_bound, norm_rows, tail
 
 import m3ops_jax
 import m3ops_torch
-from m3ops.numerics.constants import FAN_IN, PARTIAL_ROWS, lanes, partials
+from m3ops.numerics.constants import FAN_IN, partials
 from m3ops.ops import EVERY_OP, OPS
 from m3ops.testing.arrays import normal
 from m3ops.tools.run import flat, to_numpy, to_tensor
@@ -201,9 +202,11 @@ def test_weight_gradients_in_float64(n: int, rows: int, smallest: float) -> None
     x, grad = (rng.standard_normal((rows, n)).astype(np.float32) for _ in range(2))
     _, got = reference("gemma_rmsnorm_backward", x, np.zeros(n, np.float32), grad, eps=1e-6)
     _, normalized, *_ = norm_gradients_in_float64(x, np.zeros(n), grad, 1e-6)
-    links, number = min(PARTIAL_ROWS, -(-rows // lanes(n))), partials(rows, n)
-    while number > 1:
-        links, number = links + min(FAN_IN, number), -(-number // FAN_IN)
+    number = partials(rows, n)
+    links = -(-rows // number)
+    while number > FAN_IN**2:
+        links, number = links + FAN_IN, number // FAN_IN
+    links += min(number, FAN_IN) + math.log2(max(number // FAN_IN, 1))  # the last chain, then halves
     products = grad * normalized
     allowed = np.abs(products).sum(axis=0) * (rstd_bound(n) + 1 + links) * U
     assert worst(got, products.sum(axis=0), allowed) >= smallest

@@ -22,10 +22,12 @@ import rocm_lowering as rocm
 from compare import assert_same_bytes
 from jax.sharding import AbstractMesh, AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+from specification import reference
 from test_jax import ARGUMENTS, every_op
 
 import m3ops_jax
 from m3ops.ops import OPS
+from m3ops.testing.arrays import normal
 from m3ops.tools.run import jax_function
 
 UNCHECKED = [jax.export.DisabledSafetyCheck.custom_call(rocm.CUSTOM_CALL)]
@@ -100,6 +102,21 @@ def test_a_symbolic_number_of_rows(name: str) -> None:
         loaded = jax.export.deserialize(program.serialize(vjp_order=1))
         results, pull = jax.vjp(loaded.call, *arrays)
         chex.assert_trees_all_equal(pull(results), jax.vjp(jax_function(name), *arrays)[1](results))
+
+
+def test_gradients_of_a_symbolic_number_of_rows() -> None:
+    """Which order a sum over rows has follows from their number: there are 32, 64 and 2048 partial sums here."""
+
+    def gradients(x: jax.Array, weight: jax.Array, grad: jax.Array) -> tuple[jax.Array, ...]:
+        return jax.vjp(m3ops_jax.gemma_rmsnorm, x, weight)[1](grad)
+
+    (rows,) = jax.export.symbolic_shape("rows")
+    avals = [jax.ShapeDtypeStruct(shape, np.float32) for shape in ((rows, 20), (20,), (rows, 20))]
+    program = jax.export.export(jax.jit(gradients), platforms=["cpu"])(*avals)
+    for number in (1, 257, 8200):
+        x, weight = normal((number, 20), "float32"), normal((20,), "float32")
+        got = program.call(x, weight, x[::-1])
+        assert_same_bytes([*map(np.asarray, got)], reference("gemma_rmsnorm_backward", x, weight, x[::-1]))
 
 
 @pytest.mark.parametrize(("platform", "arch"), [("cuda", "sm_90"), ("rocm", "gfx950")])

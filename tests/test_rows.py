@@ -10,7 +10,6 @@ import pytest
 from backends import H100, array_spec
 
 from m3ops.array import ArraySpec
-from m3ops.numerics.constants import PARTIAL_ROWS
 from m3ops.op import bind
 from m3ops.ops import EVERY_OP
 from m3ops.planning.rows import rows_of
@@ -131,9 +130,9 @@ def test_more_programs_than_a_grid_holds() -> None:
 
 
 def test_more_programs_of_a_gradient_than_a_grid_holds() -> None:
-    def grid(programs: int) -> int:
-        op, rows = EVERY_OP["gemma_rmsnorm_backward"].of(), ArraySpec((programs * PARTIAL_ROWS, 1024), "bfloat16")
-        specs = bind(op, (rows, ArraySpec((1024,), "bfloat16"), rows))
+    def grid(groups: int) -> int:
+        op, rows = EVERY_OP["gemma_rmsnorm_backward"].of(), ArraySpec((1, groups, 1024), "bfloat16")
+        specs = bind(op, (rows, ArraySpec((groups, 1024), "bfloat16"), rows))
         return op.plan({**specs, **op.check(specs)}, H100).launches[0].grid[0]
 
     assert grid(2**31 - 1) == 2**31 - 1

@@ -143,6 +143,11 @@ def fold(step: Callable[..., Array], total: Array, *terms: Array) -> Array:
     return total
 
 
+CHOICES: dict[ModuleType, Callable[..., Array]] = {}
+"""For an array namespace whose sizes may be symbols (jax.export), ``functions[b](*arrays)`` of the arguments ``(size,
+bounds, functions, *arrays)``, b being how many of the bounds the size reaches."""
+
+
 def load(x: Array) -> Array:
     """The numbers in an array of any of :data:`FORMATS`, exactly."""
     fmt = FORMATS[x.dtype.name]
@@ -432,43 +437,43 @@ def rmsnorm_backward(x: Array, weight: Array, grad: Array, eps: float) -> tuple[
 def sum_rows(x: Array, y: Array) -> Array:
     """Sums of ``x * y`` over rows, shape ``[..., R, N] -> [..., N]``, in fp32 and in one order.
 
-    Row r belongs to the partial sum of its ``lane`` r % L in its block of ``L * c.PARTIAL_ROWS`` rows, L being
-    :func:`constants.lanes`. A partial sum is a chain of fma in the order of its rows, from +0. Partial sums, by block
-    and lane, are added in chains of ``c.FAN_IN`` from +0, and so are the results, until one is left.
+    Row r belongs to the partial sum r % P, P being :func:`constants.partials`; it is a chain of fma in the order of its
+    rows, from +0. Then P partial sums become P / ``c.FAN_IN`` in the same way, from +0, again and again until that
+    many are left at most; and those are added by halves, each to the one half as many further on.
     """
-    xp = x.__array_namespace__()
     num_rows, size = x.shape[-2:]
-    leading, lanes = x.shape[:-2], c.lanes(size)
-    blocks = c.partials(num_rows, size) // lanes
-    pad = [(0, 0)] * len(leading) + [(0, blocks * lanes * c.PARTIAL_ROWS - num_rows), (0, 0)]
-    shape, links = (*leading, blocks, c.PARTIAL_ROWS, lanes, size), -(-num_rows // lanes)
-    x, y = (_without_padding(xp.moveaxis(xp.pad(a, pad).reshape(shape), -3, 0), links) for a in (x, y))
-    total = round32(plus(x[0] * y[0], 0.0))
-    total = fold(lambda total, x, y: fma(x, y, total), total, x[1:], y[1:]).reshape(*leading, blocks * lanes, size)
-    # Where sizes are symbols (jax.export) it is not known when one is left. A further level changes no sum.
-    for _ in range(c.FAN_IN_LEVELS):
-        total = _fanned_in(total)
-        if total.shape[-2] == 1:
+    if isinstance(num_rows, int):
+        return _sum_rows(x, y, c.partials(num_rows, size))
+    numbers = c.partials_of_any(size)
+    functions = [functools.partial(_sum_rows, number=number) for number in numbers]
+    bounds = [c.FEWEST_ROWS * number for number in numbers[1:]]
+    return CHOICES[x.__array_namespace__()](num_rows, bounds, functions, x, y)
+
+
+def _sum_rows(x: Array, y: Array, number: int) -> Array:
+    """The same with so many partial sums."""
+    xp = x.__array_namespace__()
+    *leading, num_rows, _ = x.shape
+    links = max(-(-num_rows // number), 1)
+    pad = [(0, 0)] * len(leading) + [(0, links * number - num_rows), (0, 0)]
+    x, y = (_dealt(xp.pad(a, pad), number) for a in (x, y))
+    total = fold(lambda total, x, y: fma(x, y, total), xp.zeros_like(x[0]), x, y)
+    while True:
+        number = max(number // c.FAN_IN, 1)
+        parts = _dealt(total, number)
+        total = fold(lambda total, part: round32(total + part), plus(parts[0], 0.0), parts[1:])
+        if number <= c.FAN_IN:
             break
+    while number > 1:
+        number //= 2
+        total = round32(total[..., :number, :] + total[..., number:, :])
     return total[..., 0, :]
 
 
-def _fanned_in(sums: Array) -> Array:
-    """Chains of ``c.FAN_IN`` sums each, ``[..., S, N] -> [..., ceil(S / FAN_IN), N]``."""
-    xp = sums.__array_namespace__()
-    *leading, number, size = sums.shape
-    chains = -(-number // c.FAN_IN)
-    pad = [(0, 0)] * len(leading) + [(0, chains * c.FAN_IN - number), (0, 0)]
-    parts = _without_padding(xp.moveaxis(xp.pad(sums, pad).reshape(*leading, chains, c.FAN_IN, size), -2, 0), number)
-    return fold(lambda total, part: round32(total + part), plus(parts[0], 0.0), parts[1:])
-
-
-def _without_padding(links: Array, number: int) -> Array:
-    """The links of chains without those that are nothing but zeros, which change no sum: they are many for few rows.
-
-    Where sizes are symbols all are kept.
-    """
-    return links[: max(number, 1)] if isinstance(number, int) else links
+def _dealt(rows: Array, number: int) -> Array:
+    """The links of so many chains that rows are dealt to in turn: ``[..., R, N] -> [R / number, ..., number, N]``."""
+    *leading, num_rows, size = rows.shape
+    return rows.__array_namespace__().moveaxis(rows.reshape(*leading, num_rows // number, number, size), -3, 0)
 
 
 def round_to(x: Array, dtype: str) -> Array:
