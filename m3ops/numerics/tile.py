@@ -292,22 +292,24 @@ def _digit_constants(FP8):
 
 
 @triton.jit
-def add_block(total, a, b, a_scale, b_scale):
-    """``total`` and the products of one block of 32, ``[M, N]`` fp32.
+def add_block(total, a, b, a_scale, b_scale, ROWS: tl.constexpr, COLS: tl.constexpr):
+    """``total`` and the products of one block of 32, ``[ROWS, COLS]`` fp32.
 
     Args:
         total: The sum so far.
-        a: The digits of the left matrix, a pair of ``[M, 32]``.
-        b: The digits of the right one, a pair of ``[32, N]``.
-        a_scale: Its factors, ``[M]``.
-        b_scale: The same of the right one, ``[N]``.
+        a: The digits of the left matrix, a pair of ``[ROWS, 32]``.
+        b: Those of the right one, ``[32, 2 COLS]``: columns of integers and of rests take turns.
+        a_scale: The factors of the left one, ``[ROWS]``.
+        b_scale: The same of the right one, ``[COLS]``.
+        ROWS: Rows of the left one.
+        COLS: Columns of the product.
     """
-    low = tl.dot(a[1], b[1])
-    mixed = tl.dot(a[1], b[0], tl.dot(a[0], b[1]))
-    high = tl.dot(a[0], b[0])
+    high, mixed = tl.split(tl.reshape(tl.dot(a[0], b), (ROWS, COLS, 2)))
+    other, low = tl.split(tl.reshape(tl.dot(a[1], b), (ROWS, COLS, 2)))
     scale = a_scale[:, None] * b_scale[None, :]
-    # A sum that is no fma would become the accumulator of the dot before it.
-    return tl.fma(high, scale, tl.fma(mixed, scale, tl.fma(low, scale, total)))
+    # The sum of the mixed products is exact like each of them. What is no fma may be folded into a dot's accumulator,
+    # but not past a split.
+    return tl.fma(high, scale, tl.fma(mixed + other, scale, tl.fma(low, scale, total)))
 
 
 @triton.jit

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import triton
 import triton.language as tl
 
-from m3ops.numerics import tile
 from m3ops.tiles import rows, scales
 from m3ops.tiles.mx import Mx
 from m3ops.tiles.rows import Rows
@@ -39,22 +38,22 @@ def row_pointers(values_ptr, scales_ptr, row, AT: tl.constexpr):
 
 
 @triton.jit
-def load_block(pointers, block, AT: tl.constexpr):
-    """One block of 32 of each row.
-
-    Returns:
-        Its digits, a pair of ``[R, 32]``, and its factors ``[R]``.
-    """
+def load_codes(pointers, block, AT: tl.constexpr):
+    """One block of 32 of each row, ``[R, 32]``."""
     STRIDES: tl.constexpr = AT.values.strides
     STRIDE: tl.constexpr = STRIDES[len(STRIDES) - 1]
     col = block * 32 + tl.arange(0, 32)
     if STRIDE != 1:
         col = col.to(tl.int64) * STRIDE
-    codes = tl.load(pointers[0][:, None] + col[None, :])
+    return tl.load(pointers[0][:, None] + col[None, :])
+
+
+@triton.jit
+def load_scales(pointers, block, AT: tl.constexpr):
+    """The scales of that block, ``[R]``."""
     if AT.mx.scale_tiles is None:
-        SCALE_STRIDES: tl.constexpr = AT.scales.strides
-        offset = tl.cast(block, tl.int64) * SCALE_STRIDES[len(SCALE_STRIDES) - 1]
+        STRIDES: tl.constexpr = AT.scales.strides
+        offset = tl.cast(block, tl.int64) * STRIDES[len(STRIDES) - 1]
     else:
         offset = scales.block_offset(block, AT.mx.scale_tiles)
-    exponents = tl.load(pointers[1] + offset)
-    return tile.digits(codes, AT.mx.fp8, AT.mx.cast), tile.scale_factors(exponents)
+    return tl.load(pointers[1] + offset)

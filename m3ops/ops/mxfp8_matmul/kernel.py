@@ -1,7 +1,8 @@
 """Triton kernels of products of MXFP8 matrices.
 
-The weight is the left operand of a tensor core's product: it then has enough rows for one however few x has, and its
-digits stay in registers. To the bytes that makes no difference.
+The digits of x are written once, by a kernel of their own: hundreds of programs read each, and tensor cores take them
+from shared memory. The weight is the left operand of their products: it then has enough rows for one however few x has,
+and its digits are made in registers, where they are needed once. To the bytes that makes no difference.
 """
 
 from __future__ import annotations
@@ -13,9 +14,26 @@ import triton.language as tl
 
 from m3ops.numerics import constants as c
 from m3ops.numerics import tile
-from m3ops.tiles import matrix, row_count, rows
+from m3ops.tiles import matrix, row_count, rows, scales
+from m3ops.tiles.rows import Rows
 
 _CHUNK_BLOCKS = tl.constexpr(c.CHUNK_BLOCKS)
+_ROWS_OF_TILES = tl.constexpr(8)
+
+
+@dataclass(frozen=True)
+class DigitsAt:
+    """Where the rows of x and of its digits lie, a constexpr.
+
+    Attributes:
+        values: Rows of the values of x.
+        scales: Rows of its scales; of use only where these are stored row by row.
+        digits: Rows of the integers. The rests of each follow it.
+    """
+
+    values: Rows
+    scales: Rows
+    digits: Rows
 
 
 @dataclass(frozen=True)
@@ -42,17 +60,78 @@ class ProductTile:
 
 
 @triton.jit
-def _chunks(x, w, first_chunk, X: tl.constexpr, W: tl.constexpr, TILE: tl.constexpr):
-    """The sum of the chunks of a part, ``[cols, rows]`` fp32, of rows given by pointers."""
-    total = tl.zeros((TILE.cols, TILE.rows), tl.float32)
-    for chunk in range(first_chunk, first_chunk + TILE.chunks):
-        partial = tl.zeros((TILE.cols, TILE.rows), tl.float32)
-        for block in range(chunk * _CHUNK_BLOCKS, tl.minimum((chunk + 1) * _CHUNK_BLOCKS, TILE.blocks)):
-            w_digits, w_scale = matrix.load_block(w, block, W)
-            x_digits, x_scale = matrix.load_block(x, block, X)
-            turned = tl.trans(x_digits[0]), tl.trans(x_digits[1])
-            partial = tile.add_block(partial, w_digits, turned, w_scale, x_scale)
-        total += partial
+def _digits_tile(
+    t,
+    end,
+    x_values_ptr,
+    x_scales_ptr,
+    total_rows,
+    digits_ptr,
+    factors_ptr,
+    AT: tl.constexpr,
+    TILE: tl.constexpr,
+    MX: tl.constexpr,
+):
+    window, blocks = rows.window(t, end, AT.values.size, TILE), rows.window(t, end, AT.values.size, TILE, 32)
+    high, low = tile.digits(rows.load(x_values_ptr, window, TILE, AT.values), MX.fp8, MX.cast)
+    rows.store(digits_ptr, high, window, TILE, AT.digits)
+    rows.store(digits_ptr + AT.values.size, low, window, TILE, AT.digits)
+    factors = tile.scale_factors(scales.load(x_scales_ptr, blocks, TILE, AT.scales, MX.scale_tiles))
+    first_row, _, block = blocks
+    row = first_row + tl.arange(0, TILE.rows)[:, None]
+    place = tl.cast(block, tl.int64) * total_rows + row
+    tl.store(factors_ptr + place, factors, mask=(row < end) & (block < AT.scales.size))
+
+
+@triton.jit
+def _mxfp8_matmul_digits_kernel(
+    x_values_ptr,  # uint8 [total_rows, K]
+    x_scales_ptr,  # uint8 [total_rows, K / 32], or in tiles
+    num_rows_ptr,  # int32 [1], the number of rows that count, or None for all
+    total_rows,
+    digits_ptr,  # fp16 [total_rows, 2, K]
+    factors_ptr,  # fp32 [K / 32, total_rows]
+    AT: tl.constexpr,
+    TILE: tl.constexpr,
+    MX: tl.constexpr,
+    COUNT: tl.constexpr,
+):
+    t = tl.program_id(0)
+    if num_rows_ptr is None:
+        _digits_tile(t, total_rows, x_values_ptr, x_scales_ptr, total_rows, digits_ptr, factors_ptr, AT, TILE, MX)
+    else:
+        valid = row_count.valid_rows(num_rows_ptr, total_rows, COUNT)
+        for i in range(t, row_count.num_tiles(valid, AT.values.size, TILE), COUNT.programs):
+            _digits_tile(i, valid, x_values_ptr, x_scales_ptr, total_rows, digits_ptr, factors_ptr, AT, TILE, MX)
+
+
+@triton.jit
+def _chunk(digits, factors, w, chunk, total_rows, W: tl.constexpr, TILE: tl.constexpr):
+    """The sum of one chunk, ``[cols, rows]`` fp32, of rows given by pointers."""
+    partial = tl.zeros((TILE.cols, TILE.rows), tl.float32)
+    first = chunk * _CHUNK_BLOCKS
+    exponents = matrix.load_scales(w, first, W)
+    for block in range(first, tl.minimum(first + _CHUNK_BLOCKS, TILE.blocks)):
+        w_digits = tile.digits(matrix.load_codes(w, block, W), W.mx.fp8, W.mx.cast)
+        x_digits = tl.load(digits + (block * 32 + tl.arange(0, 32))[None, :])
+        x_factors = tl.load(factors + tl.cast(block, tl.int64) * total_rows)
+        w_factors = tile.scale_factors(exponents)
+        partial = tile.add_block(partial, w_digits, tl.trans(x_digits), w_factors, x_factors, TILE.cols, TILE.rows)
+        # Loads of single bytes are not pipelined by the compiler. One that is issued before a product would be waited
+        # for by the fence in front of it.
+        exponents = matrix.load_scales(w, tl.minimum(block + 1, TILE.blocks - 1), W)
+    return partial
+
+
+@triton.jit
+def _chunks(digits, factors, w, first_chunk, total_rows, W: tl.constexpr, TILE: tl.constexpr):
+    """The sum of the chunks of a part."""
+    if TILE.chunks == 1:
+        total = _chunk(digits, factors, w, first_chunk, total_rows, W, TILE)
+    else:
+        total = tl.zeros((TILE.cols, TILE.rows), tl.float32)
+        for chunk in range(first_chunk, first_chunk + TILE.chunks):
+            total += _chunk(digits, factors, w, chunk, total_rows, W, TILE)
     return total
 
 
@@ -60,13 +139,12 @@ def _chunks(x, w, first_chunk, X: tl.constexpr, W: tl.constexpr, TILE: tl.conste
 def _product_tile(
     t,
     end,
-    x_values_ptr,
-    x_scales_ptr,
+    digits_ptr,
+    factors_ptr,
     w_values_ptr,
     w_scales_ptr,
     total_rows,
     product_ptr,
-    X: tl.constexpr,
     W: tl.constexpr,
     PRODUCT: tl.constexpr,
     TILE: tl.constexpr,
@@ -75,12 +153,21 @@ def _product_tile(
     COLS: tl.constexpr = PRODUCT.size
     COL_TILES: tl.constexpr = (COLS + TILE.cols - 1) // TILE.cols
     part, t = t % TILE.parts, t // TILE.parts
-    row = tl.cast(t // COL_TILES, tl.int64) * TILE.rows + tl.arange(0, TILE.rows)
-    col = t % COL_TILES * TILE.cols + tl.arange(0, TILE.cols)
-    # Past the edges the last row is read once more, which costs less than a mask.
-    x = matrix.row_pointers(x_values_ptr, x_scales_ptr, tl.minimum(row, end - 1), X)
-    w = matrix.row_pointers(w_values_ptr, w_scales_ptr, tl.minimum(col, COLS - 1).to(tl.int64), W)
-    total = _chunks(x, w, part * TILE.chunks, X, W, TILE) + 0.0  # a sum of zero is +0
+    row_tile, col_tile = t // COL_TILES, t % COL_TILES
+    if TILE.rows > 16:  # programs that run together then share weights and digits: 8192 x 6144 took 11.6 ms without it
+        row_tile, col_tile = tl.swizzle2d(row_tile, col_tile, tl.cdiv(end, TILE.rows), COL_TILES, _ROWS_OF_TILES)
+    first_row = tl.cast(row_tile, tl.int64) * TILE.rows
+    row = first_row + tl.arange(0, TILE.rows)
+    col = col_tile * TILE.cols + tl.arange(0, TILE.cols)
+    if TILE.blocks == 0:
+        total = tl.zeros((TILE.cols, TILE.rows), tl.float32)
+    else:
+        # Past the edges the last row is read once more, which costs less than a mask.
+        digit_row = tl.minimum(2 * first_row + tl.arange(0, 2 * TILE.rows), 2 * tl.cast(end, tl.int64) - 1)
+        digits = digits_ptr + digit_row[:, None] * (32 * TILE.blocks)
+        factors = factors_ptr + tl.minimum(row, end - 1)
+        w = matrix.row_pointers(w_values_ptr, w_scales_ptr, tl.minimum(col, COLS - 1).to(tl.int64), W)
+        total = _chunks(digits, factors, w, part * TILE.chunks, total_rows, W, TILE) + 0.0  # a sum of zero is +0
     place = tl.cast(part, tl.int64) * total_rows + row
     ptrs = rows.advance(product_ptr, place, PRODUCT.inner_sizes, PRODUCT.strides)[None, :] + col[:, None]
     total = tile.narrow(total, product_ptr.dtype.element_ty, NARROWING)
@@ -94,14 +181,13 @@ def _num_tiles(valid, COLS: tl.constexpr, TILE: tl.constexpr):
 
 @triton.jit
 def _mxfp8_matmul_kernel(
-    x_values_ptr,  # uint8 [total_rows, K]
-    x_scales_ptr,  # uint8 [total_rows, K / 32], or in tiles
+    digits_ptr,  # fp16 [total_rows, 2, K], or None where K is 0
+    factors_ptr,  # fp32 [K / 32, total_rows], or None
     w_values_ptr,  # uint8 [N, K]
     w_scales_ptr,  # uint8 [N, K / 32], or in tiles
     num_rows_ptr,  # int32 [1], the number of rows that count, or None for all
     total_rows,
     product_ptr,  # [total_rows, N], or fp32 [parts, total_rows, N]
-    X: tl.constexpr,
     W: tl.constexpr,
     PRODUCT: tl.constexpr,
     TILE: tl.constexpr,
@@ -109,13 +195,13 @@ def _mxfp8_matmul_kernel(
     COUNT: tl.constexpr,
 ):
     t = tl.program_id(0)
-    operands = x_values_ptr, x_scales_ptr, w_values_ptr, w_scales_ptr, total_rows, product_ptr
+    operands = digits_ptr, factors_ptr, w_values_ptr, w_scales_ptr, total_rows, product_ptr
     if num_rows_ptr is None:
-        _product_tile(t, total_rows, *operands, X, W, PRODUCT, TILE, NARROWING)
+        _product_tile(t, total_rows, *operands, W, PRODUCT, TILE, NARROWING)
     else:
         valid = row_count.valid_rows(num_rows_ptr, total_rows, COUNT)
         for i in range(t, _num_tiles(valid, PRODUCT.size, TILE), COUNT.programs):
-            _product_tile(i, valid, *operands, X, W, PRODUCT, TILE, NARROWING)
+            _product_tile(i, valid, *operands, W, PRODUCT, TILE, NARROWING)
         row_count.clear(product_ptr, valid, total_rows, PRODUCT.size, COUNT, "product")
 
 

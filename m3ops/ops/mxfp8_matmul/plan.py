@@ -10,14 +10,20 @@ from m3ops.array import ArraySpec
 from m3ops.numerics.constants import CHUNK_BLOCKS
 from m3ops.numerics.formats import BLOCK, fp8_format_of
 from m3ops.op import Specs
-from m3ops.ops.mxfp8_matmul.kernel import ProductTile, _mxfp8_matmul_kernel, _mxfp8_matmul_sum_kernel
+from m3ops.ops.mxfp8_matmul.kernel import (
+    DigitsAt,
+    ProductTile,
+    _mxfp8_matmul_digits_kernel,
+    _mxfp8_matmul_kernel,
+    _mxfp8_matmul_sum_kernel,
+)
 from m3ops.ops.mxfp8_matmul.spec import MXFP8Matmul
 from m3ops.plan import Launch, Plan, pointers
 from m3ops.planning.launch import PROGRAMS, bytes_moved, counts_rows, tiled_launch
 from m3ops.planning.mx import cast, scale_plan
 from m3ops.planning.narrowing import narrowing
 from m3ops.planning.rows import rows_of
-from m3ops.planning.tiling import element_tiling, power_of_two_at_least
+from m3ops.planning.tiling import block_tiling, element_tiling, power_of_two_at_least
 from m3ops.target import Target
 from m3ops.tiles.matrix import Matrix
 from m3ops.tiles.mx import Mx
@@ -28,46 +34,87 @@ MOST_ROWS = 64
 """Rows of x that a program takes at most."""
 
 COLS = 64
-"""Columns of the product that a program takes: what four warps of an H100 multiply at once."""
+"""Columns of the product that a program takes: the fewest that Hopper's tensor cores multiply at once. Of 128 with 16
+rows, us on the H100: N = 6144 48 against 45, but N = 49152 206 against 251.
+"""
+
+PROGRAMS_OF_A_DECODE = 4
+"""Programs for each multiprocessor that a product of few rows is divided into, as far as its chunks allow."""
 
 
 def matmul_plan(op: MXFP8Matmul, specs: Specs, target: Target, *, keep: Collection[str]) -> Plan:
     product, size = specs["product"], specs["x_values"].shape[-1]
     rows, cols = product.size // max(product.shape[-1], 1), product.shape[-1]
-    tile_rows = 16 if counts_rows(specs) else min(max(power_of_two_at_least(rows), 16), MOST_ROWS)
-    tiles, chunks = -(-rows // tile_rows) * -(-cols // COLS), -(-size // (BLOCK * CHUNK_BLOCKS))
-    divided = chunks > 1 and (counts_rows(specs) or tiles < 2 * target.multiprocessors)
-    tile = ProductTile(tile_rows, COLS, size // BLOCK, chunks if divided else 1)
-    flops = 2 * rows * cols * size
-    if not divided:
-        return Plan((_product_launch(op, specs, target, tile, tiles, keep=keep),), bytes_moved(specs), flops)
-    partials = ArraySpec((chunks, rows, cols), "float32")
-    parts = _product_launch(op, {**specs, "product": partials}, target, tile, tiles * chunks, keep=("product",))
-    total = _sum_launch(op, specs, target, chunks, keep=keep)
-    launches = (parts.renamed({"product": "partials"}), total)
-    return Plan(launches, bytes_moved(specs), flops, {"partials": partials})
+    tile, programs = _tile(rows, cols, size, target, decode=counts_rows(specs))
+    moved, flops = bytes_moved(specs), 2 * rows * cols * size
+    scratch, launches = {}, []
+    if size:
+        scratch = {
+            "digits": ArraySpec((rows, 2, size), "float16"),
+            "factors": ArraySpec((size // BLOCK, rows), "float32"),
+        }
+        specs = {**specs, **scratch}
+        launches.append(_digits_launch(op, specs, target))
+    if tile.parts == 1:
+        launches.append(_product_launch(op, specs, target, tile, programs, keep=keep))
+        return Plan(tuple(launches), moved, flops, scratch)
+    scratch["partials"] = partials = ArraySpec((tile.parts, rows, cols), "float32")
+    parts = _product_launch(op, {**specs, "product": partials}, target, tile, programs, keep=("product",))
+    launches += [parts.renamed({"product": "partials"}), _sum_launch(op, specs, target, tile.parts, keep=keep)]
+    return Plan(tuple(launches), moved, flops, scratch)
+
+
+def _tile(rows: int, cols: int, size: int, target: Target, *, decode: bool) -> tuple[ProductTile, int]:
+    """The tile and how many there are, those of all parts."""
+    tile_rows = 16 if decode else min(max(power_of_two_at_least(rows), 16), MOST_ROWS)
+    row_tiles = 1 if decode else -(-rows // tile_rows)
+    chunks, enough = -(-size // (BLOCK * CHUNK_BLOCKS)), PROGRAMS_OF_A_DECODE * target.multiprocessors
+    wide = tile_rows == 16 and row_tiles * -(-cols // (2 * COLS)) * chunks >= enough
+    tile_cols = 2 * COLS if wide else COLS
+    tiles = row_tiles * -(-cols // tile_cols)
+    parts = max(chunks, 1) if decode or tiles < enough else 1
+    return ProductTile(tile_rows, tile_cols, size // BLOCK, parts), tiles * parts
+
+
+def _digits_launch(op: MXFP8Matmul, specs: Specs, target: Target) -> Launch:
+    values, scales = specs["x_values"], specs["x_scales"]
+    *leading, size = values.shape
+    beside = ArraySpec((*leading, 2 * size), "float16")
+    layout = scale_plan(op.x_layout, values, scales)
+    own = {"values": values, "scales": scales, "digits": ArraySpec((*leading, size), "float16", beside.strides)}
+    total_rows, at = rows_of(layout.rows(own))
+    fp8 = fp8_format_of(values.dtype)
+    given = ("x_values", "x_scales", row_count.NAME, "digits", "factors")
+    return tiled_launch(
+        _mxfp8_matmul_digits_kernel,
+        op,
+        {name: specs[name] for name in given if name in specs},
+        target,
+        block_tiling(total_rows, size, target, decode=counts_rows(specs)),
+        total_rows,
+        {"AT": DigitsAt(**layout.at(at)), "MX": Mx(fp8, cast(fp8, target), scale_tiles=layout.tiles)},
+        keep=("digits", "factors"),
+    )
 
 
 def _product_launch(
     op: MXFP8Matmul, specs: Specs, target: Target, tile: ProductTile, programs: int, *, keep: Collection[str]
 ) -> Launch:
     product = specs["product"]
-    alike = {} if tile.parts > 1 else {"product": product}
-    total_rows, x, at = _matrix(specs, "x", op.x_layout, target, alike)
-    _, w, _ = _matrix(specs, "w", op.w_layout, target, {})
-    if counts_rows(specs):
-        programs = PROGRAMS * target.multiprocessors
+    total_rows, at = rows_of({"product": product})
+    if tile.parts > 1:
+        total_rows, at = total_rows // tile.parts, {"product": Rows(product.shape[-1], (), (product.shape[-1], 1))}
+    count = RowCount(PROGRAMS * target.multiprocessors, tuple(keep)) if counts_rows(specs) else None
     return Launch(
         kernel=_mxfp8_matmul_kernel,
-        grid=(programs,),
+        grid=(count.programs if count else programs,),
         arguments={**pointers(_mxfp8_matmul_kernel, specs), "total_rows": total_rows},
         constants={
-            "X": x,
-            "W": w,
-            "PRODUCT": at.get("product", Rows(product.shape[-1], (), (product.shape[-1], 1))),
+            "W": _weight(op, specs, target),
+            "PRODUCT": at["product"],
             "TILE": tile,
             "NARROWING": narrowing(product.dtype, target, beside_fp8=False),
-            "COUNT": RowCount(programs, tuple(keep)) if counts_rows(specs) else None,
+            "COUNT": count,
         },
         writes=("product",),
         num_warps=4 if target.vendor == "nvidia" else 2,
@@ -75,17 +122,12 @@ def _product_launch(
     )
 
 
-def _matrix(specs: Specs, name: str, layout: str, target: Target, others: Specs) -> tuple[int, Matrix, dict[str, Rows]]:
-    """The rows of a quantized operand, where they lie, and where those of others do."""
-    values, scales = specs[f"{name}_values"], specs[f"{name}_scales"]
-    tiles = scale_plan(layout, values, scales).tiles
-    total_rows, at = rows_of({"values": values, **({} if tiles else {"scales": scales}), **others})
+def _weight(op: MXFP8Matmul, specs: Specs, target: Target) -> Matrix:
+    values, scales = specs["w_values"], specs["w_scales"]
+    tiles = scale_plan(op.w_layout, values, scales).tiles
+    _, at = rows_of({"values": values, **({} if tiles else {"scales": scales})})
     fp8 = fp8_format_of(values.dtype)
-    return (
-        total_rows,
-        Matrix(at["values"], at.get("scales", Rows(0, (), ())), Mx(fp8, cast(fp8, target), scale_tiles=tiles)),
-        at,
-    )
+    return Matrix(at["values"], at.get("scales", Rows(0, (), ())), Mx(fp8, cast(fp8, target), scale_tiles=tiles))
 
 
 def _sum_launch(op: MXFP8Matmul, specs: Specs, target: Target, parts: int, *, keep: Collection[str]) -> Launch:
