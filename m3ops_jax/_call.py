@@ -64,7 +64,8 @@ class Call:
                 written = row_count.written(results, named[row_count.NAME], self.op)
                 for given, result in self.updates:
                     results[result] = jnp.where(written[result], results[result], named[given])
-        return list(results.values())
+        # XLA would compute a result anew for each of its uses, and takes minutes to compile some of those.
+        return list(jax.lax.optimization_barrier(tuple(results.values())))
 
 
 def array_spec(array: Any) -> ArraySpec:

@@ -170,6 +170,19 @@ def test_a_weight_that_turns_itself_into_an_array() -> None:
         same(op(x, wrapped), m3ops_jax.gemma_rmsnorm(x, weight))
 
 
+@pytest.mark.parametrize("name", ["swiglu_oai", "gemma_rmsnorm", "mxfp8_dequantize"])
+def test_a_result_with_two_uses_is_computed_once(name: str) -> None:
+    """On a CPU, where XLA sees the specification. It would put all of it into each use, and compile that for minutes."""
+
+    def normalized(*arrays: jax.Array) -> jax.Array:
+        result = jax_function(name)(*arrays)
+        return result / result.max(axis=-1, keepdims=True)
+
+    op, both = (jax.jit(f).lower(*ARGUMENTS[name]).compile() for f in (jax_function(name), normalized))
+    instructions, more = (program.as_text().count(" = ") for program in (op, both))
+    assert more < instructions + 100
+
+
 def test_one_trace_serves_all_calls() -> None:
     traced = chex.assert_max_traces(m3ops_jax.swiglu_oai_quantize, n=1)
     jitted = jax.jit(traced)
