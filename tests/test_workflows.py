@@ -62,10 +62,12 @@ def test_permissions(path: Path) -> None:
     assert asked == publishing.get(path.stem, [])
 
 
-def test_ci_runs_on_the_oldest_python() -> None:
+def test_ci_runs_on_each_python_that_the_package_names() -> None:
     (job,) = jobs(ROOT / ".github" / "workflows" / "ci.yml")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert project["requires-python"] == f">={job['strategy']['matrix']['python'][0]}"
+    tested = job["strategy"]["matrix"]["python"]
+    assert project["requires-python"] == f">={tested[0]}"
+    assert [name.rpartition(" ")[2] for name in project["classifiers"] if ":: Python ::" in name] == tested
 
 
 @pytest.mark.parametrize("path", FORMS, ids=lambda path: path.stem)
