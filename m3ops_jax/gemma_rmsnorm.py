@@ -33,8 +33,8 @@ def gemma_fused_add_rmsnorm(
             jit its memory is reused.
         weight: Shape ``[N]``, or with leading axes that broadcast against those of x; any of these dtypes.
         eps: Added to the mean square, at least 0.
-        num_rows: How many rows count, the leading axes flattened: an int32 array of one element, clamped to the rows
-            that exist. The others are not read; results are zero there.
+        num_rows: How many rows count, with the leading axes flattened: an int32 array of one element, clamped to the
+            rows that exist. The others are not read; results are zero there.
 
     Returns:
         ``(norm, x + residual)``, both of the shape and dtype of x, each rounded once from fp32.
@@ -75,10 +75,10 @@ def gemma_fused_add_rmsnorm_quantize(
         round_activation: False quantizes the fp32 result. True rounds it to the dtype of the input first, and then the
             result equals ``mxfp8_quantize`` of the unfused op to the bit.
         scale_layout: Where scales are stored: ``"row_major"``; ``"swizzle_128x4"``, as NVIDIA's products read them; or
-            ``"shuffle_32x8"``, as AMD's do. In the last two the last two axes are a matrix.
+            ``"shuffle_32x8"``, as AMD's do. In these two the last two axes are one matrix.
         out_norm: Whether to return the norm too, rounded to the dtype of x: MiniMax-M3's router reads it.
-        num_rows: How many rows count, the leading axes flattened: an int32 array of one element, clamped to the rows
-            that exist. The others are not read; results are zero there.
+        num_rows: How many rows count, with the leading axes flattened: an int32 array of one element, clamped to the
+            rows that exist. The others are not read; results are zero there.
 
     Returns:
         ``(MXFP8, x + residual)``, with ``out_norm`` ``(MXFP8, x + residual, norm)``. Values ``[..., N]``, scales
@@ -115,8 +115,8 @@ def gemma_rmsnorm(
         x: Shape ``[..., N]``; bfloat16, float16 or float32.
         weight: Shape ``[N]``, or with leading axes that broadcast against those of x; any of these dtypes.
         eps: Added to the mean square, at least 0.
-        num_rows: How many rows count, the leading axes flattened: an int32 array of one element, clamped to the rows
-            that exist. The others are not read; results are zero there.
+        num_rows: How many rows count, with the leading axes flattened: an int32 array of one element, clamped to the
+            rows that exist. The others are not read; results are zero there.
 
     Returns:
         The norm, of the shape and dtype of x, rounded once from fp32.
@@ -154,10 +154,10 @@ def gemma_rmsnorm_quantize(
         round_activation: False quantizes the fp32 result. True rounds it to the dtype of the input first, and then the
             result equals ``mxfp8_quantize`` of the unfused op to the bit.
         scale_layout: Where scales are stored: ``"row_major"``; ``"swizzle_128x4"``, as NVIDIA's products read them; or
-            ``"shuffle_32x8"``, as AMD's do. In the last two the last two axes are a matrix.
+            ``"shuffle_32x8"``, as AMD's do. In these two the last two axes are one matrix.
         out_norm: Whether to return the norm too, rounded to the dtype of x: MiniMax-M3's router reads it.
-        num_rows: How many rows count, the leading axes flattened: an int32 array of one element, clamped to the rows
-            that exist. The others are not read; results are zero there.
+        num_rows: How many rows count, with the leading axes flattened: an int32 array of one element, clamped to the
+            rows that exist. The others are not read; results are zero there.
 
     Returns:
         ``MXFP8`` of values ``[..., N]`` and scales ``[..., N / 32]``, with ``out_norm`` ``(MXFP8, norm)``, the norm of

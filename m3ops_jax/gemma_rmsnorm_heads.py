@@ -32,8 +32,8 @@ def gemma_rmsnorm_heads(
         num_heads_k: Number of k heads, at least 1.
         num_heads_v: Number of v heads, 0 if there are none.
         eps: Added to the mean square, at least 0.
-        num_rows: How many rows count, the leading axes flattened: an int32 array of one element, clamped to the rows
-            that exist. The others are not read; results are zero there.
+        num_rows: How many rows count, with the leading axes flattened: an int32 array of one element, clamped to the
+            rows that exist. The others are not read; results are zero there.
 
     Returns:
         The shape and dtype of qkv, rounded once from fp32.

@@ -29,8 +29,8 @@ def mxfp8_matmul(
         x: An ``MXFP8`` of values ``[..., K]``, as :func:`mxfp8_quantize` returns it.
         w: The weight, an ``MXFP8`` of values ``[N, K]``, quantized along K too.
         out_dtype: bfloat16, float16 or float32.
-        num_rows: How many rows count, the leading axes flattened: an int32 array of one element, clamped to the rows
-            that exist. The others are not read; results are zero there.
+        num_rows: How many rows count, with the leading axes flattened: an int32 array of one element, clamped to the
+            rows that exist. The others are not read; results are zero there.
 
     Returns:
         The product, shape ``[..., N]``, rounded once from fp32.

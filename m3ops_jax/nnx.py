@@ -48,7 +48,7 @@ class DenseMLP(nnx.Module):
     Attributes:
         gate_up: Shape ``[hidden, 2 * I]``, ``[gate | up]`` along the last axis.
         down: Shape ``[I, hidden]``.
-        quantize: Whether the activation passes through MXFP8, of which there is no derivative.
+        quantize: Whether the activation passes through MXFP8. It then has no derivative.
         groups: Number of pairs ``[gate | up]``: how many devices tensor parallelism divides I among, see
             :func:`swiglu_oai`.
     """

@@ -67,7 +67,7 @@ def implementation(op_type: type[Op], operator: Any, call: Call) -> Call:
         def jvp(ctx: Any, *_: Any) -> NoReturn:
             if _derivative(ctx) is None:
                 raise _missing(ctx)
-            raise NotImplementedError(f"{ctx.op.name} has no derivative in forward mode; take it backward")
+            raise NotImplementedError(f"{ctx.op.name} has no derivative in forward mode: use reverse mode")
 
         @staticmethod
         def _compiled_autograd_key(ctx: Any) -> tuple[Any, ...]:

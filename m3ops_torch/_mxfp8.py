@@ -18,8 +18,9 @@ from m3ops_torch import _private
 class MXFP8(mxfp8.MXFP8):
     """Values and scales of a quantized tensor, and how the scales are stored.
 
-    ``values, scales = q`` unpacks it, ``q[rows]`` slices leading axes. To ``torch.compile``, ``torch.export``,
-    ``torch.func`` and ``torch.utils`` it is a tree of two tensors; ``torch.save`` and ``torch.load`` take it.
+    ``values, scales = q`` unpacks it, ``q[rows]`` slices leading axes, and ``q.scale_layout`` names the layout of the
+    scales. To ``torch.compile``, ``torch.export``, ``torch.func`` and ``torch.utils`` it is a tree of two tensors;
+    ``torch.save`` and ``torch.load`` take it.
     """
 
     values: torch.Tensor

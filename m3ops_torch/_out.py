@@ -40,7 +40,9 @@ def refuse(operands: Tensors, out: Tensors) -> None:
         raise ValueError("out has no derivative: call under torch.no_grad(), or with tensors that require none")
     for name, tensor in everything.items():
         if _private.is_batchedtensor(tensor):
-            raise ValueError("out has no rule for torch.func.vmap: call on all examples, their axis a leading one")
+            raise ValueError(
+                "out has no rule for torch.func.vmap: call the op once, with the examples as a leading axis"
+            )
         if hasattr(tensor, "__tensor_flatten__"):  # by this PyTorch knows a tensor that wraps others
             raise ValueError(f"{name} must be a plain tensor where out is given, got {type(tensor).__name__}")
 

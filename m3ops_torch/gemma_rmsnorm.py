@@ -33,11 +33,11 @@ def gemma_fused_add_rmsnorm(
         residual: The shape and dtype of x.
         weight: Shape ``[N]``, or with leading axes that broadcast against those of x; any of these dtypes.
         eps: Added to the mean square, at least 0.
-        num_rows: How many rows count, the leading axes flattened: an int32 tensor of one element, clamped to the rows
-            that exist. The others are not read; new results are zero there, those in ``out`` stay as they were.
-        out: Where to write: tensors of the results' shapes, dtypes and device, nested as they are, with contiguous
-            rows, apart from the inputs and each other. One may take the memory of an input of its shape, dtype and
-            axes.
+        num_rows: How many rows count, with the leading axes flattened: an int32 tensor of one element, clamped to the
+            rows that exist. The others are not read; new results are zero there, those in ``out`` stay as they were.
+        out: Where to write: tensors of the results' shapes, dtypes and device, nested as the results are. Their rows
+            are contiguous. They overlap neither the inputs nor each other. But a result may take the memory of an input
+            that has its shape, dtype and axes.
 
     Returns:
         ``(norm, x + residual)``, both of the shape and dtype of x, each rounded once from fp32.
@@ -78,13 +78,13 @@ def gemma_fused_add_rmsnorm_quantize(
         round_activation: False quantizes the fp32 result. True rounds it to the dtype of the input first, and then the
             result equals ``mxfp8_quantize`` of the unfused op to the bit.
         scale_layout: Where scales are stored: ``"row_major"``; ``"swizzle_128x4"``, as NVIDIA's products read them; or
-            ``"shuffle_32x8"``, as AMD's do. In the last two the last two axes are a matrix.
+            ``"shuffle_32x8"``, as AMD's do. In these two the last two axes are one matrix.
         out_norm: Whether to return the norm too, rounded to the dtype of x: MiniMax-M3's router reads it.
-        num_rows: How many rows count, the leading axes flattened: an int32 tensor of one element, clamped to the rows
-            that exist. The others are not read; new results are zero there, those in ``out`` stay as they were.
-        out: Where to write: tensors of the results' shapes, dtypes and device, nested as they are, with contiguous
-            rows, apart from the inputs and each other. One may take the memory of an input of its shape, dtype and
-            axes.
+        num_rows: How many rows count, with the leading axes flattened: an int32 tensor of one element, clamped to the
+            rows that exist. The others are not read; new results are zero there, those in ``out`` stay as they were.
+        out: Where to write: tensors of the results' shapes, dtypes and device, nested as the results are. Their rows
+            are contiguous. They overlap neither the inputs nor each other. But a result may take the memory of an input
+            that has its shape, dtype and axes.
 
     Returns:
         ``(MXFP8, x + residual)``, with ``out_norm`` ``(MXFP8, x + residual, norm)``. Values ``[..., N]``, scales
@@ -122,11 +122,11 @@ def gemma_rmsnorm(
         x: Shape ``[..., N]``; bfloat16, float16 or float32.
         weight: Shape ``[N]``, or with leading axes that broadcast against those of x; any of these dtypes.
         eps: Added to the mean square, at least 0.
-        num_rows: How many rows count, the leading axes flattened: an int32 tensor of one element, clamped to the rows
-            that exist. The others are not read; new results are zero there, those in ``out`` stay as they were.
-        out: Where to write: tensors of the results' shapes, dtypes and device, nested as they are, with contiguous
-            rows, apart from the inputs and each other. One may take the memory of an input of its shape, dtype and
-            axes.
+        num_rows: How many rows count, with the leading axes flattened: an int32 tensor of one element, clamped to the
+            rows that exist. The others are not read; new results are zero there, those in ``out`` stay as they were.
+        out: Where to write: tensors of the results' shapes, dtypes and device, nested as the results are. Their rows
+            are contiguous. They overlap neither the inputs nor each other. But a result may take the memory of an input
+            that has its shape, dtype and axes.
 
     Returns:
         The norm, of the shape and dtype of x, rounded once from fp32.
@@ -165,13 +165,13 @@ def gemma_rmsnorm_quantize(
         round_activation: False quantizes the fp32 result. True rounds it to the dtype of the input first, and then the
             result equals ``mxfp8_quantize`` of the unfused op to the bit.
         scale_layout: Where scales are stored: ``"row_major"``; ``"swizzle_128x4"``, as NVIDIA's products read them; or
-            ``"shuffle_32x8"``, as AMD's do. In the last two the last two axes are a matrix.
+            ``"shuffle_32x8"``, as AMD's do. In these two the last two axes are one matrix.
         out_norm: Whether to return the norm too, rounded to the dtype of x: MiniMax-M3's router reads it.
-        num_rows: How many rows count, the leading axes flattened: an int32 tensor of one element, clamped to the rows
-            that exist. The others are not read; new results are zero there, those in ``out`` stay as they were.
-        out: Where to write: tensors of the results' shapes, dtypes and device, nested as they are, with contiguous
-            rows, apart from the inputs and each other. One may take the memory of an input of its shape, dtype and
-            axes.
+        num_rows: How many rows count, with the leading axes flattened: an int32 tensor of one element, clamped to the
+            rows that exist. The others are not read; new results are zero there, those in ``out`` stay as they were.
+        out: Where to write: tensors of the results' shapes, dtypes and device, nested as the results are. Their rows
+            are contiguous. They overlap neither the inputs nor each other. But a result may take the memory of an input
+            that has its shape, dtype and axes.
 
     Returns:
         ``MXFP8`` of values ``[..., N]`` and scales ``[..., N / 32]``, with ``out_norm`` ``(MXFP8, norm)``, the norm of

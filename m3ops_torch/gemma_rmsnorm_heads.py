@@ -33,11 +33,11 @@ def gemma_rmsnorm_heads(
         num_heads_k: Number of k heads, at least 1.
         num_heads_v: Number of v heads, 0 if there are none.
         eps: Added to the mean square, at least 0.
-        num_rows: How many rows count, the leading axes flattened: an int32 tensor of one element, clamped to the rows
-            that exist. The others are not read; new results are zero there, those in ``out`` stay as they were.
-        out: Where to write: tensors of the results' shapes, dtypes and device, nested as they are, with contiguous
-            rows, apart from the inputs and each other. One may take the memory of an input of its shape, dtype and
-            axes.
+        num_rows: How many rows count, with the leading axes flattened: an int32 tensor of one element, clamped to the
+            rows that exist. The others are not read; new results are zero there, those in ``out`` stay as they were.
+        out: Where to write: tensors of the results' shapes, dtypes and device, nested as the results are. Their rows
+            are contiguous. They overlap neither the inputs nor each other. But a result may take the memory of an input
+            that has its shape, dtype and axes.
 
     Returns:
         The shape and dtype of qkv, rounded once from fp32.

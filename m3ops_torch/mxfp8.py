@@ -24,10 +24,10 @@ def mxfp8_dequantize(
     Args:
         q: An ``MXFP8``, as :func:`mxfp8_quantize` returns it: values ``[..., I]`` with I a multiple of 32.
         out_dtype: bfloat16, float16 or float32.
-        num_rows: How many rows count, the leading axes flattened: an int32 tensor of one element, clamped to the rows
-            that exist. The others are not read; new results are zero there, those in ``out`` stay as they were.
-        out: Where to write: tensors of the results' shapes, dtypes and device, nested as they are, with contiguous
-            rows, apart from the inputs and each other.
+        num_rows: How many rows count, with the leading axes flattened: an int32 tensor of one element, clamped to the
+            rows that exist. The others are not read; new results are zero there, those in ``out`` stay as they were.
+        out: Where to write: tensors of the results' shapes, dtypes and device, nested as the results are. Their rows
+            are contiguous. They overlap neither the inputs nor each other.
 
     Returns:
         Shape ``[..., I]``, rounded to fp32 and then to ``out_dtype``.
@@ -60,14 +60,14 @@ def mxfp8_quantize(
             that of OCP MX v1.0, section 6.3.
         fp8_format: ``"e4m3fn"``, or ``"e4m3fnuz"`` for the matrix cores of gfx942.
         scale_layout: Where scales are stored: ``"row_major"``; ``"swizzle_128x4"``, as NVIDIA's products read them; or
-            ``"shuffle_32x8"``, as AMD's do. In the last two the last two axes are a matrix.
-        num_rows: How many rows count, the leading axes flattened: an int32 tensor of one element, clamped to the rows
-            that exist. The others are not read; new results are zero there, those in ``out`` stay as they were.
-        out: Where to write: tensors of the results' shapes, dtypes and device, nested as they are, with contiguous
-            rows, apart from the inputs and each other.
+            ``"shuffle_32x8"``, as AMD's do. In these two the last two axes are one matrix.
+        num_rows: How many rows count, with the leading axes flattened: an int32 tensor of one element, clamped to the
+            rows that exist. The others are not read; new results are zero there, those in ``out`` stay as they were.
+        out: Where to write: tensors of the results' shapes, dtypes and device, nested as the results are. Their rows
+            are contiguous. They overlap neither the inputs nor each other.
 
     Returns:
-        Values ``[..., I]`` and scales ``[..., I / 32]``, in a tiled layout padded; ``values * 2**(scales - 127)`` is x.
+        Values ``[..., I]`` and scales ``[..., I / 32]``, padded in a tiled layout; ``values * 2**(scales - 127)`` is x.
         A block with a NaN or an infinity has scale byte 255 and NaN values.
 
     Raises:

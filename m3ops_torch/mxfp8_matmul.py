@@ -28,10 +28,10 @@ def mxfp8_matmul(
         x: An ``MXFP8`` of values ``[..., K]``, as :func:`mxfp8_quantize` returns it.
         w: The weight, an ``MXFP8`` of values ``[N, K]``, quantized along K too.
         out_dtype: bfloat16, float16 or float32.
-        num_rows: How many rows count, the leading axes flattened: an int32 tensor of one element, clamped to the rows
-            that exist. The others are not read; new results are zero there, those in ``out`` stay as they were.
-        out: Where to write: tensors of the results' shapes, dtypes and device, nested as they are, with contiguous
-            rows, apart from the inputs and each other.
+        num_rows: How many rows count, with the leading axes flattened: an int32 tensor of one element, clamped to the
+            rows that exist. The others are not read; new results are zero there, those in ``out`` stay as they were.
+        out: Where to write: tensors of the results' shapes, dtypes and device, nested as the results are. Their rows
+            are contiguous. They overlap neither the inputs nor each other.
 
     Returns:
         The product, shape ``[..., N]``, rounded once from fp32.

@@ -35,10 +35,10 @@ def swiglu_oai(
         groups: Number of pairs ``[gate | up]`` along the last axis: how many devices tensor parallelism divides I
             among.
         out_dtype: bfloat16, float16 or float32; the dtype of ``gate_up`` unless given.
-        num_rows: How many rows count, the leading axes flattened: an int32 tensor of one element, clamped to the rows
-            that exist. The others are not read; new results are zero there, those in ``out`` stay as they were.
-        out: Where to write: tensors of the results' shapes, dtypes and device, nested as they are, with contiguous
-            rows, apart from the inputs and each other.
+        num_rows: How many rows count, with the leading axes flattened: an int32 tensor of one element, clamped to the
+            rows that exist. The others are not read; new results are zero there, those in ``out`` stay as they were.
+        out: Where to write: tensors of the results' shapes, dtypes and device, nested as the results are. Their rows
+            are contiguous. They overlap neither the inputs nor each other.
 
     Returns:
         The activation, shape ``[..., I]``, rounded once from fp32.
@@ -89,10 +89,10 @@ def swiglu_oai_fake_quant(
         round_activation: False quantizes the fp32 result. True rounds it to the dtype of the input first, and then the
             result equals ``mxfp8_quantize`` of the unfused op to the bit.
         out_dtype: bfloat16, float16 or float32; the dtype of ``gate_up`` unless given.
-        num_rows: How many rows count, the leading axes flattened: an int32 tensor of one element, clamped to the rows
-            that exist. The others are not read; new results are zero there, those in ``out`` stay as they were.
-        out: Where to write: tensors of the results' shapes, dtypes and device, nested as they are, with contiguous
-            rows, apart from the inputs and each other.
+        num_rows: How many rows count, with the leading axes flattened: an int32 tensor of one element, clamped to the
+            rows that exist. The others are not read; new results are zero there, those in ``out`` stay as they were.
+        out: Where to write: tensors of the results' shapes, dtypes and device, nested as the results are. Their rows
+            are contiguous. They overlap neither the inputs nor each other.
 
     Returns:
         The activation, shape ``[..., I]``.
@@ -148,14 +148,14 @@ def swiglu_oai_quantize(
         round_activation: False quantizes the fp32 result. True rounds it to the dtype of the input first, and then the
             result equals ``mxfp8_quantize`` of the unfused op to the bit.
         scale_layout: Where scales are stored: ``"row_major"``; ``"swizzle_128x4"``, as NVIDIA's products read them; or
-            ``"shuffle_32x8"``, as AMD's do. In the last two the last two axes are a matrix.
-        num_rows: How many rows count, the leading axes flattened: an int32 tensor of one element, clamped to the rows
-            that exist. The others are not read; new results are zero there, those in ``out`` stay as they were.
-        out: Where to write: tensors of the results' shapes, dtypes and device, nested as they are, with contiguous
-            rows, apart from the inputs and each other.
+            ``"shuffle_32x8"``, as AMD's do. In these two the last two axes are one matrix.
+        num_rows: How many rows count, with the leading axes flattened: an int32 tensor of one element, clamped to the
+            rows that exist. The others are not read; new results are zero there, those in ``out`` stay as they were.
+        out: Where to write: tensors of the results' shapes, dtypes and device, nested as the results are. Their rows
+            are contiguous. They overlap neither the inputs nor each other.
 
     Returns:
-        Values ``[..., I]`` and scales ``[..., I / 32]``, in a tiled layout padded.
+        Values ``[..., I]`` and scales ``[..., I / 32]``, padded in a tiled layout.
 
     Raises:
         TypeError: A dtype is not one of these, or a parameter has the wrong type.

@@ -75,7 +75,7 @@ class Relu2Quantize(Quantization):
     inputs: ClassVar[Mapping[str, str]] = {
         "x": "Shape ``[..., I]`` with I a multiple of 32; bfloat16, float16 or float32."
     }
-    returns: ClassVar[str] = "Values ``[..., I]`` and scales ``[..., I / 32]``, in a tiled layout padded."
+    returns: ClassVar[str] = "Values ``[..., I]`` and scales ``[..., I / 32]``, padded in a tiled layout."
     result_type: ClassVar[str] = "MXFP8"
     value_error: ClassVar[str] = "I is no multiple of 32"
 

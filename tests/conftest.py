@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -30,6 +31,18 @@ SLOW = (
     *("test_notebooks", "test_bench", "test_docs", "test_package"),  # what stands around the library, as a whole
 )
 """Files of tests that take long, by what takes long in them."""
+
+DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+"""What the drivers of GPUs put into the file system: NVIDIA's, AMD's, and Windows' for Linux in it."""
+
+LEFT_OUT = pytest.StashKey[int]()
+
+
+def has_gpu() -> bool:
+    """Whether this machine has a GPU, be it one that PyTorch and JAX cannot use. Its cases are then not left out: those
+    that cannot run are skipped, one by one, and say what is missing.
+    """
+    return torch.cuda.is_available() or any(map(os.path.exists, DRIVERS)) or jax.default_backend() != "cpu"
 
 
 @pytest.fixture(params=BACKENDS, ids=lambda backend: backend.name)
@@ -84,14 +97,44 @@ def pytest_configure_node(node: Any) -> None:
     node.workerinput["m3ops_xla_cache"] = node.config.m3ops_xla_cache
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks by kind what ``make test`` and ``make quick`` leave to ``make test-all``."""
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
+    """Marks by kind what ``make test`` and ``make quick`` leave to ``make test-all``, and what needs a GPU.
+
+    Of the cases that ``-m`` and ``-k`` choose, those that need a GPU are left out where there is none.
+    """
     few = few_cases()
     for item in items:
         given = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        backends = {value.name for value in given.values() if isinstance(value, Backend)}
+        if any(name.endswith("-gpu") for name in backends):
+            item.add_marker("gpu")
         further = isinstance(given.get("case"), Case) and given["case"] not in few
         if further:
             item.add_marker("further")
-        compiled = further and isinstance(given.get("backend"), Backend) and given["backend"].name == "jax-cpu"
-        if compiled or any(item.path.match(f"{name}.py") for name in SLOW):
+        if (further and "jax-cpu" in backends) or any(item.path.match(f"{name}.py") for name in SLOW):
             item.add_marker("slow")
+    yield
+    left_out = [item for item in items if item.get_closest_marker("gpu")]
+    if left_out and not has_gpu():
+        config.stash[LEFT_OUT] = len(left_out)
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("gpu")]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker of pytest-xdist says how many cases it left out; each worker leaves out the same."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["m3ops_left_out"] = session.config.stash.get(LEFT_OUT, 0)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """A worker of pytest-xdist has ended. One that crashed says nothing."""
+    if left_out := getattr(node, "workeroutput", {}).get("m3ops_left_out", 0):
+        node.config.stash[LEFT_OUT] = left_out
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if left_out := config.stash.get(LEFT_OUT, 0):
+        terminalreporter.write_line(f"{left_out} GPU case{'s' * (left_out > 1)} left out: no GPU here")

@@ -94,6 +94,19 @@ def test_the_versions_tested_with_are_in_the_ranges() -> None:
         assert wanted.name not in pins or wanted.specifier.contains(pins[wanted.name]), wanted
 
 
+def test_the_groups_and_the_extras_are_what_the_tests_run_with() -> None:
+    """requirements.txt has the same in versions, and three that others need: JAX, and gfloat, which gives no bounds."""
+    pinned = {line.partition("==")[0] for line in (ROOT / "requirements.txt").read_text().splitlines() if "==" in line}
+    data = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    groups = data["dependency-groups"]
+    assert [part["include-group"] for part in groups["dev"]] == [name for name in groups if name != "dev"]
+    grouped = {name for group, names in groups.items() if group != "dev" for name in names}
+    lists = [data["project"]["dependencies"], *data["project"]["optional-dependencies"].values()]
+    extras = {Requirement(text).name for requirements in lists for text in requirements}
+    assert grouped - pinned == {"packaging", "pyyaml"}  # what pins need anyway
+    assert pinned - grouped - extras == {"jaxlib", "array-api-compat", "more-itertools"}
+
+
 def test_sdist_builds_the_same_wheel_and_holds_the_tests(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
     (path,) = SdistBuilder(str(ROOT)).build(directory=str(tmp_path))
     with tarfile.open(path) as archive:

@@ -102,6 +102,6 @@ def test_products_are_rounded_before_they_are_narrowed(op: str, dtype: str, targ
 
 
 def test_the_page_has_the_table() -> None:
-    """``PYTHONPATH=.:tests python tests/rocm_table.py`` prints it."""
+    """``PYTHONPATH=.:tests python tests/write_tables.py`` writes it."""
     page = Path(__file__).parents[1] / "docs" / "rocm.md"
     assert "\n".join(table()) in page.read_text()

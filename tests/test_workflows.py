@@ -62,10 +62,12 @@ def test_permissions(path: Path) -> None:
     assert asked == publishing.get(path.stem, [])
 
 
-def test_ci_runs_on_the_oldest_python() -> None:
+def test_ci_runs_on_each_python_that_the_package_names() -> None:
     (job,) = jobs(ROOT / ".github" / "workflows" / "ci.yml")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert project["requires-python"] == f">={job['strategy']['matrix']['python'][0]}"
+    tested = job["strategy"]["matrix"]["python"]
+    assert project["requires-python"] == f">={tested[0]}"
+    assert [name.rpartition(" ")[2] for name in project["classifiers"] if ":: Python ::" in name] == tested
 
 
 @pytest.mark.parametrize("path", FORMS, ids=lambda path: path.stem)
@@ -94,19 +96,28 @@ def test_citation_has_the_license() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tag", "heading", "complaint"),
+    ("tag", "heading", "project", "complaint"),
     [
-        (f"v{m3ops.__version__}", f"{m3ops.__version__}, 2030-01-01", ""),
-        (f"v{m3ops.__version__}", f"{m3ops.__version__} (unreleased)", "CHANGELOG.md has no heading"),
-        ("v9.9.9", "9.9.9, 2030-01-01", "m3ops/__init__.py does not have version 9.9.9"),
+        (f"v{m3ops.__version__}", f"{m3ops.__version__}, 2030-01-01", "[project.urls]", ""),
+        (
+            f"v{m3ops.__version__}",
+            f"{m3ops.__version__} (unreleased)",
+            "[project.urls]",
+            "CHANGELOG.md has no heading",
+        ),
+        ("v9.9.9", "9.9.9, 2030-01-01", "[project.urls]", "m3ops/__init__.py does not have version 9.9.9"),
+        (f"v{m3ops.__version__}", f"{m3ops.__version__}, 2030-01-01", "# [project.urls]", "has no [project.urls]"),
     ],
 )
-def test_a_tag_that_does_not_fit_is_not_released(tmp_path: Path, tag: str, heading: str, complaint: str) -> None:
+def test_a_tag_that_does_not_fit_is_not_released(
+    tmp_path: Path, tag: str, heading: str, project: str, complaint: str
+) -> None:
     """In a copy, with a ``make`` that only says what it was called with."""
-    for name in (".ci/release", "m3ops/__init__.py", "bin/make", "CHANGELOG.md"):
+    for name in (".ci/release", "m3ops/__init__.py", "bin/make"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text((ROOT / name).read_text() if (ROOT / name).exists() else "")
     (tmp_path / "CHANGELOG.md").write_text(f"# Changelog\n\n## {heading}\n")
+    (tmp_path / "pyproject.toml").write_text(f"{project}\n")
     (tmp_path / "bin" / "make").write_text("#!/bin/sh\necho made $1\n")
     for name in (".ci/release", "bin/make"):
         (tmp_path / name).chmod(0o755)

@@ -103,8 +103,8 @@ FRONT_ENDS = (
         word="array",
         dtype="DTypeLike",
         dtype_default="jnp.{}",
-        num_rows="How many rows count, the leading axes flattened: an int32 array of one element, clamped to the rows "
-        "that exist. The others are not read; results are zero there.",
+        num_rows="How many rows count, with the leading axes flattened: an int32 array of one element, clamped to the "
+        "rows that exist. The others are not read; results are zero there.",
         out=None,
         imports="import jax\nimport jax.numpy as jnp\nfrom jax.typing import DTypeLike",
     ),
@@ -119,15 +119,15 @@ FRONT_ENDS = (
         word="tensor",
         dtype="torch.dtype",
         dtype_default="torch.{}",
-        num_rows="How many rows count, the leading axes flattened: an int32 tensor of one element, clamped to the rows "
-        "that exist. The others are not read; new results are zero there, those in ``out`` stay as they were.",
-        out="Where to write: tensors of the results' shapes, dtypes and device, nested as they are, with contiguous "
-        "rows, apart from the inputs and each other.",
+        num_rows="How many rows count, with the leading axes flattened: an int32 tensor of one element, clamped to the "
+        "rows that exist. The others are not read; new results are zero there, those in ``out`` stay as they were.",
+        out="Where to write: tensors of the results' shapes, dtypes and device, nested as the results are. Their rows "
+        "are contiguous. They overlap neither the inputs nor each other.",
         imports="import torch",
     ),
 )
 
-IN_PLACE = " One may take the memory of an input of its shape, dtype and axes."
+IN_PLACE = " But a result may take the memory of an input that has its shape, dtype and axes."
 REF = " A ``jax.Ref`` is updated: the {result} is also written there, and under jit its memory is reused."
 TYPE_ERROR = "A dtype is not one of these, or a parameter has the wrong type."
 

@@ -114,7 +114,7 @@ class Quantization(Rounding):
     scale_layout: str = parameter(
         ROW_MAJOR,
         'Where scales are stored: ``"row_major"``; ``"swizzle_128x4"``, as NVIDIA\'s products read them; or '
-        '``"shuffle_32x8"``, as AMD\'s do. In the last two the last two axes are a matrix.',
+        '``"shuffle_32x8"``, as AMD\'s do. In these two the last two axes are one matrix.',
     )
 
     def __post_init__(self) -> None:
@@ -131,7 +131,7 @@ class MXFP8Quantize(Quantization):
         "x": "Shape ``[..., I]`` with I a multiple of 32; bfloat16, float16 or float32."
     }
     returns: ClassVar[str] = (
-        "Values ``[..., I]`` and scales ``[..., I / 32]``, in a tiled layout padded; "
+        "Values ``[..., I]`` and scales ``[..., I / 32]``, padded in a tiled layout; "
         "``values * 2**(scales - 127)`` is x. A block with a NaN or an infinity has scale byte 255 and NaN values."
     )
     result_type: ClassVar[str] = "MXFP8"

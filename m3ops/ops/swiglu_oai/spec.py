@@ -144,7 +144,7 @@ class SwigluOAIQuantize(Quantization, FusedRounding, Activation):
 
     name: ClassVar[str] = "swiglu_oai_quantize"
     inputs: ClassVar[Mapping[str, str]] = {"gate_up": GATE_UP.format(blocks=WHOLE_BLOCKS)}
-    returns: ClassVar[str] = "Values ``[..., I]`` and scales ``[..., I / 32]``, in a tiled layout padded."
+    returns: ClassVar[str] = "Values ``[..., I]`` and scales ``[..., I / 32]``, padded in a tiled layout."
     result_type: ClassVar[str] = "MXFP8"
     value_error: ClassVar[str] = "I / groups is no multiple of 32"
 
