@@ -172,7 +172,7 @@ def test_a_weight_that_turns_itself_into_an_array() -> None:
 
 @pytest.mark.parametrize("name", ["swiglu_oai", "gemma_rmsnorm", "mxfp8_dequantize"])
 def test_a_result_with_two_uses_is_computed_once(name: str) -> None:
-    """On a CPU, where XLA sees the specification. It would put all of it into each use, and compile that for minutes."""
+    """On a CPU, where XLA sees the specification. It would put all of it into each use, and compile for minutes."""
 
     def normalized(*arrays: jax.Array) -> jax.Array:
         result = jax_function(name)(*arrays)
