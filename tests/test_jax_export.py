@@ -56,9 +56,9 @@ def python(code: str, *arguments: object, **environment: str) -> str:
 
 
 def calls_of(name: str, artifact: bytearray, platform: str = "rocm") -> list[rocm.KernelCall]:
-    """The kernel calls of a program of one op: one, but of the op that quantizes and reads back."""
+    """The kernel calls of a program of one op: one, but two of what quantizes and reads back and of a product."""
     calls = rocm.kernel_calls(jax.export.deserialize(artifact), platform)
-    assert len(calls) == (2 if name == "swiglu_oai_fake_quant" else 1)
+    assert len(calls) == (2 if name in ("swiglu_oai_fake_quant", "mxfp8_matmul") else 1)
     return calls
 
 

@@ -124,7 +124,7 @@ def _cases() -> Iterator[Case]:
     yield case("no leading axis", partial(operands, (64,), 8))
     yield case("one row, one column", partial(operands, (1, 2080), 1))
     yield case("leading axes", partial(operands, (2, 3, 5, 96), 33))
-    for rows in (16, 17, 33, 65):
+    for rows in (16, 17, 33, 65, 600):
         yield case(f"{rows} rows", partial(operands, (rows, 64), 65))
     yield case("e4m3fnuz", partial(operands, (5, 96), 17, fp8="e4m3fnuz"))
     yield from _views()

@@ -11,6 +11,7 @@ from m3ops.numerics.constants import CHUNK_BLOCKS
 from m3ops.numerics.formats import BLOCK, fp8_format_of
 from m3ops.op import Specs
 from m3ops.ops.mxfp8_matmul.kernel import (
+    ROWS_OF_TILES,
     DigitsAt,
     ProductTile,
     _mxfp8_matmul_digits_kernel,
@@ -65,15 +66,17 @@ def matmul_plan(op: MXFP8Matmul, specs: Specs, target: Target, *, keep: Collecti
 
 
 def _tile(rows: int, cols: int, size: int, target: Target, *, decode: bool) -> tuple[ProductTile, int]:
-    """The tile and how many there are, those of all parts."""
+    """The tile and how many programs there are."""
     tile_rows = 16 if decode else min(max(power_of_two_at_least(rows), 16), MOST_ROWS)
     row_tiles = 1 if decode else -(-rows // tile_rows)
     chunks, enough = -(-size // (BLOCK * CHUNK_BLOCKS)), PROGRAMS_OF_A_DECODE * target.multiprocessors
     wide = tile_rows == 16 and row_tiles * -(-cols // (2 * COLS)) * chunks >= enough
     tile_cols = 2 * COLS if wide else COLS
-    tiles = row_tiles * -(-cols // tile_cols)
-    parts = max(chunks, 1) if decode or tiles < enough else 1
-    return ProductTile(tile_rows, tile_cols, size // BLOCK, parts), tiles * parts
+    col_tiles = -(-cols // tile_cols)
+    parts = max(chunks, 1) if decode or row_tiles * col_tiles < enough else 1
+    in_turns = row_tiles > ROWS_OF_TILES
+    programs = -(-row_tiles // ROWS_OF_TILES) * ROWS_OF_TILES if in_turns else row_tiles
+    return ProductTile(tile_rows, tile_cols, size // BLOCK, parts, in_turns), programs * col_tiles * parts
 
 
 def _digits_launch(op: MXFP8Matmul, specs: Specs, target: Target) -> Launch:
