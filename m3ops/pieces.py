@@ -1,16 +1,17 @@
-"""The specification by NumPy over pieces of rows, which stay in a processor's cache and may be computed by threads.
+"""The specification by NumPy over pieces of the results, which stay in the cache and may be computed by threads.
 
 NumPy passes over whole arrays once for each operation, of which there are hundreds, and a float64 array is four times a
 bfloat16 one. So that they need not come from memory each time, a few rows are computed at once wherever a row of the
-results follows from the same row of the operands, which :mod:`m3ops.axes` tells.
+results follows from the same row of the operands, and of a product a few columns, which :mod:`m3ops.axes` tells.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +19,7 @@ import numpy as np
 from m3ops.array import ArraySpec
 from m3ops.axes import Axes, Shape
 from m3ops.numerics.formats import BLOCK
-from m3ops.numerics.scale_layouts import ROW_MAJOR, arrange, restore
+from m3ops.numerics.scale_layouts import ROW_MAJOR, TILES, arrange, restore
 
 if TYPE_CHECKING:
     from m3ops.op import Op
@@ -32,29 +33,33 @@ On a Zen 3 server with 512 KiB of L2 and 32 MiB of L3 cache, pieces of 98304 to 
 each op; with 24576 the calls of NumPy took as long again, with 393216 memory came and went with each of them.
 """
 
+RESULTS = 15360
+"""Results of a product in a piece.
+
+Over a block of 32 these take less than 2**19 multiplications. Products of more are divided by OpenBLAS among threads of
+its own, which spin while they wait: several times the processor time. Half as many took a third more in NumPy's calls.
+"""
+
 
 def compute(op: Op, inputs: Mapping[str, np.ndarray], threads: int = 1) -> Arrays:
     """``op.compute(**inputs)``, by at most so many threads."""
-    first = next(iter(inputs.values()))
-    if math.prod(first.shape[:-1]) <= _rows_of_a_piece(first):
-        return op.compute(**inputs)
-    layout = getattr(op, "scale_layout", ROW_MAJOR)
-    if layout != ROW_MAJOR:  # in tiles the rows of a matrix belong together, but only in the order of the scales
-        by_rows = replace(op, scale_layout=ROW_MAJOR)  # type: ignore[call-arg]
-        results = compute(by_rows, _with_restored_scales(inputs, layout), threads)
+    tiled = [field.name for field in fields(op) if getattr(op, field.name) in TILES]
+    if tiled:  # there the rows of a matrix belong together, but only in the order of the scales
+        by_rows = replace(op, **dict.fromkeys(tiled, ROW_MAJOR))
+        results = compute(by_rows, _with_restored_scales(op, inputs), threads)
+        layout = getattr(op, "scale_layout", ROW_MAJOR)
         return {name: arrange(array, layout) if name == "scales" else array for name, array in results.items()}
-    return _by_rows(op, inputs, threads) if _row_by_row(op.axes) else op.compute(**inputs)
+    return _in_pieces(op, inputs, threads) if _row_by_row(op.axes) else op.compute(**inputs)
 
 
-def _rows_of_a_piece(first: np.ndarray) -> int:
-    return max(ELEMENTS // max(int(first.shape[-1]), 1), 1)
-
-
-def _with_restored_scales(inputs: Mapping[str, np.ndarray], layout: str) -> Arrays:
-    if "scales" not in inputs:
-        return dict(inputs)
-    *leading, size = inputs["values"].shape
-    return {**inputs, "scales": restore(inputs["scales"], (*leading, size // BLOCK), layout)}
+def _with_restored_scales(op: Op, inputs: Mapping[str, np.ndarray]) -> Arrays:
+    restored = dict(inputs)
+    for field in fields(op):
+        if carrier := field.metadata["carried_by"]:
+            values, scales = op.quantized[carrier.removesuffix(".scale_layout")]
+            *leading, size = inputs[values].shape
+            restored[scales] = restore(inputs[scales], (*leading, size // BLOCK), getattr(op, field.name))
+    return restored
 
 
 def _row_by_row(axes: Axes) -> bool:
@@ -63,28 +68,47 @@ def _row_by_row(axes: Axes) -> bool:
     return all(operand.rows and not operand.summed and len(operand.axes) == 1 for operand in rows)
 
 
-def _by_rows(op: Op, inputs: Mapping[str, np.ndarray], threads: int) -> Arrays:
-    first = next(iter(inputs.values()))
-    leading, step = first.shape[:-1], _rows_of_a_piece(first)
-    total = math.prod(leading)
+def _column(axes: Axes) -> str | None:
+    """The factor along a product's columns: it may be divided in the results, and the first operand lacks it."""
+    own = {axis.name for axis in axes.inputs[0].axes}
+    return next((axis.name for axis in axes.results[0].axes if not axis.whole and axis.name not in own), None)
+
+
+def _in_pieces(op: Op, inputs: Mapping[str, np.ndarray], threads: int) -> Arrays:
+    axes, column = op.axes, _column(op.axes)
+    *leading, size = next(iter(inputs.values())).shape
     specs = op.infer(**{name: ArraySpec(array.shape, array.dtype.name) for name, array in inputs.items()})
+    total, width = math.prod(leading), next(iter(specs.values())).shape[-1] if column else 1
+    sizes = _size_of_a_product(total, width) if column else (max(ELEMENTS // max(size, 1), 1), 1)
+    starts = [*itertools.product(range(0, total, sizes[0]), range(0, width, sizes[1]))]
+    if len(starts) <= 1:
+        return op.compute(**inputs)
     results: Arrays = {name: np.empty(spec.shape, spec.dtype) for name, spec in specs.items()}
     places = {name: array.reshape(total, array.shape[-1]) for name, array in results.items()}
-    has_rows = dict(zip(inputs, (operand.rows for operand in op.axes.inputs), strict=True))
-    given = {name: _matrix(array, leading) if has_rows[name] else array for name, array in inputs.items()}
-    divided = [name for name in inputs if has_rows[name] and given[name].ndim == 2]
+    operands = dict(zip((*inputs, *results), (*axes.inputs, *axes.results), strict=True))
+    given = {name: _matrix(array, (*leading,)) if operands[name].rows else array for name, array in inputs.items()}
 
-    def piece(start: int) -> None:
-        at = slice(start, start + step)
-        own = {name: array[at] if name in divided else array for name, array in given.items()}
+    def piece(start: tuple[int, int]) -> None:
+        rows, columns = (slice(at, at + count) for at, count in zip(start, sizes, strict=True))
+
+        def own(name: str, array: np.ndarray) -> np.ndarray:
+            trailing = [columns if axis.name == column else slice(None) for axis in operands[name].axes]
+            return array[tuple([rows, *trailing][-array.ndim :])]  # what all rows share has no axis of them
+
         with np.errstate(all="ignore"):  # which is of each thread
-            for name, result in op.compute(**own).items():
-                places[name][at] = result
+            computed = op.compute(**{name: own(name, array) for name, array in given.items()})
+            for name, result in computed.items():
+                own(name, places[name])[:] = result
 
-    starts = range(0, total, step)
     with ThreadPoolExecutor(min(threads, len(starts))) as pool:
         list(pool.map(piece, starts))
     return results
+
+
+def _size_of_a_product(rows: int, columns: int) -> tuple[int, int]:
+    """Rows and columns of a piece: as square as they can be, so that each operand is read the fewest times."""
+    height = min(max(RESULTS // max(columns, 1), math.isqrt(RESULTS)), max(rows, 1))
+    return height, RESULTS // height
 
 
 def _matrix(array: np.ndarray, leading: Shape) -> np.ndarray:

@@ -29,6 +29,7 @@ def rows_at_once(monkeypatch: pytest.MonkeyPatch, rows: int, first: Any) -> None
 @pytest.mark.parametrize("name", EVERY_OP)
 def test_pieces_of_every_case(name: str, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Row counts that are no multiple of a piece, views, weights with leading axes, tiled scales, counted rows."""
+    monkeypatch.setattr(pieces, "RESULTS", 150)  # most products in the cases are larger than that
     for case in CASES:
         if case.op == name:
             operands = case.operands()
@@ -45,11 +46,14 @@ class Recorded:
 
     def __init__(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         self.rows: list[int] = []
+        self.last_rows: list[int] = []  # of the last operand: the columns of a product
         self.threads: set[int] = set()
         compute: Callable[..., Any] = EVERY_OP[name].compute
 
         def recording(op: Any, **inputs: Any) -> Any:
-            self.rows.append(int(np.prod(next(iter(inputs.values())).shape[:-1])))
+            shapes = [array.shape for array in inputs.values()]
+            self.rows.append(int(np.prod(shapes[0][:-1])))
+            self.last_rows.append(int(np.prod(shapes[-1][:-1])))
             self.threads.add(threading.get_ident())
             return compute(op, **inputs)
 
@@ -66,6 +70,23 @@ def test_pieces_are_small(layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
     recorded = Recorded("mxfp8_dequantize", monkeypatch)
     EVERY_OP["mxfp8_dequantize"].of(scale_layout=layout).reference(q)
     assert sorted(recorded.rows) == [3, 4, 4, 4]
+
+
+@pytest.mark.parametrize("x_layout", SCALE_LAYOUTS)
+@pytest.mark.parametrize("w_layout", SCALE_LAYOUTS)
+def test_pieces_of_a_product_are_small(x_layout: str, w_layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    quantize = EVERY_OP["mxfp8_quantize"]
+    x, w = (normal(shape, "bfloat16") for shape in ((3, 5, 64), (7, 64)))
+    x_values, x_scales = quantize.of(scale_layout=x_layout).compute(x=x).values()
+    w_values, w_scales = quantize.of(scale_layout=w_layout).compute(x=w).values()
+    inputs = {"x_values": x_values, "x_scales": x_scales, "w_values": w_values, "w_scales": w_scales}
+    op = EVERY_OP["mxfp8_matmul"].of(x_layout=x_layout, w_layout=w_layout)
+    whole = op.compute(**inputs)
+    monkeypatch.setattr(pieces, "RESULTS", 16)
+    recorded = Recorded("mxfp8_matmul", monkeypatch)
+    assert_same_bytes([*op.reference(inputs).values()], [*whole.values()])
+    assert recorded.rows == [4] * 6 + [3] * 2
+    assert recorded.last_rows == [4, 3] * 4
 
 
 def test_a_sum_over_rows_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,7 +39,7 @@ def except_where(
     if condition.any():
         usual = np.asarray(usual)
         at = np.flatnonzero(np.broadcast_to(condition, usual.shape))
-        usual.flat[at] = exception(*(np.broadcast_to(arg, usual.shape).flat[at] for arg in args))
+        usual.put(at, exception(*(np.broadcast_to(arg, usual.shape).take(at) for arg in args)))
     return usual
 
 
@@ -149,9 +149,11 @@ bounds, functions, *arrays)``, b being how many of the bounds the size reaches."
 
 
 def load(x: Array) -> Array:
-    """The numbers in an array of any of :data:`FORMATS`, exactly."""
-    fmt = FORMATS[x.dtype.name]
+    """The numbers in an array of any of :data:`FORMATS`, exactly. NumPy looks those of 8 bits up."""
     xp = x.__array_namespace__()
+    if xp is np and x.dtype.itemsize == 1 and x.size > 2**8:
+        return _every(x.dtype)[x.view(np.uint8)]
+    fmt = FORMATS[x.dtype.name]
     codes = x.view(getattr(xp, f"uint{fmt.bits}")).astype(xp.int64)
     magnitude = codes & ((1 << (fmt.bits - 1)) - 1)
     # A normal number has the same mantissa in float64, and its exponent has another bias.
@@ -178,6 +180,11 @@ def of_each(function: Callable[..., Array], x: Array, *params: Any) -> Array:
 @functools.lru_cache(maxsize=16)
 def _of_every(function: Callable[..., Array], dtype: np.dtype, params: tuple[Any, ...]) -> np.ndarray:
     return np.asarray(function(load(np.arange(2**16, dtype=np.uint16).view(dtype)), *params))
+
+
+@functools.cache
+def _every(dtype: np.dtype) -> np.ndarray:
+    return np.asarray(load(np.arange(2**8, dtype=np.uint8).view(dtype)))
 
 
 def encode(x: Array, fmt: Format) -> Array:
@@ -334,10 +341,11 @@ def matmul(x: Array, x_scales: Array, w: Array, w_scales: Array) -> Array:
     and high digits, of high and low, and of low and low each have a sum that fits into 24 bits. Those three, smallest
     first, are scaled and added to the sum of a chunk of ``c.CHUNK_BLOCKS`` blocks by fma, and the chunks are added.
     """
-    terms = [part for values, scales in ((x, x_scales), (w, w_scales)) for part in _blocks_first(values, scales)]
+    operands = [_blocks_first(*operand) for operand in ((x, x_scales), (w, w_scales))]
     total: Array = 0.0
     for first in range(0, x_scales.shape[-1], c.CHUNK_BLOCKS):
-        chunk = [part[first : first + c.CHUNK_BLOCKS] for part in terms]
+        at = slice(first, first + c.CHUNK_BLOCKS)
+        chunk = [part for values, scales in operands for part in (load(values[at]), scale_factors(scales[at]))]
         start = _plus_block(0.0, *(part[0] for part in chunk))
         total = round32(total + fold(_plus_block, start, *(part[1:] for part in chunk)))
     xp = x.__array_namespace__()
@@ -345,10 +353,9 @@ def matmul(x: Array, x_scales: Array, w: Array, w_scales: Array) -> Array:
 
 
 def _blocks_first(values: Array, scales: Array) -> tuple[Array, Array]:
-    """Values ``[B, M, 32]`` and factors ``[B, M]`` of a matrix of B blocks a row."""
+    """Values ``[B, M, 32]`` and scales ``[B, M]`` of a matrix of B blocks a row."""
     xp = values.__array_namespace__()
-    blocks = load(values).reshape(*scales.shape, BLOCK)
-    return xp.moveaxis(blocks, -2, 0), xp.moveaxis(scale_factors(scales), -1, 0)
+    return xp.moveaxis(values.reshape(*scales.shape, BLOCK), -2, 0), xp.moveaxis(scales, -1, 0)
 
 
 def _plus_block(total: Array, x: Array, x_scale: Array, w: Array, w_scale: Array) -> Array:
