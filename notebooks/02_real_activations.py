@@ -49,10 +49,10 @@ def forward(activation=None):
     smollm2.swiglu = activation or original
     try:
         run = jax.jit(functools.partial(smollm2.jax_forward, config=config, quantize=False))
-        logits, _, gate_up = run(params, tokens, cache, 0)
+        logits, _, seen = run(params, tokens, cache, 0)
     finally:
         smollm2.swiglu = original
-    return np.asarray(logits, np.float32), gate_up
+    return np.asarray(logits, np.float32), seen["gate_up"]
 
 
 logits, gate_up = forward()

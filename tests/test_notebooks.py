@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import runpy
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import nbformat
 import pytest
+import smollm2
 import torch
 from execute import FOLDER, NAMES, execute, read
 from matplotlib.axes import Axes
@@ -17,6 +19,7 @@ from matplotlib.figure import Figure
 from m3ops.testing.workloads import WORKLOADS
 from m3ops.tools.bench.plot import LABELS
 from m3ops.tools.bench.result import CONTENDERS, Report
+from m3ops_torch import mxfp8_matmul
 
 REPORTS = [Report.load(FOLDER.parent / "docs" / "performance" / f"{gpu}.json") for gpu in ("h100", "h200")]
 CONTENDER_OF = {LABELS.get(name, name): name for name in CONTENDERS}
@@ -44,6 +47,30 @@ def test_runs(name: str) -> None:
 def test_every_notebook_has_its_source() -> None:
     assert set(NAMES) == {path.stem for path in FOLDER.glob("*.ipynb")}
     assert len(NAMES) >= 5
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_one_bit_fails_the_demo(
+    wrong: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The demo on two layers of its model, and where PyTorch's products have one wrong bit."""
+
+    def two_layers(path: Path) -> Any:
+        config, params, tokenizer = load(path)
+        layers = {name: weight[:2] for name, weight in params["layers"].items()}
+        return config._replace(layers=2), {**params, "layers": layers}, tokenizer
+
+    def one_bit(*args: Any) -> torch.Tensor:
+        product = mxfp8_matmul(*args)
+        product.view(torch.int16)[-1, -1] ^= 1
+        return product
+
+    load = smollm2.load
+    monkeypatch.setattr(smollm2, "load", two_layers)
+    if wrong:
+        monkeypatch.setattr("m3ops_torch.mxfp8_matmul", one_bit)
+    assert smollm2.run_demo(length=1) == wrong
+    assert ("\n0 of " in capsys.readouterr().out) != wrong
 
 
 # --- The charts of notebook 04: each point and bar is read off as a reader would -------------------------------------
