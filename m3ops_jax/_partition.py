@@ -15,9 +15,11 @@ from typing import Any
 
 import jax
 from jax.experimental.custom_partitioning import custom_partitioning
+from jax.experimental.xla_metadata import set_xla_metadata
 from jax.interpreters import mlir
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
+from m3ops import __version__
 from m3ops.axes import Division, Names
 from m3ops_jax import _private
 from m3ops_jax._call import Call
@@ -122,7 +124,10 @@ def _divided_by_xla(call: Call, compute: Compute, arrays: Sequence[jax.Array]) -
 
     partitioned = custom_partitioning(whole)
     partitioned.def_partition(partition, sharding_rule=functools.partial(_sharding_rule, call))
-    results: Sequence[jax.Array] = partitioned(*arrays)
+    # The program names these functions by an address. What it computes has to stand in its text too, which is what a
+    # compilation cache goes by.
+    with set_xla_metadata(m3ops=f"{__version__} {call}"):
+        results: Sequence[jax.Array] = partitioned(*arrays)
     return results
 
 

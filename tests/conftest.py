@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import pytest
 import torch
 from backends import BACKENDS, Backend
-from jax._src import compiler
-from jax._src.config import enable_compilation_cache
 
 from m3ops.testing.case import Case
 from m3ops.testing.cases import few_cases
@@ -80,15 +77,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.m3ops_xla_cache = folder  # type: ignore[attr-defined]
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    compiler.compile_or_get_cached = functools.partial(_cached, compiler.compile_or_get_cached)
-
-
-def _cached(compile_or_get_cached: Callable[..., Any], backend: Any, program: Any, *rest: Any, **more: Any) -> Any:
-    """Looks for a program in the cache unless its division is left to XLA. It then names a Python object by its
-    address, which a later program may have too, and tells nothing of an op's parameters.
-    """
-    with enable_compilation_cache("@CustomSPMDPartitioning" not in str(program)):
-        return compile_or_get_cached(backend, program, *rest, **more)
+    jax.config.update("jax_remove_custom_partitioning_ptr_from_cache_key", True)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -6,6 +6,7 @@ CPU part runs, with the same bytes, in a process that has never seen the op's Py
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import re
@@ -286,10 +287,26 @@ print(*(sum(event.endswith(kind) for event in events) for kind in ("cache_misses
 """
 
 
-def test_the_compilation_cache_is_hit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("address", [True, False], ids=["by address", "without"])
+def test_the_compilation_cache_is_hit(tmp_path: Path, address: bool) -> None:
+    """By default JAX's key has the address that a ``custom_partitioning`` is named by, another in each process."""
     cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    cache["JAX_REMOVE_CUSTOM_PARTITIONING_PTR_FROM_CACHE_KEY"] = str(not address)
     assert python(COMPILE, **cache).splitlines() == ["4 0", "2 0"]
-    assert python(COMPILE, **cache).splitlines() == ["0 4", "1 1"]
+    assert python(COMPILE, **cache).splitlines() == ["0 4", "1 1" if address else "0 2"]
+
+
+def test_programs_that_xla_divides_tell_what_they_compute() -> None:
+    """An address may be another function's in the next process: the cache must not go by that alone."""
+    mesh = jax.make_mesh((2,), ("a",), axis_types=(AxisType.Auto,), devices=jax.devices("cpu")[:2])
+    x = jax.ShapeDtypeStruct((8, 128), np.dtype("bfloat16"), sharding=NamedSharding(mesh, P("a")))
+    texts = []
+    for alpha in (1.5, 2.0):
+        lowered = jax.jit(functools.partial(m3ops_jax.swiglu_oai, alpha=alpha)).lower(x).as_text()
+        without, addresses = re.subn(r'backend_config = "\d+"', "", lowered)
+        assert addresses == 1
+        texts.append(without)
+    assert texts[0] != texts[1]
 
 
 # What the cache goes by on a GPU: the lowered program, which holds the kernel's machine code.
