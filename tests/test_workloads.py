@@ -22,13 +22,13 @@ from specification import reference
 import m3ops
 from m3ops.numerics.formats import FORMATS
 from m3ops.ops import OPS
-from m3ops.ops.mxfp8_matmul.kernel import ProductTile
 from m3ops.target import Target
 from m3ops.testing import formulas
 from m3ops.testing.arrays import normal, random_bits
 from m3ops.testing.case import operands
 from m3ops.testing.workload import Workload
 from m3ops.testing.workloads import WORKLOADS
+from m3ops.tiles.product import ProductTile
 from m3ops.tools.bench import check, kernel
 from m3ops.tools.run import flat, to_numpy, to_tensor
 
@@ -159,6 +159,7 @@ NORMS_IN_FP32 = """
 import sys
 import torch
 from m3ops.testing.workloads import WORKLOADS
+from m3ops.tiles.product import ProductTile
 from m3ops.tools.bench import check
 from m3ops.tools.bench.torch_side import TorchSide
 class Side(TorchSide):

@@ -38,11 +38,11 @@ def row_pointers(values_ptr, scales_ptr, row, AT: tl.constexpr):
 
 
 @triton.jit
-def load_codes(pointers, block, AT: tl.constexpr):
-    """One block of 32 of each row, ``[R, 32]``."""
+def load_codes(pointers, block, BLOCKS: tl.constexpr, AT: tl.constexpr):
+    """Some blocks of 32 of each row, ``[R, 32 BLOCKS]``."""
     STRIDES: tl.constexpr = AT.values.strides
     STRIDE: tl.constexpr = STRIDES[len(STRIDES) - 1]
-    col = block * 32 + tl.arange(0, 32)
+    col = block * 32 + tl.arange(0, 32 * BLOCKS)
     if STRIDE != 1:
         col = col.to(tl.int64) * STRIDE
     return tl.load(pointers[0][:, None] + col[None, :])
@@ -50,10 +50,21 @@ def load_codes(pointers, block, AT: tl.constexpr):
 
 @triton.jit
 def load_scales(pointers, block, AT: tl.constexpr):
-    """The scales of that block, ``[R]``."""
+    """The scales of one block, ``[R]``."""
+    return tl.load(pointers[1] + _scale_offset(block, AT))
+
+
+@triton.jit
+def load_scales_of_blocks(pointers, block, BLOCKS: tl.constexpr, AT: tl.constexpr):
+    """The scales of some blocks, ``[R, BLOCKS]``."""
+    return tl.load(pointers[1][:, None] + _scale_offset(block + tl.arange(0, BLOCKS), AT)[None, :])
+
+
+@triton.jit
+def _scale_offset(block, AT: tl.constexpr):
     if AT.mx.scale_tiles is None:
         STRIDES: tl.constexpr = AT.scales.strides
         offset = tl.cast(block, tl.int64) * STRIDES[len(STRIDES) - 1]
     else:
         offset = scales.block_offset(block, AT.mx.scale_tiles)
-    return tl.load(pointers[1] + offset)
+    return offset

@@ -14,16 +14,10 @@ import triton.language as tl
 
 from m3ops.numerics import constants as c
 from m3ops.numerics import tile
-from m3ops.tiles import matrix, row_count, rows, scales
+from m3ops.tiles import matrix, product, row_count, rows, scales
 from m3ops.tiles.rows import Rows
 
-ROWS_OF_TILES = 8
-"""How many rows of large tiles take turns, so that programs which run together share weights and digits: the product of
-8192 x 6144 took 11.6 ms on the H100 with one row of tiles after the other, and in a sweep 8.1 in this order.
-"""
-
 _CHUNK_BLOCKS = tl.constexpr(c.CHUNK_BLOCKS)
-_TURNS = tl.constexpr(ROWS_OF_TILES)
 
 
 @dataclass(frozen=True)
@@ -39,31 +33,6 @@ class DigitsAt:
     values: Rows
     scales: Rows
     digits: Rows
-
-
-@dataclass(frozen=True)
-class ProductTile:
-    """What a program computes at a time, a constexpr. It decides speed, never bytes.
-
-    Attributes:
-        rows: Rows of x.
-        cols: Rows of the weight, which are columns of the product.
-        blocks: Blocks of 32 along K.
-        parts: Into how many parts K is divided, each the work of a program, whose sums are added later: one, or one for
-            each chunk.
-        in_turns: Whether ``ROWS_OF_TILES`` rows of tiles take turns.
-    """
-
-    rows: int
-    cols: int
-    blocks: int
-    parts: int
-    in_turns: bool
-
-    @property
-    def chunks(self) -> int:
-        """Chunks of a part."""
-        return -(-self.blocks // c.CHUNK_BLOCKS) // self.parts
 
 
 @triton.jit
@@ -113,13 +82,15 @@ def _mxfp8_matmul_digits_kernel(
 
 
 @triton.jit
-def _chunk(digits, factors, w, chunk, total_rows, W: tl.constexpr, TILE: tl.constexpr):
-    """The sum of one chunk, ``[cols, rows]`` fp32, of rows given by pointers."""
+def _chunk(digits, factors, w, exponents, chunk, total_rows, W: tl.constexpr, TILE: tl.constexpr):
+    """The sum of one chunk, ``[cols, rows]`` fp32, of rows given by pointers, and the weight's next scales."""
     partial = tl.zeros((TILE.cols, TILE.rows), tl.float32)
     first = chunk * _CHUNK_BLOCKS
-    exponents = matrix.load_scales(w, first, W)
-    for block in range(first, tl.minimum(first + _CHUNK_BLOCKS, TILE.blocks)):
-        w_digits = tile.digits(matrix.load_codes(w, block, W), W.mx.fp8, W.mx.cast)
+    end = first + _CHUNK_BLOCKS
+    if TILE.ends_in_a_chunk:
+        end = tl.minimum(end, TILE.blocks)
+    for block in range(first, end):
+        w_digits = tile.digits(matrix.load_codes(w, block, 1, W), W.mx.fp8, W.mx.cast)
         x_digits = tl.load(digits + (block * 32 + tl.arange(0, 32))[None, :])
         x_factors = tl.load(factors + tl.cast(block, tl.int64) * total_rows)
         w_factors = tile.scale_factors(exponents)
@@ -127,18 +98,20 @@ def _chunk(digits, factors, w, chunk, total_rows, W: tl.constexpr, TILE: tl.cons
         # Loads of single bytes are not pipelined by the compiler. One that is issued before a product would be waited
         # for by the fence in front of it.
         exponents = matrix.load_scales(w, tl.minimum(block + 1, TILE.blocks - 1), W)
-    return partial
+    return partial, exponents
 
 
 @triton.jit
 def _chunks(digits, factors, w, first_chunk, total_rows, W: tl.constexpr, TILE: tl.constexpr):
     """The sum of the chunks of a part."""
+    exponents = matrix.load_scales(w, first_chunk * _CHUNK_BLOCKS, W)
     if TILE.chunks == 1:
-        total = _chunk(digits, factors, w, first_chunk, total_rows, W, TILE)
+        total, _ = _chunk(digits, factors, w, exponents, first_chunk, total_rows, W, TILE)
     else:
         total = tl.zeros((TILE.cols, TILE.rows), tl.float32)
         for chunk in range(first_chunk, first_chunk + TILE.chunks):
-            total += _chunk(digits, factors, w, chunk, total_rows, W, TILE)
+            partial, exponents = _chunk(digits, factors, w, exponents, chunk, total_rows, W, TILE)
+            total += partial
     return total
 
 
@@ -158,32 +131,21 @@ def _product_tile(
     NARROWING: tl.constexpr,
 ):
     COLS: tl.constexpr = PRODUCT.size
-    COL_TILES: tl.constexpr = (COLS + TILE.cols - 1) // TILE.cols
-    part, t = t % TILE.parts, t // TILE.parts
-    row_tile, col_tile = t // COL_TILES, t % COL_TILES
-    if TILE.in_turns:
-        row_tile, col_tile = t // (COL_TILES * _TURNS) * _TURNS + t % _TURNS, t // _TURNS % COL_TILES
-    first_row = tl.cast(row_tile, tl.int64) * TILE.rows
-    row, col = first_row + tl.arange(0, TILE.rows), col_tile * TILE.cols + tl.arange(0, TILE.cols)
-    if first_row < end:
-        if TILE.blocks == 0:
-            total = tl.zeros((TILE.cols, TILE.rows), tl.float32)
-        else:
-            # Past the edges the last row is read once more, which costs less than a mask.
-            digit_row = tl.minimum(2 * first_row + tl.arange(0, 2 * TILE.rows), 2 * tl.cast(end, tl.int64) - 1)
-            digits = digits_ptr + digit_row[:, None] * (32 * TILE.blocks)
-            factors = factors_ptr + tl.minimum(row, end - 1)
-            w = matrix.row_pointers(w_values_ptr, w_scales_ptr, tl.minimum(col, COLS - 1).to(tl.int64), W)
-            total = _chunks(digits, factors, w, part * TILE.chunks, total_rows, W, TILE) + 0.0  # a sum of zero is +0
-        place = tl.cast(part, tl.int64) * total_rows + row
-        ptrs = rows.advance(product_ptr, place, PRODUCT.inner_sizes, PRODUCT.strides)[None, :] + col[:, None]
-        total = tile.narrow(total, product_ptr.dtype.element_ty, NARROWING)
-        tl.store(ptrs, total, mask=(row < end)[None, :] & (col < COLS)[:, None])
-
-
-@triton.jit
-def _num_tiles(valid, COLS: tl.constexpr, TILE: tl.constexpr):
-    return tl.cdiv(valid, TILE.rows) * ((COLS + TILE.cols - 1) // TILE.cols * TILE.parts)
+    part, first_row, col = product.place(t, end, COLS, TILE)
+    row = first_row + tl.arange(0, TILE.rows)
+    if TILE.blocks == 0:
+        total = tl.zeros((TILE.cols, TILE.rows), tl.float32)
+    else:
+        # Past the edges the last row is read once more, which costs less than a mask.
+        digit_row = tl.minimum(2 * first_row + tl.arange(0, 2 * TILE.rows), 2 * tl.cast(end, tl.int64) - 1)
+        digits = digits_ptr + digit_row[:, None] * (32 * TILE.blocks)
+        factors = factors_ptr + tl.minimum(row, end - 1)
+        w = matrix.row_pointers(w_values_ptr, w_scales_ptr, tl.minimum(col, COLS - 1).to(tl.int64), W)
+        total = _chunks(digits, factors, w, part * TILE.chunks, total_rows, W, TILE) + 0.0  # a sum of zero is +0
+    place = tl.cast(part, tl.int64) * total_rows + row
+    ptrs = rows.advance(product_ptr, place, PRODUCT.inner_sizes, PRODUCT.strides)[None, :] + col[:, None]
+    total = tile.narrow(total, product_ptr.dtype.element_ty, NARROWING)
+    tl.store(ptrs, total, mask=(row < end)[None, :] & (col < COLS)[:, None])
 
 
 @triton.jit
@@ -207,7 +169,7 @@ def _mxfp8_matmul_kernel(
         _product_tile(t, total_rows, *operands, W, PRODUCT, TILE, NARROWING)
     else:
         valid = row_count.valid_rows(num_rows_ptr, total_rows, COUNT)
-        for i in range(t, _num_tiles(valid, PRODUCT.size, TILE), COUNT.programs):
+        for i in range(t, product.num_tiles(valid, PRODUCT.size, TILE), COUNT.programs):
             _product_tile(i, valid, *operands, W, PRODUCT, TILE, NARROWING)
         row_count.clear(product_ptr, valid, total_rows, PRODUCT.size, COUNT, "product")
 

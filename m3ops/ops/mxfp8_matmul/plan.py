@@ -1,9 +1,11 @@
-"""Launch plans of products of MXFP8 matrices."""
+"""Launch plan of exact products of MXFP8 matrices."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 from m3ops import row_count
 from m3ops.array import ArraySpec
@@ -11,9 +13,7 @@ from m3ops.numerics.constants import CHUNK_BLOCKS
 from m3ops.numerics.formats import BLOCK, fp8_format_of
 from m3ops.op import Specs
 from m3ops.ops.mxfp8_matmul.kernel import (
-    ROWS_OF_TILES,
     DigitsAt,
-    ProductTile,
     _mxfp8_matmul_digits_kernel,
     _mxfp8_matmul_kernel,
     _mxfp8_matmul_sum_kernel,
@@ -28,6 +28,7 @@ from m3ops.planning.tiling import block_tiling, element_tiling, power_of_two_at_
 from m3ops.target import Target
 from m3ops.tiles.matrix import Matrix
 from m3ops.tiles.mx import Mx
+from m3ops.tiles.product import ROWS_OF_TILES, ProductTile
 from m3ops.tiles.row_count import RowCount
 from m3ops.tiles.rows import Rows
 
@@ -43,7 +44,8 @@ PROGRAMS_OF_A_DECODE = 4
 """Programs for each multiprocessor that a product of few rows is divided into, as far as its chunks allow."""
 
 
-def matmul_plan(op: MXFP8Matmul, specs: Specs, target: Target, *, keep: Collection[str]) -> Plan:
+def exact_plan(op: MXFP8Matmul, specs: Specs, target: Target, *, keep: Collection[str]) -> Plan:
+    """The digits of x, their products with those of the weight, and where K is divided the sum of its parts."""
     product, size = specs["product"], specs["x_values"].shape[-1]
     rows, cols = product.size // max(product.shape[-1], 1), product.shape[-1]
     tile, programs = _tile(rows, cols, size, target, decode=counts_rows(specs))
@@ -56,12 +58,21 @@ def matmul_plan(op: MXFP8Matmul, specs: Specs, target: Target, *, keep: Collecti
         }
         specs = {**specs, **scratch}
         launches.append(_digits_launch(op, specs, target))
+    launch = partial(
+        product_launch,
+        _mxfp8_matmul_kernel,
+        weight=weight_at(op, specs, target),
+        target=target,
+        tile=tile,
+        programs=programs,
+        num_warps=4 if target.vendor == "nvidia" else 2,
+        options={"num_stages": 3 if target.vendor == "nvidia" else 2},
+    )
     if tile.parts == 1:
-        launches.append(_product_launch(op, specs, target, tile, programs, keep=keep))
-        return Plan(tuple(launches), moved, flops, scratch)
+        return Plan((*launches, launch(specs, keep=keep)), moved, flops, scratch)
     scratch["partials"] = partials = ArraySpec((tile.parts, rows, cols), "float32")
-    parts = _product_launch(op, {**specs, "product": partials}, target, tile, programs, keep=("product",))
-    launches += [parts.renamed({"product": "partials"}), _sum_launch(op, specs, target, tile.parts, keep=keep)]
+    parts = launch({**specs, "product": partials}, keep=("product",)).renamed({"product": "partials"})
+    launches += [parts, _sum_launch(op, specs, target, tile.parts, keep=keep)]
     return Plan(tuple(launches), moved, flops, scratch)
 
 
@@ -74,9 +85,8 @@ def _tile(rows: int, cols: int, size: int, target: Target, *, decode: bool) -> t
     tile_cols = 2 * COLS if wide else COLS
     col_tiles = -(-cols // tile_cols)
     parts = max(chunks, 1) if decode or row_tiles * col_tiles < enough else 1
-    in_turns = row_tiles > ROWS_OF_TILES
-    programs = -(-row_tiles // ROWS_OF_TILES) * ROWS_OF_TILES if in_turns else row_tiles
-    return ProductTile(tile_rows, tile_cols, size // BLOCK, parts, in_turns), programs * col_tiles * parts
+    tile = ProductTile(tile_rows, tile_cols, size // BLOCK, row_tiles > ROWS_OF_TILES, parts=parts)
+    return tile, row_tiles * col_tiles * parts
 
 
 def _digits_launch(op: MXFP8Matmul, specs: Specs, target: Target) -> Launch:
@@ -100,32 +110,43 @@ def _digits_launch(op: MXFP8Matmul, specs: Specs, target: Target) -> Launch:
     )
 
 
-def _product_launch(
-    op: MXFP8Matmul, specs: Specs, target: Target, tile: ProductTile, programs: int, *, keep: Collection[str]
+def product_launch(
+    kernel: Any,
+    arrays: Specs,
+    weight: Matrix,
+    target: Target,
+    tile: ProductTile,
+    programs: int,
+    *,
+    keep: Collection[str],
+    num_warps: int,
+    options: Mapping[str, Any],
 ) -> Launch:
-    product = specs["product"]
+    """The launch of a kernel that multiplies; ``arrays`` are those of its pointers, by name."""
+    product = arrays["product"]
     total_rows, at = rows_of({"product": product})
     if tile.parts > 1:
         total_rows, at = total_rows // tile.parts, {"product": Rows(product.shape[-1], (), (product.shape[-1], 1))}
-    count = RowCount(PROGRAMS * target.multiprocessors, tuple(keep)) if counts_rows(specs) else None
+    count = RowCount(PROGRAMS * target.multiprocessors, tuple(keep)) if counts_rows(arrays) else None
     return Launch(
-        kernel=_mxfp8_matmul_kernel,
+        kernel=kernel,
         grid=(count.programs if count else programs,),
-        arguments={**pointers(_mxfp8_matmul_kernel, specs), "total_rows": total_rows},
+        arguments={**pointers(kernel, arrays), "total_rows": total_rows},
         constants={
-            "W": _weight(op, specs, target),
+            "W": weight,
             "PRODUCT": at["product"],
             "TILE": tile,
             "NARROWING": narrowing(product.dtype, target, beside_fp8=False),
             "COUNT": count,
         },
         writes=("product",),
-        num_warps=4 if target.vendor == "nvidia" else 2,
-        options={"num_stages": 3 if target.vendor == "nvidia" else 2},
+        num_warps=num_warps,
+        options=options,
     )
 
 
-def _weight(op: MXFP8Matmul, specs: Specs, target: Target) -> Matrix:
+def weight_at(op: MXFP8Matmul, specs: Specs, target: Target) -> Matrix:
+    """Where the weight lies and how its bytes are read."""
     values, scales = specs["w_values"], specs["w_scales"]
     tiles = scale_plan(op.w_layout, values, scales).tiles
     _, at = rows_of({"values": values, **({} if tiles else {"scales": scales})})

@@ -87,6 +87,6 @@ class MXFP8Matmul(Op):
         return {"product": exact.store(product, self.out_dtype).reshape(*leading, columns)}
 
     def plan(self, specs: Specs, target: Target, *, keep: Collection[str] = ()) -> Plan:
-        from m3ops.ops.mxfp8_matmul.plan import matmul_plan
+        from m3ops.ops.mxfp8_matmul.plan import exact_plan
 
-        return matmul_plan(self, specs, target, keep=keep)
+        return exact_plan(self, specs, target, keep=keep)
