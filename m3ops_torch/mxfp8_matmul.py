@@ -16,6 +16,7 @@ def mxfp8_matmul(
     x: MXFP8,
     w: MXFP8,
     *,
+    arithmetic: str = "exact",
     out_dtype: torch.dtype = torch.bfloat16,
     num_rows: torch.Tensor | None = None,
     out: torch.Tensor | None = None,
@@ -27,6 +28,9 @@ def mxfp8_matmul(
     Args:
         x: An ``MXFP8`` of values ``[..., K]``, as :func:`mxfp8_quantize` returns it.
         w: The weight, an ``MXFP8`` of values ``[N, K]``, quantized along K too.
+        arithmetic: "exact": the same bytes on every machine. "fast": the sums of a tensor core of bfloat16, within
+            :meth:`MXFP8Matmul.error_bound` of those. A row's bytes then depend on the device, not on the other rows; a
+            CPU gives those of "exact".
         out_dtype: bfloat16, float16 or float32.
         num_rows: How many rows count, with the leading axes flattened: an int32 tensor of one element, clamped to the
             rows that exist. The others are not read; new results are zero there, those in ``out`` stay as they were.
@@ -43,6 +47,8 @@ def mxfp8_matmul(
     """
     x = quantized("x", x)
     w = quantized("w", w)
-    op = MXFP8Matmul.of(out_dtype=dtype_name(out_dtype), x_layout=x.scale_layout, w_layout=w.scale_layout)
+    op = MXFP8Matmul.of(
+        arithmetic=arithmetic, out_dtype=dtype_name(out_dtype), x_layout=x.scale_layout, w_layout=w.scale_layout
+    )
     result: torch.Tensor = run(op, x.values, x.scales, w.values, w.scales, num_rows=num_rows, out=out)
     return result

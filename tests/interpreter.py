@@ -197,10 +197,12 @@ class _Builder(stock.InterpreterBuilder):
         return TensorHandle(total.astype(np.float32), tl.float32)
 
     def create_dot(self, a: TensorHandle, b: TensorHandle, d: TensorHandle, *_: Any) -> TensorHandle:
-        """A product of fp16 matrices whose sums fit into fp32 whatever their order, so that no tensor core rounds."""
-        if {a.dtype.scalar, b.dtype.scalar} != {tl.float16} or d.dtype.scalar != tl.float32:
+        """A product of 16-bit floats whose sums fit into fp32 whatever their order, so that no tensor core rounds."""
+        kind = a.dtype.scalar
+        if kind not in (tl.float16, tl.bfloat16) or b.dtype.scalar != kind or d.dtype.scalar != tl.float32:
             raise NotImplementedError(f"dot of {a.dtype} and {b.dtype} to {d.dtype}")
-        x, y, addend = (handle.data.astype(np.float64) for handle in (a, b, d))
+        x, y = (handle.data.view(_FLOATS[kind]).astype(np.float64) for handle in (a, b))
+        addend = d.data.astype(np.float64)
         total = x @ y + addend
         magnitude = np.abs(x) @ np.abs(y) + np.abs(addend)
         unit = np.minimum(_unit(x).min(-1)[:, None] * _unit(y).min(0)[None, :], _unit(addend))

@@ -15,7 +15,8 @@ UNCHECKED = {
                      "s_cbranch_vccnz", "s_cbranch_vccz"), CONTROL),
     "s_setreg_imm32_b32": "sets the mode: test_amdgcn_vectors.py checks what it changes",
     **dict.fromkeys(("v_mfma_f32_32x32x8_f16", "v_mfma_f32_16x16x16_f16", "v_mfma_f32_32x32x16_f16",
-                     "v_mfma_f32_16x16x32_f16"), "products of matrices: test_amdgcn_matrix.py"),
+                     "v_mfma_f32_16x16x32_f16", "v_mfma_f32_16x16x16_bf16", "v_mfma_f32_16x16x32_bf16"),
+                    "products of matrices: test_amdgcn_matrix.py"),
     **dict.fromkeys(("v_accvgpr_read_b32", "v_accvgpr_write_b32"), "moves between the two kinds of vector registers"),
     "v_fma_mix_f32": "CDNA 4's manual has no pseudocode of it; forms of it are recorded: test_amdgcn_vectors.py",
 }  # fmt: skip

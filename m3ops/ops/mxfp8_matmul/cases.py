@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from typing import Any
@@ -84,6 +85,19 @@ def cancelling() -> tuple[np.ndarray, ...]:
     return *unscaled(values), np.tile(w, 2), np.tile(scales, 2)
 
 
+def integers(
+    x: tuple[int, ...], columns: int, layout: str = "row_major", fp8: str = "e4m3fn"
+) -> tuple[np.ndarray, ...]:
+    """Small integers under the scales 1, 2 and 4, whose sums no tensor core rounds: those of bfloat16 are exact too."""
+
+    def some(shape: tuple[int, ...], seed: str) -> Quantized:
+        bits = random_bits(shape, f"integers {seed} {shape}") % np.uint64(17)
+        _, scales = matrix(shape, seed, range(127, 130), layout)
+        return (bits.astype(np.float32) - 8).astype(FP8_FORMATS[fp8].name), scales
+
+    return *some(x, "x"), *some((columns, x[-1]), "w")
+
+
 def _given(*arrays: np.ndarray) -> Inputs:
     """Inputs that are these arrays."""
     return lambda: arrays
@@ -106,6 +120,33 @@ def _tiled() -> Iterator[Case]:
         yield case(f"{layout}: several matrices", partial(operands, (2, 5, 96), 9, layout=layout), given)
         weight = _given(*matrix((7, 96), "x"), *matrix((40, 96), "w", layout=layout))
         yield case(f"{layout}: of the weight alone", weight, {"w_layout": layout})
+
+
+def _fast() -> Iterator[Case]:
+    """Inputs for which it is exact, so that its bytes are known: of each tile, layout and dtype."""
+    fast = {"arithmetic": "fast"}
+    for rows, columns in ((1, 33), (17, 70), (128, 65), (513, 40), (5, 1)):
+        yield case(f"fast, {rows} rows, {columns} columns", partial(integers, (rows, 96), columns), fast)
+    for size in (32, 64, 256, 1280):
+        yield case(f"fast, K = {size}", partial(integers, (5, size), 24), fast)
+    for dtype in ACTIVATION_DTYPES:
+        yield case(f"fast to {dtype}", partial(integers, (37, 192), 40), {**fast, "out_dtype": dtype})
+    for layout in TILES:
+        given = {**fast, "x_layout": layout, "w_layout": layout}
+        yield case(f"fast, {layout}", partial(integers, (37, 288), 70, layout), given)
+        yield case(f"fast, {layout}, many rows", partial(integers, (520, 64), 70, layout), given)
+    yield case("fast, e4m3fnuz", partial(integers, (5, 96), 17, fp8="e4m3fnuz"), fast)
+    yield case("fast, leading axes", partial(integers, (2, 3, 5, 96), 33), fast)
+    yield case("fast, no rows", partial(integers, (0, 64), 8), fast)
+    yield case("fast, K = 0", partial(integers, (3, 0), 4), fast)
+    x, x_scales, w, w_scales = integers((7, 9, 192), 48)
+    sliced = (x[..., 64:160], x_scales[..., 2:5], w[::2, :96], w_scales[::2, :3])
+    yield case("fast, columns sliced out of wider rows", _given(*sliced), fast)
+    yield case("fast, every other column", _given(*unscaled(x[..., ::2]), *unscaled(w[:, ::2])), fast)
+    for make in counted("mxfp8_matmul", lambda shape: partial(integers, shape, 40), fast):
+        yield replace(make, name=f"fast, {make.name}")
+    nan = _given(*every_scale()[:3], np.full((7, 1), 255, np.uint8))
+    yield case("fast, NaN scales", nan, fast)
 
 
 def _cases() -> Iterator[Case]:
@@ -131,6 +172,7 @@ def _cases() -> Iterator[Case]:
     yield from counted("mxfp8_matmul", lambda shape: partial(operands, shape, 40))
     yield case("2 of 40 rows of 2048", partial(counting, partial(operands, (40, 2048), 40), 2))
     yield from _tiled()
+    yield from _fast()
 
 
 CASES = tuple(_cases())

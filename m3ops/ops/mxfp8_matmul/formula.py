@@ -7,12 +7,12 @@ from typing import Any
 from m3ops.ops.mxfp8.formula import dequantize_jax, dequantize_torch
 
 
-def matmul_torch(x_values: Any, x_scales: Any, w_values: Any, w_scales: Any) -> Any:
-    """Dequantized to bfloat16, which is exact, and multiplied."""
+def matmul_torch(x_values: Any, x_scales: Any, w_values: Any, w_scales: Any, *, arithmetic: str = "") -> Any:
+    """Dequantized to bfloat16, which is exact, and multiplied, whatever arithmetic is asked for."""
     return dequantize_torch(x_values, x_scales) @ dequantize_torch(w_values, w_scales).T
 
 
-def matmul_jax(x_values: Any, x_scales: Any, w_values: Any, w_scales: Any) -> Any:
+def matmul_jax(x_values: Any, x_scales: Any, w_values: Any, w_scales: Any, *, arithmetic: str = "") -> Any:
     """The same for JAX."""
     return dequantize_jax(x_values, x_scales) @ dequantize_jax(w_values, w_scales).T
 

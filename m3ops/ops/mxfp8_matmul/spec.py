@@ -15,6 +15,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from m3ops import validate
 from m3ops.array import ArraySpec
 from m3ops.axes import Axes
@@ -25,6 +27,8 @@ from m3ops.op import Array, Arrays, DTypeName, Op, Specs, parameter
 from m3ops.ops.mxfp8.spec import check_quantized
 from m3ops.plan import Plan
 from m3ops.target import Target
+
+ARITHMETIC = ("exact", "fast")
 
 
 @dataclass(frozen=True)
@@ -49,11 +53,18 @@ class MXFP8Matmul(Op):
     value_error: ClassVar[str] = "The shapes do not fit each other, or tiled scales are not contiguous"
     differentiable: ClassVar[bool] = False
 
+    arithmetic: str = parameter(
+        "exact",
+        '"exact": the same bytes on every machine. "fast": the sums of a tensor core of bfloat16, within '
+        ":meth:`MXFP8Matmul.error_bound` of those. A row's bytes then depend on the device, not on the other rows; a "
+        'CPU gives those of "exact".',
+    )
     out_dtype: DTypeName = parameter("bfloat16", "bfloat16, float16 or float32.")  # noqa: RUF009
     x_layout: str = parameter(ROW_MAJOR, "", carried_by="x.scale_layout")
     w_layout: str = parameter(ROW_MAJOR, "", carried_by="w.scale_layout")
 
     def __post_init__(self) -> None:
+        validate.choice("arithmetic", self.arithmetic, ARITHMETIC)
         validate.output_dtype("out_dtype", self.out_dtype)
         validate.choice("x_layout", self.x_layout, SCALE_LAYOUTS)
         validate.choice("w_layout", self.w_layout, SCALE_LAYOUTS)
@@ -86,7 +97,29 @@ class MXFP8Matmul(Op):
         product = exact.matmul(x_values.reshape(rows, size), x_scales, w_values, w_scales)
         return {"product": exact.store(product, self.out_dtype).reshape(*leading, columns)}
 
+    def error_bound(
+        self, x_values: np.ndarray, x_scales: np.ndarray, w_values: np.ndarray, w_scales: np.ndarray
+    ) -> np.ndarray:
+        """By how much ``"fast"`` results may differ from ``"exact"`` ones, in float64 and the shape of the product.
+
+        With S the sum of the magnitudes of an element's terms: a tensor core adds some products at once to the sum so
+        far, each cut off at 24 bits below the largest of them, and cuts off the result. That is less than 2**-23 S for
+        each term. The three roundings that a block costs in exact arithmetic, of sums of at most 9 S, are less than
+        2**-23 S for each term too. Then both are rounded to ``out_dtype``, which may be to a subnormal number. All
+        operands and products are assumed to be normal fp32 numbers.
+        """
+        size = x_values.shape[-1]
+        x_scales = restore(x_scales, (*x_values.shape[:-1], size // BLOCK), self.x_layout)
+        w_scales = restore(w_scales, (*w_values.shape[:-1], size // BLOCK), self.w_layout)
+        x, w = exact.dequantize_blocks(x_values, x_scales), exact.dequantize_blocks(w_values, w_scales)
+        sums = size * 2.0**-22 * (np.abs(x) @ np.abs(w).T)
+        digits, smallest = {"bfloat16": (8, -133), "float16": (11, -24), "float32": (24, -149)}[self.out_dtype]
+        bound: np.ndarray = sums + 2.0**-digits * (2 * np.abs(x @ w.T) + sums) + 2.0**smallest
+        return bound
+
     def plan(self, specs: Specs, target: Target, *, keep: Collection[str] = ()) -> Plan:
+        from m3ops.ops.mxfp8_matmul.fast_plan import fast_plan
         from m3ops.ops.mxfp8_matmul.plan import exact_plan
 
-        return exact_plan(self, specs, target, keep=keep)
+        plan = fast_plan if self.arithmetic == "fast" and specs["x_values"].shape[-1] else exact_plan
+        return plan(self, specs, target, keep=keep)

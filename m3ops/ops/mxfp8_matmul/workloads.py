@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from m3ops.array import ArraySpec
 from m3ops.numerics.formats import BLOCK
 from m3ops.testing.model import HIDDEN
 from m3ops.testing.workload import Workload
+
+WIDE = 8 * HIDDEN
+"""Rows of a weight that does not fit into the L2 cache; no layer of the model has so many."""
 
 
 def _quantized(num_rows: int) -> tuple[ArraySpec, ArraySpec]:
@@ -18,9 +19,14 @@ def _inputs(num_rows: int, size: int) -> tuple[ArraySpec, ...]:
     return *_quantized(num_rows), *_quantized(size)
 
 
-_at = partial(Workload, "mxfp8_matmul", inputs_of=_inputs)
+def _rows(num_rows: int, size: int, suffix: str = "", **given: str) -> Workload:
+    small = num_rows <= 16 and size == HIDDEN
+    name = f"M = {num_rows}, N = {size}{suffix}"
+    return Workload("mxfp8_matmul", name, num_rows, size, _inputs, given, small=small)
 
+
+SIZES = ((8192, HIDDEN), (16, WIDE), (1, HIDDEN), (16, HIDDEN))
 WORKLOADS = (
-    _at("square prefill", 8192, HIDDEN),
-    *(_at(f"decode, M = {num_rows}", num_rows, HIDDEN, small=True) for num_rows in (1, 16)),
+    *(_rows(*sizes) for sizes in SIZES),
+    *(_rows(*sizes, ", fast", arithmetic="fast") for sizes in SIZES),
 )

@@ -37,6 +37,22 @@ def expected(workload: Workload, inputs: Arrays) -> Arrays:
     return tuple(workload.call.reference(operands(workload.call, [*inputs, *count])).values())
 
 
+def error_bound(workload: Workload, inputs: Arrays) -> np.ndarray | None:
+    """By how much our results may differ from the specification's; None where each byte has to be the same."""
+    if workload.given.get("arithmetic") != "fast":
+        return None
+    bound: np.ndarray = workload.call.error_bound(*inputs)  # type: ignore[attr-defined]
+    return bound
+
+
+def within(got: Arrays, want: Arrays, bound: np.ndarray) -> None:
+    """Raises CheckFailed if an element of the result is off by more than its bound."""
+    for name, (result, reference) in _named(got, want):
+        wrong = ~(np.abs(result.astype(np.float64) - reference.astype(np.float64)) <= bound)
+        if wrong.any():
+            raise CheckFailed(f"{np.count_nonzero(wrong)} of {wrong.size} checked elements of {name} are off too far")
+
+
 def same_bytes(got: Arrays, want: Arrays) -> None:
     """Raises CheckFailed unless every byte is equal."""
     for name, (result, reference) in _named(got, want):

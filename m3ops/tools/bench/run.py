@@ -103,7 +103,8 @@ class _Workload:
         source = sides[0]
         sets = [source.make(workload, seed) for seed in range(_count_sets(workload))]
         self._rows = check.sample_rows(workload)
-        self._want = check.expected(workload, self._sampled(source, sets[0]))
+        sampled = self._sampled(source, sets[0])
+        self._want, self._bound = check.expected(workload, sampled), check.error_bound(workload, sampled)
         self._sets = {source.name: sets}
         self._ours: dict[str, tuple[Any, ...]] = {}
 
@@ -142,7 +143,10 @@ class _Workload:
         results = side.results(contender(*self._sets[side.name][0]))
         got = side.rows(results, self._rows)
         if name in OURS:
-            check.same_bytes(got, self._want)
+            if self._bound is None:
+                check.same_bytes(got, self._want)
+            else:
+                check.within(got, self._want, self._bound)
             self._ours[side.name] = results
         else:
             check.close(got, self._want)

@@ -1,0 +1,98 @@
+"""Triton kernel of products of MXFP8 matrices at the speed of bfloat16.
+
+Both operands become bfloat16, exactly, and the tensor core adds their products along K. The order is the same whatever
+the tile and whichever operand is the left one, so a row's bytes do not depend on the batch. They depend on the device.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from m3ops.numerics import tile
+from m3ops.tiles import matrix, product, row_count, rows
+
+
+@triton.jit
+def _sum_of_codes(x_ptrs, valid, w, W: tl.constexpr, TILE: tl.constexpr):
+    """``[cols, rows]``. The weight is the left operand, as which it has enough rows for any tensor core."""
+    total = tl.zeros((TILE.cols, TILE.rows), tl.float32)
+    for block in range(0, TILE.blocks, TILE.step):
+        codes = matrix.load_codes(w, block, TILE.step, W)
+        scales = matrix.load_scales_of_blocks(w, block, TILE.step, W)
+        numbers = tile.dequantize_blocks(codes, scales, TILE.cols, 32 * TILE.step, W.mx.fp8, W.mx.cast)
+        total = tl.dot(numbers.to(tl.bfloat16), tl.trans(tl.load(x_ptrs + block * 32, mask=valid, other=0.0)), total)
+    return total
+
+
+@triton.jit
+def _sum_of_numbers(x_ptrs, w_ptrs, TILE: tl.constexpr):
+    """``[rows, cols]``."""
+    total = tl.zeros((TILE.rows, TILE.cols), tl.float32)
+    for block in range(0, TILE.blocks, TILE.step):
+        total = tl.dot(tl.load(x_ptrs + block * 32), tl.trans(tl.load(w_ptrs + block * 32)), total)
+    return total
+
+
+@triton.jit
+def _fast_tile(
+    t,
+    end,
+    x_ptr,
+    w_ptr,
+    w_scales_ptr,
+    product_ptr,
+    W: tl.constexpr,
+    PRODUCT: tl.constexpr,
+    TILE: tl.constexpr,
+    NARROWING: tl.constexpr,
+):
+    COLS: tl.constexpr = PRODUCT.size
+    SIZE: tl.constexpr = 32 * TILE.blocks
+    _, first_row, col = product.place(t, end, COLS, TILE)
+    row = first_row + tl.arange(0, TILE.rows)
+    w_row = tl.minimum(col, COLS - 1).to(tl.int64)
+    if w_scales_ptr is None:
+        # Past the edges the last row is read once more, which costs less than a mask.
+        x_ptrs = (x_ptr + tl.minimum(row, end - 1) * SIZE)[:, None] + tl.arange(0, 32 * TILE.step)[None, :]
+        w_ptrs = (w_ptr + w_row * SIZE)[:, None] + tl.arange(0, 32 * TILE.step)[None, :]
+        total = _sum_of_numbers(x_ptrs, w_ptrs, TILE)
+        _store(product_ptr, total, row[:, None], col[None, :], end, PRODUCT, NARROWING)
+    else:
+        # A mask, since sixteen times the same row, where there is one, take a tenth longer than that row and zeros.
+        x_ptrs = (x_ptr + row * SIZE)[:, None] + tl.arange(0, 32 * TILE.step)[None, :]
+        w = matrix.row_pointers(w_ptr, w_scales_ptr, w_row, W)
+        total = _sum_of_codes(x_ptrs, (row < end)[:, None], w, W, TILE)
+        _store(product_ptr, total, row[None, :], col[:, None], end, PRODUCT, NARROWING)
+
+
+@triton.jit
+def _store(ptr, total, row, col, end, PRODUCT: tl.constexpr, NARROWING: tl.constexpr):
+    ptrs = rows.advance(ptr, row, PRODUCT.inner_sizes, PRODUCT.strides) + col
+    total = tile.narrow(total + 0.0, ptr.dtype.element_ty, NARROWING)  # a sum of zero is +0
+    tl.store(ptrs, total, mask=(row < end) & (col < PRODUCT.size))
+
+
+@triton.jit
+def _mxfp8_matmul_fast_kernel(
+    x_ptr,  # bf16 [total_rows, K]
+    w_ptr,  # uint8 [N, K], or bf16
+    w_scales_ptr,  # uint8 [N, K / 32], or in tiles, or None where the weight is bf16
+    num_rows_ptr,  # int32 [1], the number of rows that count, or None for all
+    total_rows,
+    product_ptr,  # [total_rows, N]
+    W: tl.constexpr,
+    PRODUCT: tl.constexpr,
+    TILE: tl.constexpr,
+    NARROWING: tl.constexpr,
+    COUNT: tl.constexpr,
+):
+    t = tl.program_id(0)
+    operands = x_ptr, w_ptr, w_scales_ptr, product_ptr
+    if num_rows_ptr is None:
+        _fast_tile(t, total_rows, *operands, W, PRODUCT, TILE, NARROWING)
+    else:
+        valid = row_count.valid_rows(num_rows_ptr, total_rows, COUNT)
+        for i in range(t, product.num_tiles(valid, PRODUCT.size, TILE), COUNT.programs):
+            _fast_tile(i, valid, *operands, W, PRODUCT, TILE, NARROWING)
+        row_count.clear(product_ptr, valid, total_rows, PRODUCT.size, COUNT, "product")
