@@ -63,7 +63,7 @@ def scale_plan(scale_layout: str, values: ArraySpec, scales: ArraySpec) -> Scale
 
 
 def cast(fp8_format: str, target: Target) -> str:
-    """How a target converts to and from a format, the CAST of ``tile.encode_e4m3``."""
+    """How a target converts to and from a format, the CAST of ``fp32.encode_e4m3``."""
     wanted = FP8_FORMATS[fp8_format].name
     if wanted in target.hardware_fp8:
         return target.vendor

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import triton
 import triton.language as tl
 
-from m3ops.numerics import tile
+from m3ops.numerics.tile import functions
 from m3ops.tiles import row_count, rows, scales
 from m3ops.tiles.scales import ScaleTiles
 
@@ -18,7 +18,7 @@ class Mx:
 
     Attributes:
         fp8: A name of :data:`m3ops.numerics.formats.FP8_FORMATS`.
-        cast: How the target converts, see ``tile.encode_e4m3``.
+        cast: How the target converts, see ``fp32.encode_e4m3``.
         rule: The scale rule; of no use where MXFP8 is read.
         scale_tiles: The tiled layout of the scales, None for row by row.
         round_activation: Whether what is quantized is rounded to the input's dtype first.
@@ -44,7 +44,7 @@ def store(
     MX: tl.constexpr,
 ):
     """Quantizes an fp32 window and stores values and scales; ``blocks`` is the window of its blocks."""
-    values, exponents = tile.quantize_blocks(x, TILE.rows, TILE.cols, MX.fp8, MX.rule, MX.cast)
+    values, exponents = functions.quantize_blocks(x, TILE.rows, TILE.cols, MX.fp8, MX.rule, MX.cast)
     rows.store(values_ptr, values, window, TILE, VALUES)
     scales.store(scales_ptr, exponents, blocks, TILE, SCALES, MX.scale_tiles)
 

@@ -18,7 +18,7 @@ from typing import ClassVar
 from m3ops import validate
 from m3ops.array import ArraySpec
 from m3ops.axes import Axes
-from m3ops.numerics import exact
+from m3ops.numerics.exact import fp32, functions
 from m3ops.numerics.formats import BLOCK
 from m3ops.numerics.scale_layouts import ROW_MAJOR, SCALE_LAYOUTS, restore
 from m3ops.op import Array, Arrays, DTypeName, Op, Specs, parameter
@@ -83,8 +83,8 @@ class MXFP8Matmul(Op):
         rows, blocks, columns = math.prod(leading), size // BLOCK, w_values.shape[0]
         x_scales = restore(x_scales, (*leading, blocks), self.x_layout).reshape(rows, blocks)
         w_scales = restore(w_scales, (columns, blocks), self.w_layout)
-        product = exact.matmul(x_values.reshape(rows, size), x_scales, w_values, w_scales)
-        return {"product": exact.store(product, self.out_dtype).reshape(*leading, columns)}
+        product = functions.matmul(x_values.reshape(rows, size), x_scales, w_values, w_scales)
+        return {"product": fp32.store(product, self.out_dtype).reshape(*leading, columns)}
 
     def plan(self, specs: Specs, target: Target, *, keep: Collection[str] = ()) -> Plan:
         from m3ops.ops.mxfp8_matmul.plan import matmul_plan

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from m3ops.numerics.constants import float32, sigmoid_constants
-from m3ops.numerics.tile import Narrowing
+from m3ops.numerics.tile.fp32 import Narrowing
 from m3ops.op import Specs
 from m3ops.ops.mxfp8.spec import MXFP8Dequantize
 from m3ops.ops.swiglu_oai.kernel import Swiglu, SwigluAt, _swiglu_oai_backward_kernel, _swiglu_oai_kernel

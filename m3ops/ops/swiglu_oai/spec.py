@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Self
 from m3ops import validate
 from m3ops.array import ArraySpec
 from m3ops.axes import Axes
-from m3ops.numerics import exact
+from m3ops.numerics.exact import fp32, functions
 from m3ops.numerics.scale_layouts import ROW_MAJOR
 from m3ops.op import Array, Arrays, Derivative, DTypeName, Op, Specs, parameter
 from m3ops.ops.mxfp8.spec import FusedRounding, Quantization, check_layout, matrix_axes
@@ -99,7 +99,7 @@ class Activation(Op):
     def activate(self, gate_up: Array) -> Array:
         """The fp32 activation."""
         gate, up = self.halves(gate_up)
-        activation = exact.swiglu_oai(gate, up, self.alpha, self.beta, self.limit)
+        activation = functions.swiglu_oai(gate, up, self.alpha, self.beta, self.limit)
         return activation.reshape(*gate_up.shape[:-1], gate_up.shape[-1] // 2)
 
 
@@ -130,7 +130,7 @@ class SwigluOAI(Activation):
         return {"activation": replace(self.activation_spec(gate_up), dtype=self.out_dtype or gate_up.dtype)}
 
     def compute(self, gate_up: Array) -> Arrays:
-        return {"activation": exact.store(self.activate(gate_up), self.out_dtype or gate_up.dtype.name)}
+        return {"activation": fp32.store(self.activate(gate_up), self.out_dtype or gate_up.dtype.name)}
 
     def plan(self, specs: Specs, target: Target, *, keep: Collection[str] = ()) -> Plan:
         from m3ops.ops.swiglu_oai.plan import activation_plan
@@ -208,8 +208,8 @@ class SwigluOAIFakeQuant(FusedRounding, Activation):
 
     def compute(self, gate_up: Array) -> Arrays:
         rounded = self.quantize(self.rounded(self.activate(gate_up), gate_up.dtype.name))
-        numbers = exact.dequantize_blocks(rounded["values"], rounded["scales"])
-        return {"activation": exact.store(numbers, self.out_dtype or gate_up.dtype.name)}
+        numbers = functions.dequantize_blocks(rounded["values"], rounded["scales"])
+        return {"activation": fp32.store(numbers, self.out_dtype or gate_up.dtype.name)}
 
     def plan(self, specs: Specs, target: Target, *, keep: Collection[str] = ()) -> Plan:
         from m3ops.ops.swiglu_oai.plan import fake_quant_plan
@@ -245,11 +245,11 @@ class SwigluOAIBackward(Activation):
         return {"grad_gate_up": ArraySpec(gate_up.shape, gate_up.dtype)}
 
     def compute(self, gate_up: Array, grad: Array) -> Arrays:
-        gate, up = map(exact.load, self.halves(gate_up))
-        dy = exact.load(grad).reshape(gate.shape)
-        halves = exact.swiglu_oai_backward(gate, up, dy, self.alpha, self.beta, self.limit)
+        gate, up = map(fp32.load, self.halves(gate_up))
+        dy = fp32.load(grad).reshape(gate.shape)
+        halves = functions.swiglu_oai_backward(gate, up, dy, self.alpha, self.beta, self.limit)
         together = dy.__array_namespace__().stack(halves, axis=-2 if self.layout == "split" else -1)
-        return {"grad_gate_up": exact.store(together, gate_up.dtype.name).reshape(gate_up.shape)}
+        return {"grad_gate_up": fp32.store(together, gate_up.dtype.name).reshape(gate_up.shape)}
 
     def plan(self, specs: Specs, target: Target, *, keep: Collection[str] = ()) -> Plan:
         from m3ops.ops.swiglu_oai.plan import backward_plan
