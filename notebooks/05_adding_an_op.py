@@ -130,8 +130,7 @@ def _relu2_tile(t, end, x_ptr, values_ptr, scales_ptr, AT: tl.constexpr, TILE: t
     PADDED: tl.constexpr = scales.padded_size(AT.values.size, MX.scale_tiles)
     window = rows.window(t, end, PADDED, TILE)
     positive = fp32.maximum(rows.load(x_ptr, window, TILE, AT.x).to(tl.float32), 0.0)
-    blocks = rows.window(t, end, PADDED, TILE, 32)
-    mx.store(values_ptr, scales_ptr, positive * positive, window, blocks, TILE, AT.values, AT.scales, MX)
+    mx.store(values_ptr, scales_ptr, positive * positive, t, window, TILE, AT.values, AT.scales, MX)
 
 
 @triton.jit

@@ -36,16 +36,22 @@ def store(
     values_ptr,
     scales_ptr,
     x,
+    t,
     window,
-    blocks,
     TILE: tl.constexpr,
     VALUES: tl.constexpr,
     SCALES: tl.constexpr,
     MX: tl.constexpr,
+    PART: tl.constexpr = None,
 ):
-    """Quantizes an fp32 window and stores values and scales; ``blocks`` is the window of its blocks."""
+    """Quantizes the window of tile number ``t``, or of its part number PART, fp32, and stores values and scales."""
     values, exponents = functions.quantize_blocks(x, TILE.rows, TILE.cols, MX.fp8, MX.rule, MX.cast)
     rows.store(values_ptr, values, window, TILE, VALUES)
+    # Were the place of the scales computed before the values are stored, AMD code would need one more register.
+    if PART is None:
+        blocks = rows.window(t, window[1], scales.padded_size(VALUES.size, MX.scale_tiles), TILE, 32)
+    else:
+        blocks = rows.part(t, window[1], TILE, PART, 32)
     scales.store(scales_ptr, exponents, blocks, TILE, SCALES, MX.scale_tiles)
 
 

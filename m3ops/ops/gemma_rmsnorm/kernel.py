@@ -93,8 +93,7 @@ def _norm_tile(
         if MX is not None:
             if MX.round_activation:
                 norm = fp32.round_to(norm, x_ptr.dtype.element_ty, NORM.narrowing)
-            blocks = rows.part(t, end, TILE, i, 32)
-            mx.store(values_ptr, scales_ptr, norm, part, blocks, TILE, AT.values, AT.scales, MX)
+            mx.store(values_ptr, scales_ptr, norm, t, part, TILE, AT.values, AT.scales, MX, i)
 
 
 @triton.jit

@@ -26,8 +26,7 @@ def _quantize_tile(t, end, x_ptr, values_ptr, scales_ptr, AT: tl.constexpr, TILE
     PADDED: tl.constexpr = scales.padded_size(AT.values.size, MX.scale_tiles)
     window = rows.window(t, end, PADDED, TILE)
     x = rows.load(x_ptr, window, TILE, AT.x).to(tl.float32)
-    blocks = rows.window(t, end, PADDED, TILE, 32)
-    mx.store(values_ptr, scales_ptr, x, window, blocks, TILE, AT.values, AT.scales, MX)
+    mx.store(values_ptr, scales_ptr, x, t, window, TILE, AT.values, AT.scales, MX)
 
 
 @triton.jit

@@ -94,8 +94,7 @@ def _swiglu_tile(
         activation = functions.swiglu_oai(gate, up, SWIGLU.slope, SWIGLU.bound, SWIGLU.beta, SWIGLU.limit)
         if MX.round_activation:
             activation = fp32.round_to(activation, gate_up_ptr.dtype.element_ty, SWIGLU.narrowing)
-        blocks = rows.window(t, end, PADDED, TILE, 32)
-        mx.store(values_ptr, scales_ptr, activation, window, blocks, TILE, AT.values, AT.scales, MX)
+        mx.store(values_ptr, scales_ptr, activation, t, window, TILE, AT.values, AT.scales, MX)
 
 
 @triton.jit
