@@ -169,21 +169,10 @@ def _relu2_quantize_kernel(
 def relu2_plan(op, specs, target, *, keep):
     layout = scale_plan(op.scale_layout, specs["values"], specs["scales"])
     total_rows, at = rows_of(layout.rows(specs))
-    tiling = layout.masked(block_tiling(total_rows, layout.size, target, decode=counts_rows(specs)), specs["values"])
-    constants = {
-        "AT": Relu2At(**layout.at(at)),
-        "MX": mx_constants(op.fp8_format, op.scale_rule, layout, target),
-    }
+    tiling = block_tiling(total_rows, layout.size, target, decode=counts_rows(specs))
+    constants = {"AT": Relu2At(**layout.at(at)), "MX": mx_constants(op.fp8_format, op.scale_rule, layout, target)}
     launch = tiled_launch(
-        _relu2_quantize_kernel,
-        op,
-        specs,
-        target,
-        tiling,
-        total_rows,
-        constants,
-        keep=keep,
-        padding=layout.padding,
+        _relu2_quantize_kernel, op, specs, target, tiling, total_rows, constants, keep=keep, scales=layout
     )
     return Plan((launch,), bytes_moved(specs), 6 * specs["x"].size)
 

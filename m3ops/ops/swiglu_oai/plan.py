@@ -59,12 +59,12 @@ def quantize_plan(op: SwigluOAIQuantize, specs: Specs, target: Target, *, keep: 
         op,
         specs,
         target,
-        scales.masked(tiling, grouped["values"]),
+        tiling,
         total_rows,
         constants,
         keep=keep,
         rows_each=op.groups,
-        padding=scales.padding,
+        scales=scales,
     )
     return Plan((launch,), bytes_moved(specs), (FLOPS_PER_ELEMENT + QUANTIZE_FLOPS) * specs["values"].size)
 
