@@ -1,4 +1,4 @@
-"""The adapter of Triton's interpreter: each mend against an oracle, the ops against their specification."""
+"""The adapter of Triton's interpreter: each correction against an oracle, the ops against their specification."""
 
 from __future__ import annotations
 
