@@ -35,11 +35,11 @@ def check(num_rows: ArraySpec) -> None:
 
 def zero_the_rest(results: Arrays, num_rows: Array, op: Op) -> dict[str, Array]:
     """The results with zeros in the rows that do not count."""
-    xp, masks = num_rows.__array_namespace__(), written(results, num_rows, op)
+    xp, masks = num_rows.__array_namespace__(), written_masks(results, num_rows, op)
     return {name: xp.where(masks[name], result, xp.zeros_like(result)) for name, result in results.items()}
 
 
-def written(results: Arrays, num_rows: Array, op: Op) -> dict[str, Array]:
+def written_masks(results: Arrays, num_rows: Array, op: Op) -> dict[str, Array]:
     """For each result a mask of what is written: the rows that count, and the padding rows of tiled scales."""
     xp = num_rows.__array_namespace__()
     first = next(iter(results.values()))

@@ -53,7 +53,7 @@ class Target:
 
     @property
     def saturates_beside_fp8(self) -> frozenset[str]:
-        """The 16-bit dtypes that may saturate in kernels with fp8 conversions, see ``tile.Narrowing``."""
+        """The 16-bit dtypes that may saturate in kernels with fp8 conversions, see ``fp32.Narrowing``."""
         if self.vendor == "nvidia" or not self.hardware_fp8:
             return frozenset()
         return frozenset({"float16"} if self.arch == "gfx942" else {"float16", "bfloat16"})

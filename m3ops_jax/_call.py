@@ -61,7 +61,7 @@ class Call:
         with jax.enable_x64(True), jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
             results = self.op.evaluate(named)
             if self.counts_rows:
-                written = row_count.written(results, named[row_count.NAME], self.op)
+                written = row_count.written_masks(results, named[row_count.NAME], self.op)
                 for given, result in self.updates:
                     results[result] = jnp.where(written[result], results[result], named[given])
         # XLA would compute a result anew for each of its uses, and takes minutes to compile some of those.

@@ -14,7 +14,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir, xla
 
 from m3ops import derivatives
-from m3ops.numerics import exact
+from m3ops.numerics.exact.namespaces import COMPILERS, Compiler
 from m3ops_jax import _launch, _partition, _private
 from m3ops_jax._call import Call
 from m3ops_jax._sharding import like_type, result_types
@@ -39,9 +39,7 @@ def _int64(size: int) -> jax.Array:
     return jnp.asarray(size, jnp.int64)
 
 
-exact.BARRIERS[jnp] = jax.lax.optimization_barrier
-exact.LOOPS[jnp] = _fold
-exact.CHOICES[jnp] = _choose
+COMPILERS[jnp] = Compiler(barrier=jax.lax.optimization_barrier, fold=_fold, choose=_choose)
 
 
 def results_of(call: Call, arrays: Sequence[jax.Array]) -> dict[str, jax.Array]:

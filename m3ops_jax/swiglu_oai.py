@@ -60,10 +60,10 @@ def swiglu_oai_fake_quant(
     limit: float | None = 7.0,
     layout: str = "split",
     groups: int = 1,
+    out_dtype: DTypeLike | None = None,
     scale_rule: str = "rceil",
     fp8_format: str = "e4m3fn",
     round_activation: bool = False,
-    out_dtype: DTypeLike | None = None,
     num_rows: jax.Array | None = None,
 ) -> jax.Array:
     """:func:`swiglu_oai` after a round trip through MXFP8, for training with quantized activations.
@@ -80,12 +80,12 @@ def swiglu_oai_fake_quant(
         layout: ``"split"`` for ``[gate | up]``, ``"interleaved"`` where they alternate, ``[g0, u0, g1, u1, ...]``.
         groups: Number of pairs ``[gate | up]`` along the last axis: how many devices tensor parallelism divides I
             among.
+        out_dtype: bfloat16, float16 or float32; the dtype of ``gate_up`` unless given.
         scale_rule: ``"rceil"``, the smallest power of two under which no value of the block saturates, or ``"floor"``,
             that of OCP MX v1.0, section 6.3.
         fp8_format: ``"e4m3fn"``, or ``"e4m3fnuz"`` for the matrix cores of gfx942.
         round_activation: False quantizes the fp32 result. True rounds it to the dtype of the input first, and then the
             result equals ``mxfp8_quantize`` of the unfused op to the bit.
-        out_dtype: bfloat16, float16 or float32; the dtype of ``gate_up`` unless given.
         num_rows: How many rows count, with the leading axes flattened: an int32 array of one element, clamped to the
             rows that exist. The others are not read; results are zero there.
 
@@ -102,10 +102,10 @@ def swiglu_oai_fake_quant(
         limit=limit,
         layout=layout,
         groups=groups,
+        out_dtype=dtype_name(out_dtype),
         scale_rule=scale_rule,
         fp8_format=fp8_format,
         round_activation=round_activation,
-        out_dtype=dtype_name(out_dtype),
     )
     result: jax.Array = run(op, gate_up, num_rows=num_rows)
     return result

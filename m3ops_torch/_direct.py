@@ -43,7 +43,7 @@ class Kept:
             self.plan = op.plan({**given, **results}, _launch.target_of(self.device), keep=keep)
             self.scratch, names = kinds_of(self.plan.scratch), (*names, *self.plan.scratch)
         self.names = names
-        self._starts: list[_launch.Start] | None = None
+        self._launchers: list[_launch.Launcher] | None = None
 
     def __call__(self, operands: Given, out: Out = None) -> Given:
         """Launches on tensors of this kind, into new results unless some are given."""
@@ -51,7 +51,7 @@ class Kept:
             results: Given = empty(self.results, self.device)
         else:
             _out.check_overlap(self.replaceable, operands, out)
-            _out.written(out)
+            _out.bump_versions(out)
             results = out
         if self.plan is not None:
             tensors = (*operands, *results, *empty(self.scratch, self.device))
@@ -63,12 +63,12 @@ class Kept:
         return results
 
     def _launch(self, tensors: Given) -> None:
-        if self._starts is not None:
-            for start in self._starts:
-                start(tensors)
+        if self._launchers is not None:
+            for launch in self._launchers:
+                launch(tensors)
         else:  # maybe in two threads at once: each launches all, and what one of them returns stays
             assert self.plan is not None
-            self._starts = _launch.launch(self.plan, self.names, tensors)
+            self._launchers = _launch.launch(self.plan, self.names, tensors)
 
 
 kept: dict[Key, Kept] = {}

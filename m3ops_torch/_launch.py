@@ -11,11 +11,11 @@ import torch
 from m3ops.plan import Launch, Plan
 from m3ops.target import Target
 
-Start = Callable[[Sequence[torch.Tensor]], None]
+Launcher = Callable[[Sequence[torch.Tensor]], None]
 """Launches a compiled kernel on tensors of the kind that it was compiled for, in the order in which they were given."""
 
 
-def launch(plan: Plan, names: Sequence[str], tensors: Sequence[torch.Tensor]) -> list[Start]:
+def launch(plan: Plan, names: Sequence[str], tensors: Sequence[torch.Tensor]) -> list[Launcher]:
     """Launches a plan by way of Triton, which compiles what it has not yet, and returns how to do so again.
 
     Args:
@@ -27,27 +27,27 @@ def launch(plan: Plan, names: Sequence[str], tensors: Sequence[torch.Tensor]) ->
     return [_launched(part, arrays) for part in plan.launches]
 
 
-def _launched(launch: Launch, arrays: dict[str, torch.Tensor]) -> Start:
+def _launched(launch: Launch, arrays: dict[str, torch.Tensor]) -> Launcher:
     compiled = launch.kernel[launch.grid](**launch.bound(arrays), **launch.constants, **launch.compiler_options)
     places = {name: _Place(number) for number, name in enumerate(arrays)}
-    return _start(compiled[(*launch.grid, 1, 1)[:3]], launch.ordered(places))
+    return _launcher(compiled[(*launch.grid, 1, 1)[:3]], launch.ordered(places))
 
 
 class _Place(int):
     """The number of a tensor, where arguments of a kernel are listed."""
 
 
-def _start(compiled: Callable[..., None], arguments: list[Any]) -> Start:
-    """A start that asks tensors for nothing but their address: all else is as it was in the first launch."""
+def _launcher(compiled: Callable[..., None], arguments: list[Any]) -> Launcher:
+    """A launcher that asks tensors for nothing but their address: all else is as it was in the first launch."""
     places = [(position, value) for position, value in enumerate(arguments) if isinstance(value, _Place)]
 
-    def start(tensors: Sequence[torch.Tensor]) -> None:
+    def launch(tensors: Sequence[torch.Tensor]) -> None:
         given = arguments.copy()
         for position, number in places:
             given[position] = tensors[number]
         compiled(*given)
 
-    return start
+    return launch
 
 
 def _raw(tensor: torch.Tensor) -> torch.Tensor:

@@ -116,6 +116,6 @@ def _differentiated(tensors: Any) -> bool:
     return _private.in_forward_mode() and any(forward_ad.unpack_dual(t).tangent is not None for t in tensors)
 
 
-def written(out: Sequence[torch.Tensor]) -> None:
+def bump_versions(out: Sequence[torch.Tensor]) -> None:
     """Tells autograd: a gradient that needs what these tensors held before is then an error."""
     torch.autograd.graph.increment_version(out)

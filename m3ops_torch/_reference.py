@@ -27,8 +27,8 @@ def compute(op: Op, operands: Tensors, out: Sequence[torch.Tensor] | None = None
         places, masks = empty(kinds_of(specs), torch.device("cpu")), {}
     else:
         places, counted = list(out), row_count.NAME in arrays
-        masks = row_count.written(results, arrays[row_count.NAME], op) if counted else {}
-        _out.written(out)
+        masks = row_count.written_masks(results, arrays[row_count.NAME], op) if counted else {}
+        _out.bump_versions(out)
     for place, (name, result) in zip(places, results.items(), strict=True):
         np.copyto(to_array(place), result, where=masks.get(name, np.True_))
     return places

@@ -32,7 +32,8 @@ import triton.language as tl
 
 from m3ops import validate
 from m3ops.axes import Axes
-from m3ops.numerics import exact, tile
+from m3ops.numerics.exact.fp32 import at_least, load, round32
+from m3ops.numerics.tile import fp32
 from m3ops.ops.mxfp8.spec import Quantization, check_matrix, matrix_axes
 from m3ops.plan import Plan
 from m3ops.planning.launch import bytes_moved, counts_rows, tiled_launch
@@ -62,7 +63,7 @@ jax.config.update("jax_pprint_use_color", False)
 # - `axes` says in one line which axes of the operands are the same, and which must be whole on a device (`!`): here the
 #   rows `*r` are independent. Sharding, `vmap` and the rules of `out=` follow from this line, in both front ends.
 # - `infer` validates the inputs and gives the shapes and dtypes of the results, by name.
-# - `compute` is the truth, in the exact fp32 arithmetic of `m3ops.numerics.exact`: a float64 array holds fp32 numbers,
+# - `compute` is the truth, in the fp32 arithmetic of `m3ops.numerics.exact.fp32`: a float64 array holds fp32 numbers,
 #   and `round32` stands where fp32 hardware rounds. `at_least` keeps NaN, so a NaN makes its block NaN.
 
 
@@ -90,8 +91,8 @@ class Relu2Quantize(Quantization):
         return self.quantized_specs(x, self.scale_layout)
 
     def compute(self, x):
-        positive = exact.at_least(exact.load(x), 0.0)
-        return self.quantize(exact.round32(positive * positive), self.scale_layout)
+        positive = at_least(load(x), 0.0)
+        return self.quantize(round32(positive * positive), self.scale_layout)
 
     def plan(self, specs, target, *, keep=()):
         return relu2_plan(self, specs, target, keep=keep)
@@ -128,9 +129,8 @@ class Relu2At:
 def _relu2_tile(t, end, x_ptr, values_ptr, scales_ptr, AT: tl.constexpr, TILE: tl.constexpr, MX: tl.constexpr):
     PADDED: tl.constexpr = scales.padded_size(AT.values.size, MX.scale_tiles)
     window = rows.window(t, end, PADDED, TILE)
-    positive = tile.maximum(rows.load(x_ptr, window, TILE, AT.x).to(tl.float32), 0.0)
-    blocks = rows.window(t, end, PADDED, TILE, 32)
-    mx.store(values_ptr, scales_ptr, positive * positive, window, blocks, TILE, AT.values, AT.scales, MX)
+    positive = fp32.maximum(rows.load(x_ptr, window, TILE, AT.x).to(tl.float32), 0.0)
+    mx.store(values_ptr, scales_ptr, positive * positive, t, window, TILE, AT.values, AT.scales, MX)
 
 
 @triton.jit
@@ -169,21 +169,10 @@ def _relu2_quantize_kernel(
 def relu2_plan(op, specs, target, *, keep):
     layout = scale_plan(op.scale_layout, specs["values"], specs["scales"])
     total_rows, at = rows_of(layout.rows(specs))
-    tiling = layout.masked(block_tiling(total_rows, layout.size, target, decode=counts_rows(specs)), specs["values"])
-    constants = {
-        "AT": Relu2At(**layout.at(at)),
-        "MX": mx_constants(op.fp8_format, op.scale_rule, layout, target),
-    }
+    tiling = block_tiling(total_rows, layout.size, target, decode=counts_rows(specs))
+    constants = {"AT": Relu2At(**layout.at(at)), "MX": mx_constants(op.fp8_format, op.scale_rule, layout, target)}
     launch = tiled_launch(
-        _relu2_quantize_kernel,
-        op,
-        specs,
-        target,
-        tiling,
-        total_rows,
-        constants,
-        keep=keep,
-        padding=layout.padding,
+        _relu2_quantize_kernel, op, specs, target, tiling, total_rows, constants, keep=keep, scales=layout
     )
     return Plan((launch,), bytes_moved(specs), 6 * specs["x"].size)
 
@@ -332,8 +321,8 @@ for backend in BACKENDS:
 # %%
 class Careless(Relu2Quantize):
     def compute(self, x):
-        positive = np.fmax(exact.load(x), 0.0)
-        return self.quantize(exact.round32(positive * positive), self.scale_layout)
+        positive = np.fmax(load(x), 0.0)
+        return self.quantize(round32(positive * positive), self.scale_layout)
 
 
 found = {name: diff for name, case in CASES.items() if (diff := check("kernel, interpreted", Careless, *case))}

@@ -80,7 +80,7 @@ def _interpret_into(name: str, arrays: Arrays, given: Mapping[str, Any], out: Ar
     specs = specs_of(inputs)
     results = dict(zip(op.check(specs), out, strict=True))
     if any(array.size for array in out):
-        written = row_count.written(results, inputs[row_count.NAME], op)
+        written = row_count.written_masks(results, inputs[row_count.NAME], op)
         plan = op.plan({**specs, **specs_of(results)}, H100, keep=results)
         interpreter.run(plan, inputs, results, {name: ~mask for name, mask in written.items()})
     return out

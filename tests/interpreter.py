@@ -1,8 +1,8 @@
 """Runs a plan's Triton kernels on NumPy arrays, in a process that also compiles kernels for GPUs.
 
-Triton's own interpreter does the work, mended so that each operation gives what IEEE 754 and the GPUs give, or raises.
-As shipped it loses the carry of rounding casts, truncates fp32 to bf16, rounds ``tl.fma`` twice, computes on bf16 as if
-on integers, and reads and writes at whatever address a kernel computes.
+Triton's own interpreter does the work, corrected so that each operation gives what IEEE 754 and the GPUs give, or
+raises. As shipped it loses the carry of rounding casts, truncates fp32 to bf16, rounds ``tl.fma`` twice, computes on
+bf16 as if on integers, and reads and writes at whatever address a kernel computes.
 
 While a kernel runs, ``triton.language`` is patched for the whole process. A lock keeps launches apart and the patches
 are taken back after each; but no other thread may compile a kernel meanwhile.
@@ -134,7 +134,7 @@ class _Pointer(tl.pointer_type):
 
 
 class _Builder(stock.InterpreterBuilder):
-    """Triton's builder of NumPy results, mended."""
+    """Triton's builder of NumPy results, corrected."""
 
     def __init__(self) -> None:
         super().__init__()

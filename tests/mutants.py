@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 PLANS = ("planning/*.py", "ops/*/*plan.py")
-KERNELS = ("numerics/*.py", "row_count.py", "row_sums.py", "tiles/*.py", "ops/*/*kernel.py")
+KERNELS = ("numerics/**/*.py", "row_count.py", "tiles/*.py", "ops/*/*kernel.py")
 """What is changed, within m3ops/: plans, and numerics and kernels."""
 
 SPEED_ONLY = {"flops", "bytes_moved", "FLOPS_PER_ELEMENT", "NORM_FLOPS", "QUANTIZE_FLOPS", "ACTIVATION_FLOPS"} | {

@@ -23,8 +23,9 @@ from backends import BACKENDS, no_gpu
 from test_interpreter import TARGETS
 
 import m3ops_jax
-from m3ops.numerics import exact, tile
+from m3ops.numerics.exact.fp32 import load, power_of_two
 from m3ops.numerics.formats import FP8_FORMATS, SCALE_BIAS, SCALE_NAN, SCALE_RULES
+from m3ops.numerics.tile import fp32
 from m3ops.ops.swiglu_oai import SwigluOAI
 from m3ops.plan import Launch, Plan
 from m3ops.planning import mx
@@ -106,11 +107,11 @@ def e4m3_rule(bits: torch.Tensor, fp8: str) -> torch.Tensor:
 @triton.jit
 def _encode_kernel(bits_ptr, codes_ptr, N: tl.constexpr, FP8: tl.constexpr, CAST: tl.constexpr, LARGEST: tl.constexpr):
     offsets = tl.reshape(tl.program_id(0) * N + tl.arange(0, N), (1, N // 32, 32))
-    x = tile.from_bits32(tl.load(bits_ptr + offsets))
+    x = fp32.from_bits32(tl.load(bits_ptr + offsets))
     broken = x != x
     if CAST != "nvidia":  # all others want numbers that do not overflow
-        x = tile.minimum(tile.maximum(x, -LARGEST), LARGEST)
-    tl.store(codes_ptr + offsets, tile.encode_e4m3(x, broken, FP8, CAST))
+        x = fp32.minimum(fp32.maximum(x, -LARGEST), LARGEST)
+    tl.store(codes_ptr + offsets, fp32.encode_e4m3(x, broken, FP8, CAST))
 
 
 def casts(targets: Sequence[Target]) -> set[tuple[str, str]]:
@@ -223,10 +224,10 @@ def _judged(gates: jax.Array, got: jax.Array) -> tuple[jax.Array, jax.Array]:
     want = SwigluOAI.of(**FACTOR).compute(gate_up)["activation"]
     got32, want32 = got.view(jnp.uint32), want.view(jnp.uint32)
     wrong = (got32 != want32) & ~(jnp.isnan(got) & jnp.isnan(want))
-    gate = exact.load(gates)
+    gate = load(gates)
     truth = gate / (1 + jnp.exp(-1.702 * gate))
     exponent = ((jnp.abs(truth).view(jnp.int64) >> 52) & 0x7FF) - 1023
-    error = jnp.abs(exact.load(got) - truth) * exact.power_of_two(23 - exponent) - jnp.maximum(-1.702 * gate, 0) / 4
+    error = jnp.abs(load(got) - truth) * power_of_two(23 - exponent) - jnp.maximum(-1.702 * gate, 0) / 4
     counts = jnp.isfinite(gate) & (jnp.abs(truth) > 2.0**-110)
     return jnp.sum(wrong), jnp.max(jnp.where(counts, error, -jnp.inf))
 

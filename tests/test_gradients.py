@@ -18,7 +18,7 @@ from test_oracles import SMALLEST_WORST, U, gate_bound, norm_rows, tail
 
 import m3ops_jax
 import m3ops_torch
-from m3ops.numerics.constants import FAN_IN, partials
+from m3ops.numerics.row_sums import FAN_IN, partials
 from m3ops.ops import EVERY_OP, OPS
 from m3ops.testing.arrays import normal
 from m3ops.tools.run import flat, to_numpy, to_tensor

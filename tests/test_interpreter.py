@@ -1,4 +1,4 @@
-"""The adapter of Triton's interpreter: each mend against an oracle, the ops against their specification."""
+"""The adapter of Triton's interpreter: each correction against an oracle, the ops against their specification."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from numpy.typing import ArrayLike, DTypeLike
 
-from m3ops.numerics import tile
+from m3ops.numerics.tile import fp32
 from m3ops.plan import Launch, Plan
 from m3ops.target import Target
 from m3ops.tiles import rows
@@ -326,7 +326,7 @@ def _constructs_kernel(
         total += _SEED - x  # a constexpr before a tensor
     one = 1
     total += one.to(tl.float32) + (x > 0).to(tl.float32)
-    rows.store(out_ptr, tile.maximum(total, 0.0 - _COEFFICIENTS[2]) * LAST[0], window, TILE, AT)
+    rows.store(out_ptr, fp32.maximum(total, 0.0 - _COEFFICIENTS[2]) * LAST[0], window, TILE, AT)
 
 
 def test_language_constructs() -> None:

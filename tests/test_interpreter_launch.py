@@ -34,7 +34,7 @@ from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
 from m3ops.array import ArraySpec
-from m3ops.numerics import tile
+from m3ops.numerics.tile import fp32, functions
 from m3ops.op import Op, Specs, bind
 from m3ops.ops import OPS
 from m3ops.ops.mxfp8.cases_dequantize import random_bytes
@@ -203,7 +203,7 @@ def check(op: Op, arrays: tuple[np.ndarray, ...], target: Target) -> None:
 def state() -> dict[str, Any]:
     """What a launch could leave changed: Triton's language, the JIT, and the modules of the kernels."""
     classes = tl.tensor, tl.constexpr, tl.dtype, JITFunction
-    owners = (tl, tl.core, tl.math, tl.standard, triton.runtime.interpreter, tile, rows, *classes)
+    owners = (tl, tl.core, tl.math, tl.standard, triton.runtime.interpreter, fp32, functions, rows, *classes)
     return {f"{owner.__name__}.{name}": getattr(owner, name) for owner in owners for name in dir(owner)}
 
 
@@ -219,9 +219,9 @@ def test_a_launch_leaves_the_process_as_it_was(fails: bool) -> None:
     assert before.keys() == after.keys()
     dunder = "__dict__", "__doc__", "__weakref__"  # made anew by each access
     assert [name for name in before if not name.endswith(dunder) and before[name] != after[name]] == []
-    assert not hasattr(tile, "interpreter_semantic"), "Triton's own rewriter adds its names to the kernels' modules"
+    assert not hasattr(fp32, "interpreter_semantic"), "Triton's own rewriter adds its names to the kernels' modules"
     with pytest.raises(RuntimeError, match="outside of the scope of a kernel"):
-        tile.bits32(1)
+        fp32.bits32(1)
 
 
 @pytest.mark.parametrize("target", [MI355X, H100], ids=lambda target: target.arch)

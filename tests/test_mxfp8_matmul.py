@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from specification import reference
 
-from m3ops.numerics import exact
 from m3ops.numerics.constants import CHUNK_BLOCKS
+from m3ops.numerics.exact import fp32, functions
 from m3ops.numerics.formats import BLOCK, FP8_FORMATS
 from m3ops.ops.mxfp8_matmul.cases import finite, matrix
 from m3ops.testing import formulas
@@ -20,7 +20,7 @@ EVERY_BYTE = np.arange(256, dtype=np.uint8)
 
 def numbers(fp8: str) -> np.ndarray:
     """All finite numbers of a format."""
-    every = exact.load(EVERY_BYTE.view(FP8_FORMATS[fp8].name))
+    every = fp32.load(EVERY_BYTE.view(FP8_FORMATS[fp8].name))
     return np.unique(every[np.isfinite(every)])
 
 
@@ -50,7 +50,7 @@ def test_the_sums_of_a_block_fit_into_24_bits(x: str, w: str) -> None:
 
 def exact_product(values: np.ndarray, scales: np.ndarray, w: np.ndarray, w_scales: np.ndarray) -> np.ndarray:
     """The product by float64, which errs by 2**-29 of what fp32 does, and the sum of magnitudes, ``[2, M, N]``."""
-    x, y = (exact.dequantize_blocks(a, s) for a, s in ((values, scales), (w, w_scales)))
+    x, y = (functions.dequantize_blocks(a, s) for a, s in ((values, scales), (w, w_scales)))
     return np.array([x @ y.T, np.abs(x) @ np.abs(y).T])
 
 

@@ -18,7 +18,7 @@ from gfloat import formats
 from numpy.typing import NDArray
 from specification import reference
 
-from m3ops.numerics import exact
+from m3ops.numerics.exact import fp32, functions, namespaces
 from m3ops.numerics.formats import FORMATS
 from m3ops.testing.arrays import bit_patterns
 
@@ -80,7 +80,7 @@ def test_load_of_every_code(dtype: str) -> None:
     size = np.dtype(dtype).itemsize
     codes = np.arange(256**size, dtype=f"uint{8 * size}").view(dtype)
     with np.errstate(invalid="ignore"):
-        got, want = exact.load(codes), codes.astype(np.float64)
+        got, want = fp32.load(codes), codes.astype(np.float64)
     same(*(raw(np.where(np.isnan(x), np.nan, x)) for x in (got, want)), raw(codes))
 
 
@@ -119,7 +119,7 @@ def test_encode_as_ml_dtypes(dtype: str) -> None:
     # ml_dtypes turns what is too large for E4M3 into NaN; m3ops saturates, so its oracle is clipped first.
     largest = FP8.get(dtype, np.inf)
     with np.errstate(all="ignore"):
-        got = exact.encode(exact.load(x), FORMATS[dtype])
+        got = fp32.encode(fp32.load(x), FORMATS[dtype])
         want = np.clip(x, -largest, largest).astype(dtype)
     same(got, canonical(want), x)
 
@@ -131,7 +131,7 @@ def test_encode_as_gfloat(dtype: str) -> None:
     info = formats.format_info_ocp_e4m3 if dtype == "float8_e4m3fn" else p3109
     with np.errstate(all="ignore"):
         x = cast_inputs(dtype).astype(np.float64)
-        got = exact.encode(x, FORMATS[dtype])
+        got = fp32.encode(x, FORMATS[dtype])
         want = gfloat.encode_ndarray(info, gfloat.round_ndarray(info, x, gfloat.RoundMode.TiesToEven, sat=True))
     same(got, np.where(np.isnan(x), NAN_CODE[dtype], want).astype(np.uint8), x)
 
@@ -151,7 +151,7 @@ def test_exceptions_are_computed_where_they_are(shape: tuple[int, ...], order: A
 
     for condition in (x < 0, x > 1e9, row % 2 == 0):
         computed = 0
-        got = exact.except_where(condition, x + 1, exception, x, row, 5.0)
+        got = namespaces.except_where(condition, x + 1, exception, x, row, 5.0)
         np.testing.assert_array_equal(got, np.where(condition, x + row + 5.0, x + 1))
         assert computed == np.count_nonzero(np.broadcast_to(condition, shape))
 
@@ -162,15 +162,15 @@ def test_numbers_that_are_looked_up(dtype: str) -> None:
     x = bit_patterns((16, 2**13), dtype)[:, ::2]
     for alpha, limit in ((1.702, 7.0), (1.0, 7.0), (1.702, None), (1.702, 7.0)):
         with np.errstate(all="ignore"):
-            many = exact.of_each(exact.gate_factor, x, alpha, limit)
-            few = np.stack([exact.gate_factor(exact.load(row), alpha, limit) for row in x])
+            many = fp32.of_each(functions.gate_factor, x, alpha, limit)
+            few = np.stack([functions.gate_factor(fp32.load(row), alpha, limit) for row in x])
         same(*(raw(np.where(np.isnan(factors), np.nan, factors)) for factors in (many, few)), raw(x))
 
 
 def test_few_numbers_are_not_looked_up() -> None:
     sizes = []
     for rows in (1, 2, 3):
-        exact.of_each(lambda numbers: sizes.append(numbers.size) or numbers, np.zeros((rows, 2**14), np.float16))
+        fp32.of_each(lambda numbers: sizes.append(numbers.size) or numbers, np.zeros((rows, 2**14), np.float16))
     assert sizes == [2**14, 2**16, 2**16]
 
 
@@ -234,7 +234,7 @@ def test_fma_as_c(case: Any) -> None:
     fmaf.argtypes, fmaf.restype = [ctypes.c_float] * 3, ctypes.c_float
     with np.errstate(all="ignore"):
         operands = case(np.random.default_rng(2))
-        got = exact.fma(*(x.astype(np.float64) for x in operands)).astype(np.float32)
+        got = fp32.fma(*(x.astype(np.float64) for x in operands)).astype(np.float32)
     want = np.array([fmaf(*row) for row in zip(*(x.tolist() for x in operands), strict=True)], np.float32)
     same(canonical(got), canonical(want), *operands)
 

@@ -1,4 +1,4 @@
-"""Constants of the arithmetic, shared by the specification (exact.py) and the kernels (tile.py).
+"""Constants of the arithmetic, shared by the specification (exact/) and the kernels (tile/).
 
 A change here changes published bytes: the error bounds and the golden digests in tests/ pin every one of them.
 """
@@ -47,20 +47,6 @@ SUM_FINE_GRID = 2.0**-33
 MAX_NORM_SIZE = 131072
 """The int32 sums of the row sum hold 2**14 groups of 8."""
 
-PARTIAL_ELEMENTS = 2**21
-"""Elements of all partial sums over rows, in rows of a power of two: 8 MiB, which stay in the L2 cache. Of rows of 6144
-these are 256, about two for each of the H100's 132 multiprocessors. Twice as many took 1 to 3 % longer there.
-"""
-
-FEWEST_ROWS = 4
-"""Rows that a partial sum takes at least, where there are so many: with one each it would be half of what is moved."""
-
-FEWEST_PARTIALS = 256
-"""Partial sums of wide rows that are many: one at least for each multiprocessor of most GPUs."""
-
-FAN_IN = 32
-"""Partial sums added to one."""
-
 CHUNK_BLOCKS = 32
 """Blocks of 32 along K whose sum a matrix product makes by itself, before it is added to the total."""
 
@@ -91,24 +77,3 @@ def sigmoid_constants(alpha: float) -> tuple[float, float]:
         return 0.0, FLOAT32_MAX
     slope = float32(-alpha * LOG2_E)
     return slope, float32(min(MAX_SIGMOID_EXPONENT / -slope, FLOAT32_MAX))
-
-
-def lanes(size: int) -> int:
-    """Neighbouring rows of ``size`` elements that a program works on at once: 1024 elements, or one row if longer."""
-    return max(1024 // _padded(size), 1)
-
-
-def partials(num_rows: int, size: int) -> int:
-    """Partial sums that ``num_rows`` rows of ``size`` elements are dealt to in turn."""
-    fewest, *more = partials_of_any(size)
-    return max([fewest, *(number for number in more if FEWEST_ROWS * number <= num_rows)])
-
-
-def partials_of_any(size: int) -> list[int]:
-    """The same for any number of rows: powers of two, the more rows the larger."""
-    most = max(PARTIAL_ELEMENTS // _padded(size), FEWEST_PARTIALS)
-    return [lanes(size) << i for i in range((most // lanes(size)).bit_length())]
-
-
-def _padded(size: int) -> int:
-    return max(1 << (size - 1).bit_length(), 32)

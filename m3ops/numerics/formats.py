@@ -84,4 +84,4 @@ def fp8_format_of(dtype: str) -> str:
 
 
 SCALE_RULES = ("rceil", "floor")
-"""Values of ``scale_rule``; the rules themselves are in :mod:`m3ops.numerics.exact`."""
+"""Values of ``scale_rule``; the rules themselves are in :mod:`m3ops.numerics.exact.functions`."""

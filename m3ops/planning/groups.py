@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from m3ops.array import ArraySpec
+from m3ops.numerics.row_sums import kept_axes
 from m3ops.planning.rows import rows_of
-from m3ops.row_sums import kept_axes
 from m3ops.tiles.rows import Rows
 
 

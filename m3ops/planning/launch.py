@@ -10,6 +10,7 @@ from m3ops import row_count
 from m3ops.array import ArraySpec
 from m3ops.op import Op, Specs
 from m3ops.plan import Launch, pointers
+from m3ops.planning.mx import ScalePlan
 from m3ops.planning.tiling import Tiling
 from m3ops.target import Target
 from m3ops.tiles.row_count import RowCount
@@ -44,7 +45,7 @@ def tiled_launch(
     *,
     keep: Collection[str],
     rows_each: int = 1,
-    padding: int = 0,
+    scales: ScalePlan | None = None,
 ) -> Launch:
     """The launch of a kernel that takes ``NAME_ptr`` for each operand, ``total_rows``, and TILE and COUNT.
 
@@ -58,9 +59,11 @@ def tiled_launch(
         constants: Further constexprs.
         keep: Results that keep what their memory held in the rows that do not count.
         rows_each: Rows of the kernel that make one of the op's.
-        padding: Programs that come after the tiles and write what pads scales.
+        scales: The layout of the scales that the launch writes.
     """
-    tile, grid, count = tiling.tile, tiling.num_tiles + padding, None
+    tile, grid, count = tiling.tile, tiling.num_tiles, None
+    if scales is not None:
+        tile, grid = replace(tile, masked=tile.masked or scales.pads_blocks), grid + scales.padding
     if counts_rows(specs):
         tile = replace(tile, masked=tile.masked or tile.rows > 1)
         grid = PROGRAMS * target.multiprocessors

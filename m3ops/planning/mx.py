@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 
 from m3ops.array import ArraySpec
 from m3ops.numerics.formats import BLOCK, FP8_FORMATS
 from m3ops.numerics.scale_layouts import ROW_MAJOR, TILES
 from m3ops.op import Specs
-from m3ops.planning.tiling import Tiling
 from m3ops.target import Target
 from m3ops.tiles.mx import Mx
 from m3ops.tiles.rows import Rows
@@ -24,18 +23,15 @@ class ScalePlan:
 
     Attributes:
         tiles: The tiled layout; None where scales are rows like those of the other operands.
-        padding: Programs that write padding, beside those that work on tiles.
         size: Elements of a row of values with the blocks that pad it, for tilings to cover.
+        pads_blocks: Whether there are such blocks: tiles then reach past the edges of the values.
+        padding: Programs that write padding rows, beside those that work on tiles.
     """
 
     tiles: ScaleTiles | None
-    padding: int
     size: int
-
-    def masked(self, tiling: Tiling, values: ArraySpec) -> Tiling:
-        """A tiling of the padded rows, whose tiles may then reach past the edges of the values."""
-        masked = tiling.tile.masked or self.size != values.shape[-1]
-        return replace(tiling, tile=replace(tiling.tile, masked=masked))
+    pads_blocks: bool = False
+    padding: int = 0
 
     def rows(self, specs: Specs) -> dict[str, ArraySpec]:
         """The operands that have rows: all but the number of rows that count, and scales in tiles."""
@@ -51,7 +47,7 @@ def scale_plan(scale_layout: str, values: ArraySpec, scales: ArraySpec) -> Scale
     """The layout of the scales of these values."""
     size = values.shape[-1]
     if scale_layout == ROW_MAJOR:
-        return ScalePlan(None, 0, size)
+        return ScalePlan(None, size)
     layout = TILES[scale_layout]
     *batch, total_rows, _ = values.shape
     padded_rows, padded_blocks = scales.shape[-2:]
@@ -59,11 +55,12 @@ def scale_plan(scale_layout: str, values: ArraySpec, scales: ArraySpec) -> Scale
     tiles = ScaleTiles(layout.rows, layout.blocks, layout.strides, layout.pad_rows, padded_blocks, matrix_rows)
     full_rows = total_rows // tiles.tile_rows * tiles.tile_rows if not matrix_rows else 0
     padding = scales.size - full_rows * padded_blocks if total_rows != padded_rows else 0
-    return ScalePlan(tiles, -(-padding // PADDING_CHUNK), padded_size(size, tiles))
+    padded = padded_size(size, tiles)
+    return ScalePlan(tiles, padded, padded != size, -(-padding // PADDING_CHUNK))
 
 
 def cast(fp8_format: str, target: Target) -> str:
-    """How a target converts to and from a format, the CAST of ``tile.encode_e4m3``."""
+    """How a target converts to and from a format, the CAST of ``fp32.encode_e4m3``."""
     wanted = FP8_FORMATS[fp8_format].name
     if wanted in target.hardware_fp8:
         return target.vendor

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from m3ops.numerics.tile import Narrowing
+from m3ops.numerics.tile.fp32 import Narrowing
 from m3ops.target import Target
 
 

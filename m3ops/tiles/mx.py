@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import triton
 import triton.language as tl
 
-from m3ops.numerics import tile
+from m3ops.numerics.tile import functions
 from m3ops.tiles import row_count, rows, scales
 from m3ops.tiles.scales import ScaleTiles
 
@@ -18,7 +18,7 @@ class Mx:
 
     Attributes:
         fp8: A name of :data:`m3ops.numerics.formats.FP8_FORMATS`.
-        cast: How the target converts, see ``tile.encode_e4m3``.
+        cast: How the target converts, see ``fp32.encode_e4m3``.
         rule: The scale rule; of no use where MXFP8 is read.
         scale_tiles: The tiled layout of the scales, None for row by row.
         round_activation: Whether what is quantized is rounded to the input's dtype first.
@@ -36,16 +36,22 @@ def store(
     values_ptr,
     scales_ptr,
     x,
+    t,
     window,
-    blocks,
     TILE: tl.constexpr,
     VALUES: tl.constexpr,
     SCALES: tl.constexpr,
     MX: tl.constexpr,
+    PART: tl.constexpr = None,
 ):
-    """Quantizes an fp32 window and stores values and scales; ``blocks`` is the window of its blocks."""
-    values, exponents = tile.quantize_blocks(x, TILE.rows, TILE.cols, MX.fp8, MX.rule, MX.cast)
+    """Quantizes the window of tile number ``t``, or of its part number PART, fp32, and stores values and scales."""
+    values, exponents = functions.quantize_blocks(x, TILE.rows, TILE.cols, MX.fp8, MX.rule, MX.cast)
     rows.store(values_ptr, values, window, TILE, VALUES)
+    # Were the place of the scales computed before the values are stored, AMD code would need one more register.
+    if PART is None:
+        blocks = rows.window(t, window[1], scales.padded_size(VALUES.size, MX.scale_tiles), TILE, 32)
+    else:
+        blocks = rows.part(t, window[1], TILE, PART, 32)
     scales.store(scales_ptr, exponents, blocks, TILE, SCALES, MX.scale_tiles)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import triton
 import triton.language as tl
 
-from m3ops.numerics import tile
+from m3ops.numerics.tile import fp32, functions
 from m3ops.tiles import rows
 from m3ops.tiles.rows import Rows
 
@@ -105,27 +105,27 @@ def _rows_backward(
         if AT.residual is not None:
             x += operands[2 * PARTS + i].to(tl.float32)
         xs += (x,)
-        squares += (tile.square_groups(x, TILE.rows, TILE.cols),)
-    rstd = tile.reciprocal_rms(squares, NORM.inv_size, NORM.eps)
+        squares += (functions.square_groups(x, TILE.rows, TILE.cols),)
+    rstd = functions.reciprocal_rms(squares, NORM.inv_size, NORM.eps)
     normalized, scaled, products, sums = (), (), (), ()
     for i in tl.static_range(PARTS):
         weight = weights[i] if len(weights) > 0 else rows.load(weight_ptr, _part(first, end, TILE, i), TILE, AT.weight)
         grad = operands[PARTS + i].to(tl.float32)
-        n, h, product, total = tile.rmsnorm_backward(
+        n, h, product, total = functions.rmsnorm_backward(
             xs[i], rstd, weight.to(tl.float32), grad, partials[i], first, end, TILE.rows, TILE.cols, TILE.masked
         )
         normalized += (n,)
         scaled += (h,)
         products += (product,)
         sums += (total,)
-    mean = (tile.sum_exactly(products, True) * NORM.inv_size)[:, None]
+    mean = (functions.sum_exactly(products, True) * NORM.inv_size)[:, None]
     for i in tl.static_range(PARTS):
         inner = tl.fma(-normalized[i], mean, scaled[i])
         if AT.grad_new_residual is None:
             grad_x = rstd * inner
         else:
             grad_x = tl.fma(rstd, inner, operands[3 * PARTS + i].to(tl.float32))
-        grad_x = tile.narrow(grad_x, grad_x_ptr.dtype.element_ty, NORM.narrowing)
+        grad_x = fp32.narrow(grad_x, grad_x_ptr.dtype.element_ty, NORM.narrowing)
         rows.store(grad_x_ptr, grad_x, _part(first, end, TILE, i), TILE, AT.grad_x)
     return sums
 
@@ -231,7 +231,7 @@ def _sum_rows_kernel(
         at = tl.full((1, 1), 0, tl.int32) + group
     else:
         at = chain * GROUPS + group
-    total = tile.narrow(total, total_ptr.dtype.element_ty, NARROWING)
+    total = fp32.narrow(total, total_ptr.dtype.element_ty, NARROWING)
     tl.store(total_ptr + (at.to(tl.int64) * SIZE + cols), total, mask=inside)
 
 

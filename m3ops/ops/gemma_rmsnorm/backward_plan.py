@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from m3ops.array import ArraySpec
-from m3ops.numerics.constants import FAN_IN, lanes, partials
+from m3ops.numerics.row_sums import FAN_IN, lanes, partials
 from m3ops.op import Specs
 from m3ops.ops.gemma_rmsnorm.backward_kernel import (
     Ahead,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import triton
 import triton.language as tl
 
-from m3ops.numerics import tile
+from m3ops.numerics.tile import fp32, functions
 from m3ops.tiles import mx, row_count, rows, scales
 from m3ops.tiles.rows import Rows
 
@@ -27,11 +27,11 @@ class NormAt:
 
 @dataclass(frozen=True)
 class Norm:
-    """The norm's parameters, a constexpr: arguments of ``tile.reciprocal_rms`` and ``tile.narrow``."""
+    """The norm's parameters, a constexpr: arguments of ``functions.reciprocal_rms`` and ``fp32.narrow``."""
 
     inv_size: float
     eps: float
-    narrowing: tile.Narrowing
+    narrowing: fp32.Narrowing
 
 
 @triton.jit
@@ -45,7 +45,7 @@ def load_sum(x_ptr, residual_ptr, part, TILE: tl.constexpr, AT: tl.constexpr, EV
 
 @triton.jit
 def _store_rounded(ptr, x, part, TILE: tl.constexpr, AT: tl.constexpr, NORM: tl.constexpr):
-    rows.store(ptr, tile.narrow(x, ptr.dtype.element_ty, NORM.narrowing), part, TILE, AT)
+    rows.store(ptr, fp32.narrow(x, ptr.dtype.element_ty, NORM.narrowing), part, TILE, AT)
 
 
 @triton.jit
@@ -79,8 +79,8 @@ def _norm_tile(
         xs += (x,)
         if WEIGHT_EARLY:
             weights += (rows.load(weight_ptr, part, TILE, AT.weight),)
-        groups += (tile.square_groups(x, TILE.rows, TILE.cols),)
-    rstd = tile.reciprocal_rms(groups, NORM.inv_size, NORM.eps)
+        groups += (functions.square_groups(x, TILE.rows, TILE.cols),)
+    rstd = functions.reciprocal_rms(groups, NORM.inv_size, NORM.eps)
     for i in tl.static_range(PARTS):
         part = rows.part(t, end, TILE, i)
         x = xs[i] if KEPT else load_sum(x_ptr, residual_ptr, part, TILE, AT, "evict_first")
@@ -92,9 +92,8 @@ def _norm_tile(
             _store_rounded(norm_ptr, norm, part, TILE, AT.norm, NORM)
         if MX is not None:
             if MX.round_activation:
-                norm = tile.round_to(norm, x_ptr.dtype.element_ty, NORM.narrowing)
-            blocks = rows.part(t, end, TILE, i, 32)
-            mx.store(values_ptr, scales_ptr, norm, part, blocks, TILE, AT.values, AT.scales, MX)
+                norm = fp32.round_to(norm, x_ptr.dtype.element_ty, NORM.narrowing)
+            mx.store(values_ptr, scales_ptr, norm, t, part, TILE, AT.values, AT.scales, MX, i)
 
 
 @triton.jit

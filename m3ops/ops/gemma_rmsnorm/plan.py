@@ -43,15 +43,7 @@ def _quantized_plan(op: QuantizedNorm, specs: Specs, target: Target, *, keep: Co
         "MX": mx(op.fp8_format, op.scale_rule, scales, target, round_activation=op.round_activation),
     }
     launch = tiled_launch(
-        _gemma_rmsnorm_kernel,
-        op,
-        specs,
-        target,
-        scales.masked(tiling, specs["values"]),
-        total_rows,
-        constants,
-        keep=keep,
-        padding=scales.padding,
+        _gemma_rmsnorm_kernel, op, specs, target, tiling, total_rows, constants, keep=keep, scales=scales
     )
     return Plan((launch,), bytes_moved(specs), (FLOPS_PER_ELEMENT + summands - 1 + QUANTIZE_FLOPS) * x.size)
 

@@ -13,11 +13,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from m3ops import row_sums, validate
+from m3ops import validate
 from m3ops.array import ArraySpec
 from m3ops.axes import Axes
-from m3ops.numerics import exact
+from m3ops.numerics import row_sums
 from m3ops.numerics.constants import MAX_NORM_SIZE
+from m3ops.numerics.exact import fp32, functions, namespaces
 from m3ops.op import Array, Arrays, Derivative, Op, Specs, parameter
 from m3ops.ops.mxfp8.spec import FusedRounding, Quantization, check_matrix, matrix_axes
 from m3ops.plan import Plan
@@ -67,8 +68,8 @@ class GemmaRMSNorm(Norm):
         return {"norm": check_norm(x, weight)}
 
     def compute(self, x: Array, weight: Array) -> Arrays:
-        norm = exact.rmsnorm(exact.load(x), exact.load(weight), self.eps)
-        return {"norm": exact.store(norm, x.dtype.name)}
+        norm = functions.rmsnorm(fp32.load(x), fp32.load(weight), self.eps)
+        return {"norm": fp32.store(norm, x.dtype.name)}
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,8 @@ class GemmaFusedAddRMSNorm(Norm):
 
     def compute(self, x: Array, residual: Array, weight: Array) -> Arrays:
         total, dtype = fp32_sum(x, residual), x.dtype.name
-        norm = exact.rmsnorm(total, exact.load(weight), self.eps)
-        return {"norm": exact.store(norm, dtype), "new_residual": exact.store(total, dtype)}
+        norm = functions.rmsnorm(total, fp32.load(weight), self.eps)
+        return {"norm": fp32.store(norm, dtype), "new_residual": fp32.store(total, dtype)}
 
 
 @dataclass(frozen=True)
@@ -117,9 +118,9 @@ class QuantizedNorm(Quantization, FusedRounding, Norm):
 
     def normalize(self, x: Array, weight: Array, dtype: str) -> Arrays:
         """Values and scales of the norm of fp32 numbers, and the norm itself if it is asked for."""
-        norm = exact.rmsnorm(x, exact.load(weight), self.eps)
+        norm = functions.rmsnorm(x, fp32.load(weight), self.eps)
         results = self.quantize(self.rounded(norm, dtype), self.scale_layout)
-        return {**results, "norm": exact.store(norm, dtype)} if self.out_norm else results
+        return {**results, "norm": fp32.store(norm, dtype)} if self.out_norm else results
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ class GemmaRMSNormQuantize(QuantizedNorm):
         return {**results, "norm": norm} if self.out_norm else results
 
     def compute(self, x: Array, weight: Array) -> Arrays:
-        return self.normalize(exact.load(x), weight, x.dtype.name)
+        return self.normalize(fp32.load(x), weight, x.dtype.name)
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,7 @@ class GemmaFusedAddRMSNormQuantize(QuantizedNorm):
         total, dtype = fp32_sum(x, residual), x.dtype.name
         results = self.normalize(total, weight, dtype)
         norm = {"norm": results.pop("norm")} if self.out_norm else {}
-        return {**results, "new_residual": exact.store(total, dtype), **norm}
+        return {**results, "new_residual": fp32.store(total, dtype), **norm}
 
 
 @dataclass(frozen=True)
@@ -194,8 +195,8 @@ class NormBackward(Norm):
         grad_weight = sum over rows of grad * n
 
     with ``rstd = 1 / sqrt(mean((x + residual)**2) + eps)``, in fp32, rounded once to the dtypes of x and weight. The
-    mean does not depend on the order of addition; the sum over rows has one order, ``exact.sum_rows``. Leading axes of
-    the weight broadcast against those of x, and only over the others is summed.
+    mean does not depend on the order of addition; the sum over rows has one order, that of ``functions.sum_rows``.
+    Leading axes of the weight broadcast against those of x, and only over the others is summed.
     """
 
     in_place: ClassVar[bool] = False
@@ -223,9 +224,9 @@ class GemmaRMSNormBackward(NormBackward):
         return {"grad_x": grad_x, "grad_weight": ArraySpec(weight.shape, weight.dtype)}
 
     def compute(self, x: Array, weight: Array, grad: Array) -> Arrays:
-        dy = exact.load(grad)
-        rstd, inner, normalized = exact.rmsnorm_backward(exact.load(x), exact.load(weight), dy, self.eps)
-        grad_x = exact.store(exact.round32(rstd * inner), x.dtype.name)
+        dy = fp32.load(grad)
+        rstd, inner, normalized = functions.rmsnorm_backward(fp32.load(x), fp32.load(weight), dy, self.eps)
+        grad_x = fp32.store(fp32.round32(rstd * inner), x.dtype.name)
         return {"grad_x": grad_x, "grad_weight": weight_gradient(dy, normalized, weight)}
 
 
@@ -253,9 +254,9 @@ class GemmaFusedAddRMSNormBackward(NormBackward):
         return {"grad_x": grad_x, "grad_weight": ArraySpec(weight.shape, weight.dtype)}
 
     def compute(self, x: Array, residual: Array, weight: Array, grad: Array, grad_new_residual: Array) -> Arrays:
-        total, dy = exact.settled(fp32_sum(x, residual)), exact.load(grad)
-        rstd, inner, normalized = exact.rmsnorm_backward(total, exact.load(weight), dy, self.eps)
-        grad_x = exact.store(exact.fma(rstd, inner, exact.load(grad_new_residual)), x.dtype.name)
+        total, dy = namespaces.barrier(fp32_sum(x, residual)), fp32.load(grad)
+        rstd, inner, normalized = functions.rmsnorm_backward(total, fp32.load(weight), dy, self.eps)
+        grad_x = fp32.store(fp32.fma(rstd, inner, fp32.load(grad_new_residual)), x.dtype.name)
         return {"grad_x": grad_x, "grad_weight": weight_gradient(dy, normalized, weight)}
 
 
@@ -274,10 +275,10 @@ def check_norm(x: ArraySpec, weight: ArraySpec) -> ArraySpec:
 
 def fp32_sum(x: Array, residual: Array) -> Array:
     """The sum that a norm with residual add normalizes."""
-    return exact.round32(exact.load(x) + exact.load(residual))
+    return fp32.round32(fp32.load(x) + fp32.load(residual))
 
 
 def weight_gradient(grad: Array, normalized: Array, weight: Array) -> Array:
     """The sum of ``grad * normalized`` over the rows that share a row of the weight."""
-    total = exact.sum_rows(*(row_sums.grouped(rows, weight.shape) for rows in (grad, normalized)))
-    return exact.store(total, weight.dtype.name).reshape(weight.shape)
+    total = functions.sum_rows(*(row_sums.grouped(rows, weight.shape) for rows in (grad, normalized)))
+    return fp32.store(total, weight.dtype.name).reshape(weight.shape)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import triton
 import triton.language as tl
 
-from m3ops.numerics import tile
+from m3ops.numerics.tile import fp32, functions
 from m3ops.tiles import row_count, rows
 from m3ops.tiles.rows import Rows
 
@@ -46,7 +46,7 @@ class Heads:
     cols: int
     inv_size: float
     eps: float
-    narrowing: tile.Narrowing
+    narrowing: fp32.Narrowing
 
 
 @triton.jit
@@ -78,11 +78,11 @@ def _heads_tile(
             else:
                 weight = rows.load(weight_k_ptr, one, TILE, AT.weight_k).to(tl.float32)
             heads = tl.reshape(x.to(tl.float32), (TILE.rows * HEADS.together, HEADS.cols))
-            groups = tile.square_groups(heads, TILE.rows * HEADS.together, HEADS.cols)
-            rstd = tile.reciprocal_rms((groups,), HEADS.inv_size, HEADS.eps)
+            groups = functions.square_groups(heads, TILE.rows * HEADS.together, HEADS.cols)
+            rstd = functions.reciprocal_rms((groups,), HEADS.inv_size, HEADS.eps)
             scaled = tl.reshape(heads * rstd, (TILE.rows, HEADS.together, HEADS.cols)) * (weight + 1.0)[:, None, :]
             norm = tl.reshape(scaled, (TILE.rows, TILE.cols))
-            x = tile.narrow(norm, norm_ptr.dtype.element_ty, HEADS.narrowing)
+            x = fp32.narrow(norm, norm_ptr.dtype.element_ty, HEADS.narrowing)
         rows.store(head_norm_ptr, x, window, TILE, AT.norm)
 
 

@@ -16,7 +16,7 @@ from typing import ClassVar
 from m3ops import validate
 from m3ops.array import ArraySpec
 from m3ops.axes import Axes
-from m3ops.numerics import exact
+from m3ops.numerics.exact import fp32, functions
 from m3ops.op import Array, Arrays, Op, Specs, parameter
 from m3ops.plan import Plan
 from m3ops.target import Target
@@ -88,8 +88,8 @@ class GemmaRMSNormHeads(Op):
         return {"norm": xp.concatenate((*normed, heads[..., v:, :]), axis=-2).reshape(qkv.shape)}
 
     def _norm(self, heads: Array, weight: Array) -> Array:
-        norm = exact.rmsnorm(exact.load(heads), exact.load(weight)[..., None, :], self.eps)
-        return exact.store(norm, heads.dtype.name)
+        norm = functions.rmsnorm(fp32.load(heads), fp32.load(weight)[..., None, :], self.eps)
+        return fp32.store(norm, heads.dtype.name)
 
     def plan(self, specs: Specs, target: Target, *, keep: Collection[str] = ()) -> Plan:
         from m3ops.ops.gemma_rmsnorm_heads.plan import heads_plan

@@ -8,7 +8,7 @@ from itertools import product
 
 import numpy as np
 
-from m3ops.numerics import exact
+from m3ops.numerics.exact import fp32
 from m3ops.numerics.formats import ACTIVATION_DTYPES, FP8_FORMATS, SCALE_RULES
 from m3ops.numerics.scale_layouts import TILES
 from m3ops.testing.arrays import (
@@ -43,7 +43,7 @@ def around_scale_steps(fp8: str) -> np.ndarray:
 def around_rounding_ties(fp8: str) -> np.ndarray:
     """Every midpoint between neighbouring values, one ulp beside it, in blocks whose scale is 1."""
     fmt = FP8_FORMATS[fp8]
-    values = exact.load(np.arange(fmt.max_code + 1, dtype=np.uint8).view(np.dtype(fmt.name)))
+    values = fp32.load(np.arange(fmt.max_code + 1, dtype=np.uint8).view(np.dtype(fmt.name)))
     ties = neighbours((values[:-1] + values[1:]) / 2).ravel()
     signed = np.concatenate([ties, -ties]).astype(np.float32)
     blocks = np.resize(signed, (-(-signed.size // 31), 31))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import triton
 import triton.language as tl
 
-from m3ops.numerics import tile
+from m3ops.numerics.tile import fp32, functions
 from m3ops.tiles import mx, row_count, rows, scales
 from m3ops.tiles.rows import Rows
 
@@ -26,8 +26,7 @@ def _quantize_tile(t, end, x_ptr, values_ptr, scales_ptr, AT: tl.constexpr, TILE
     PADDED: tl.constexpr = scales.padded_size(AT.values.size, MX.scale_tiles)
     window = rows.window(t, end, PADDED, TILE)
     x = rows.load(x_ptr, window, TILE, AT.x).to(tl.float32)
-    blocks = rows.window(t, end, PADDED, TILE, 32)
-    mx.store(values_ptr, scales_ptr, x, window, blocks, TILE, AT.values, AT.scales, MX)
+    mx.store(values_ptr, scales_ptr, x, t, window, TILE, AT.values, AT.scales, MX)
 
 
 @triton.jit
@@ -69,8 +68,8 @@ def _dequantize_tile(
     window, blocks = rows.window(t, end, AT.values.size, TILE), rows.window(t, end, AT.values.size, TILE, 32)
     values = rows.load(values_ptr, window, TILE, AT.values)
     exponents = scales.load(scales_ptr, blocks, TILE, AT.scales, MX.scale_tiles)
-    x = tile.dequantize_blocks(values, exponents, TILE.rows, TILE.cols, MX.fp8, MX.cast)
-    x = tile.narrow(x, x_ptr.dtype.element_ty, NARROWING)
+    x = functions.dequantize_blocks(values, exponents, TILE.rows, TILE.cols, MX.fp8, MX.cast)
+    x = fp32.narrow(x, x_ptr.dtype.element_ty, NARROWING)
     rows.store(x_ptr, x, window, TILE, AT.x)
 
 

@@ -22,21 +22,9 @@ def quantize_plan(op: MXFP8Quantize, specs: Specs, target: Target, *, keep: Coll
     scales = scale_plan(op.scale_layout, specs["values"], specs["scales"])
     total_rows, rows = rows_of(scales.rows(specs))
     tiling = block_tiling(total_rows, scales.size, target, decode=counts_rows(specs))
-    constants = {
-        "AT": Mxfp8At(**scales.at(rows)),
-        "MX": mx(op.fp8_format, op.scale_rule, scales, target),
-    }
-    tiling = scales.masked(tiling, specs["values"])
+    constants = {"AT": Mxfp8At(**scales.at(rows)), "MX": mx(op.fp8_format, op.scale_rule, scales, target)}
     launch = tiled_launch(
-        _mxfp8_quantize_kernel,
-        op,
-        specs,
-        target,
-        tiling,
-        total_rows,
-        constants,
-        keep=keep,
-        padding=scales.padding,
+        _mxfp8_quantize_kernel, op, specs, target, tiling, total_rows, constants, keep=keep, scales=scales
     )
     return Plan((launch,), bytes_moved(specs), FLOPS_PER_ELEMENT * specs["x"].size)
 

@@ -17,7 +17,7 @@ from typing import ClassVar
 from m3ops import validate
 from m3ops.array import ArraySpec
 from m3ops.axes import Axes
-from m3ops.numerics import exact
+from m3ops.numerics.exact import fp32, functions
 from m3ops.numerics.formats import BLOCK, FP8_FORMATS, SCALE_RULES
 from m3ops.numerics.scale_layouts import ROW_MAJOR, SCALE_LAYOUTS, restore, stored_shape
 from m3ops.op import Array, Arrays, DTypeName, Op, Specs, parameter
@@ -76,7 +76,7 @@ class Rounding(Op):
 
     def quantize(self, x: Array, scale_layout: str = ROW_MAJOR) -> Arrays:
         """Values and scales of fp32 numbers."""
-        values, scales = exact.quantize(x, self.scale_rule, FP8_FORMATS[self.fp8_format], scale_layout)
+        values, scales = functions.quantize(x, self.scale_rule, FP8_FORMATS[self.fp8_format], scale_layout)
         return {"values": values, "scales": scales}
 
     def quantized_specs(self, spec: ArraySpec, scale_layout: str = ROW_MAJOR) -> dict[str, ArraySpec]:
@@ -102,7 +102,7 @@ class FusedRounding(Rounding):
 
     def rounded(self, x: Array, dtype: str) -> Array:
         """The fp32 numbers that are quantized."""
-        return exact.round_to(x, dtype) if self.round_activation else x
+        return fp32.round_to(x, dtype) if self.round_activation else x
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class MXFP8Quantize(Quantization):
         return self.quantized_specs(x, self.scale_layout)
 
     def compute(self, x: Array) -> Arrays:
-        return self.quantize(exact.load(x), self.scale_layout)
+        return self.quantize(fp32.load(x), self.scale_layout)
 
     def plan(self, specs: Specs, target: Target, *, keep: Collection[str] = ()) -> Plan:
         from m3ops.ops.mxfp8.plan import quantize_plan
@@ -189,7 +189,7 @@ class MXFP8Dequantize(Op):
 
     def compute(self, values: Array, scales: Array) -> Arrays:
         scales = restore(scales, (*values.shape[:-1], values.shape[-1] // BLOCK), self.scale_layout)
-        return {"x": exact.store(exact.dequantize_blocks(values, scales), self.out_dtype)}
+        return {"x": fp32.store(functions.dequantize_blocks(values, scales), self.out_dtype)}
 
     def plan(self, specs: Specs, target: Target, *, keep: Collection[str] = ()) -> Plan:
         from m3ops.ops.mxfp8.plan import dequantize_plan

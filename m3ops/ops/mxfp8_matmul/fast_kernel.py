@@ -9,7 +9,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from m3ops.numerics import tile
+from m3ops.numerics.tile import fp32, functions
 from m3ops.tiles import matrix, product, row_count, rows
 
 
@@ -20,7 +20,7 @@ def _sum_of_codes(x_ptrs, valid, w, W: tl.constexpr, TILE: tl.constexpr):
     for block in range(0, TILE.blocks, TILE.step):
         codes = matrix.load_codes(w, block, TILE.step, W)
         scales = matrix.load_scales_of_blocks(w, block, TILE.step, W)
-        numbers = tile.dequantize_blocks(codes, scales, TILE.cols, 32 * TILE.step, W.mx.fp8, W.mx.cast)
+        numbers = functions.dequantize_blocks(codes, scales, TILE.cols, 32 * TILE.step, W.mx.fp8, W.mx.cast)
         total = tl.dot(numbers.to(tl.bfloat16), tl.trans(tl.load(x_ptrs + block * 32, mask=valid, other=0.0)), total)
     return total
 
@@ -69,7 +69,7 @@ def _fast_tile(
 @triton.jit
 def _store(ptr, total, row, col, end, PRODUCT: tl.constexpr, NARROWING: tl.constexpr):
     ptrs = rows.advance(ptr, row, PRODUCT.inner_sizes, PRODUCT.strides) + col
-    total = tile.narrow(total + 0.0, ptr.dtype.element_ty, NARROWING)  # a sum of zero is +0
+    total = fp32.narrow(total + 0.0, ptr.dtype.element_ty, NARROWING)  # a sum of zero is +0
     tl.store(ptrs, total, mask=(row < end) & (col < PRODUCT.size))
 
 

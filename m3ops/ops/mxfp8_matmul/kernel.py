@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 
 from m3ops.numerics import constants as c
-from m3ops.numerics import tile
+from m3ops.numerics.tile import fp32, functions
 from m3ops.tiles import matrix, product, row_count, rows, scales
 from m3ops.tiles.rows import Rows
 
@@ -49,10 +49,10 @@ def _digits_tile(
     MX: tl.constexpr,
 ):
     window, blocks = rows.window(t, end, AT.values.size, TILE), rows.window(t, end, AT.values.size, TILE, 32)
-    high, low = tile.digits(rows.load(x_values_ptr, window, TILE, AT.values), MX.fp8, MX.cast)
+    high, low = functions.digits(rows.load(x_values_ptr, window, TILE, AT.values), MX.fp8, MX.cast)
     rows.store(digits_ptr, high, window, TILE, AT.digits)
     rows.store(digits_ptr + AT.values.size, low, window, TILE, AT.digits)
-    factors = tile.scale_factors(scales.load(x_scales_ptr, blocks, TILE, AT.scales, MX.scale_tiles))
+    factors = functions.scale_factors(scales.load(x_scales_ptr, blocks, TILE, AT.scales, MX.scale_tiles))
     first_row, _, block = blocks
     row = first_row + tl.arange(0, TILE.rows)[:, None]
     place = tl.cast(block, tl.int64) * total_rows + row
@@ -90,11 +90,11 @@ def _chunk(digits, factors, w, exponents, chunk, total_rows, W: tl.constexpr, TI
     if TILE.ends_in_a_chunk:
         end = tl.minimum(end, TILE.blocks)
     for block in range(first, end):
-        w_digits = tile.digits(matrix.load_codes(w, block, 1, W), W.mx.fp8, W.mx.cast)
+        w_digits = functions.digits(matrix.load_codes(w, block, 1, W), W.mx.fp8, W.mx.cast)
         x_digits = tl.load(digits + (block * 32 + tl.arange(0, 32))[None, :])
         x_factors = tl.load(factors + tl.cast(block, tl.int64) * total_rows)
-        w_factors = tile.scale_factors(exponents)
-        partial = tile.add_block(partial, w_digits, tl.trans(x_digits), w_factors, x_factors, TILE.cols, TILE.rows)
+        w_factors = functions.scale_factors(exponents)
+        partial = functions.add_block(partial, w_digits, tl.trans(x_digits), w_factors, x_factors, TILE.cols, TILE.rows)
         # Loads of single bytes are not pipelined by the compiler. One that is issued before a product would be waited
         # for by the fence in front of it.
         exponents = matrix.load_scales(w, tl.minimum(block + 1, TILE.blocks - 1), W)
@@ -144,7 +144,7 @@ def _product_tile(
         total = _chunks(digits, factors, w, part * TILE.chunks, total_rows, W, TILE) + 0.0  # a sum of zero is +0
     place = tl.cast(part, tl.int64) * total_rows + row
     ptrs = rows.advance(product_ptr, place, PRODUCT.inner_sizes, PRODUCT.strides)[None, :] + col[:, None]
-    total = tile.narrow(total, product_ptr.dtype.element_ty, NARROWING)
+    total = fp32.narrow(total, product_ptr.dtype.element_ty, NARROWING)
     tl.store(ptrs, total, mask=(row < end)[None, :] & (col < COLS)[:, None])
 
 
@@ -181,7 +181,7 @@ def _sum_tile(t, end, partials_ptr, total_rows, product_ptr, PARTIALS, PRODUCT, 
     for part in range(1, PARTS):
         part_ptr = partials_ptr + tl.cast(part, tl.int64) * total_rows * PARTIALS.size
         total += rows.load(part_ptr, window, TILE, PARTIALS)
-    total = tile.narrow(total + 0.0, product_ptr.dtype.element_ty, NARROWING)
+    total = fp32.narrow(total + 0.0, product_ptr.dtype.element_ty, NARROWING)
     rows.store(product_ptr, total, window, TILE, PRODUCT)
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from m3ops import validate
 from m3ops.array import ArraySpec
 from m3ops.axes import Axes
-from m3ops.numerics import exact
+from m3ops.numerics.exact import fp32, functions
 from m3ops.numerics.formats import BLOCK
 from m3ops.numerics.scale_layouts import ROW_MAJOR, SCALE_LAYOUTS, restore
 from m3ops.op import Array, Arrays, DTypeName, Op, Specs, parameter
@@ -94,8 +94,8 @@ class MXFP8Matmul(Op):
         rows, blocks, columns = math.prod(leading), size // BLOCK, w_values.shape[0]
         x_scales = restore(x_scales, (*leading, blocks), self.x_layout).reshape(rows, blocks)
         w_scales = restore(w_scales, (columns, blocks), self.w_layout)
-        product = exact.matmul(x_values.reshape(rows, size), x_scales, w_values, w_scales)
-        return {"product": exact.store(product, self.out_dtype).reshape(*leading, columns)}
+        product = functions.matmul(x_values.reshape(rows, size), x_scales, w_values, w_scales)
+        return {"product": fp32.store(product, self.out_dtype).reshape(*leading, columns)}
 
     def error_bound(
         self, x_values: np.ndarray, x_scales: np.ndarray, w_values: np.ndarray, w_scales: np.ndarray
@@ -111,7 +111,7 @@ class MXFP8Matmul(Op):
         size = x_values.shape[-1]
         x_scales = restore(x_scales, (*x_values.shape[:-1], size // BLOCK), self.x_layout)
         w_scales = restore(w_scales, (*w_values.shape[:-1], size // BLOCK), self.w_layout)
-        x, w = exact.dequantize_blocks(x_values, x_scales), exact.dequantize_blocks(w_values, w_scales)
+        x, w = functions.dequantize_blocks(x_values, x_scales), functions.dequantize_blocks(w_values, w_scales)
         sums = size * 2.0**-22 * (np.abs(x) @ np.abs(w).T)
         digits, smallest = {"bfloat16": (8, -133), "float16": (11, -24), "float32": (24, -149)}[self.out_dtype]
         bound: np.ndarray = sums + 2.0**-digits * (2 * np.abs(x @ w.T) + sums) + 2.0**smallest

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import triton
 import triton.language as tl
 
-from m3ops.numerics import tile
+from m3ops.numerics.tile import fp32, functions
 from m3ops.tiles import mx, row_count, rows, scales
 from m3ops.tiles.rows import Rows
 
@@ -31,7 +31,7 @@ class SwigluAt:
 
 @dataclass(frozen=True)
 class Swiglu:
-    """The activation's parameters, a constexpr: arguments of ``tile.swiglu_oai``."""
+    """The activation's parameters, a constexpr: arguments of ``functions.swiglu_oai``."""
 
     slope: float
     bound: float
@@ -39,7 +39,7 @@ class Swiglu:
     limit: float | None
     alpha: float
     interleaved: bool
-    narrowing: tile.Narrowing
+    narrowing: fp32.Narrowing
 
 
 @triton.jit
@@ -84,18 +84,17 @@ def _swiglu_tile(
         window = rows.window(t, end, AT.size, TILE)
         RUN: tl.constexpr = 128 // activation_ptr.dtype.element_ty.primitive_bitwidth  # what a thread stores at once
         gate, up = _load_pair(gate_up_ptr, window, TILE, AT.gate_up, SWIGLU.interleaved, RUN)
-        activation = tile.swiglu_oai(gate, up, SWIGLU.slope, SWIGLU.bound, SWIGLU.beta, SWIGLU.limit)
-        activation = tile.narrow(activation, activation_ptr.dtype.element_ty, SWIGLU.narrowing)
+        activation = functions.swiglu_oai(gate, up, SWIGLU.slope, SWIGLU.bound, SWIGLU.beta, SWIGLU.limit)
+        activation = fp32.narrow(activation, activation_ptr.dtype.element_ty, SWIGLU.narrowing)
         rows.store(activation_ptr, activation, window, TILE, AT.activation)
     else:
         PADDED: tl.constexpr = scales.padded_size(AT.size, MX.scale_tiles)
         window = rows.window(t, end, PADDED, TILE)
         gate, up = _load_pair(gate_up_ptr, window, TILE, AT.gate_up, SWIGLU.interleaved, 16)
-        activation = tile.swiglu_oai(gate, up, SWIGLU.slope, SWIGLU.bound, SWIGLU.beta, SWIGLU.limit)
+        activation = functions.swiglu_oai(gate, up, SWIGLU.slope, SWIGLU.bound, SWIGLU.beta, SWIGLU.limit)
         if MX.round_activation:
-            activation = tile.round_to(activation, gate_up_ptr.dtype.element_ty, SWIGLU.narrowing)
-        blocks = rows.window(t, end, PADDED, TILE, 32)
-        mx.store(values_ptr, scales_ptr, activation, window, blocks, TILE, AT.values, AT.scales, MX)
+            activation = fp32.round_to(activation, gate_up_ptr.dtype.element_ty, SWIGLU.narrowing)
+        mx.store(values_ptr, scales_ptr, activation, t, window, TILE, AT.values, AT.scales, MX)
 
 
 @triton.jit
@@ -144,11 +143,11 @@ def _swiglu_oai_backward_kernel(
     RUN: tl.constexpr = 128 // grad_gate_up_ptr.dtype.element_ty.primitive_bitwidth
     gate, up = _load_pair(gate_up_ptr, window, TILE, AT.gate_up, SWIGLU.interleaved, RUN)
     grad = rows.load(grad_ptr, window, TILE, AT.grad).to(tl.float32)
-    grad_gate, grad_up = tile.swiglu_oai_backward(
+    grad_gate, grad_up = functions.swiglu_oai_backward(
         gate, up, grad, SWIGLU.slope, SWIGLU.bound, SWIGLU.beta, SWIGLU.limit, SWIGLU.alpha
     )
-    grad_gate = tile.narrow(grad_gate, grad_gate_up_ptr.dtype.element_ty, SWIGLU.narrowing)
-    grad_up = tile.narrow(grad_up, grad_gate_up_ptr.dtype.element_ty, SWIGLU.narrowing)
+    grad_gate = fp32.narrow(grad_gate, grad_gate_up_ptr.dtype.element_ty, SWIGLU.narrowing)
+    grad_up = fp32.narrow(grad_up, grad_gate_up_ptr.dtype.element_ty, SWIGLU.narrowing)
     if SWIGLU.interleaved:
         pairs = tl.reshape(tl.join(grad_gate, grad_up), (TILE.rows, 2 * TILE.cols))
         first_row, end, _ = window

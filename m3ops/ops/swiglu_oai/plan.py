@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from m3ops.numerics.constants import float32, sigmoid_constants
-from m3ops.numerics.tile import Narrowing
+from m3ops.numerics.tile.fp32 import Narrowing
 from m3ops.op import Specs
 from m3ops.ops.mxfp8.spec import MXFP8Dequantize
 from m3ops.ops.swiglu_oai.kernel import Swiglu, SwigluAt, _swiglu_oai_backward_kernel, _swiglu_oai_kernel
@@ -59,12 +59,12 @@ def quantize_plan(op: SwigluOAIQuantize, specs: Specs, target: Target, *, keep: 
         op,
         specs,
         target,
-        scales.masked(tiling, grouped["values"]),
+        tiling,
         total_rows,
         constants,
         keep=keep,
         rows_each=op.groups,
-        padding=scales.padding,
+        scales=scales,
     )
     return Plan((launch,), bytes_moved(specs), (FLOPS_PER_ELEMENT + QUANTIZE_FLOPS) * specs["values"].size)
 

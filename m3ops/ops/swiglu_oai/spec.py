@@ -12,13 +12,13 @@ gpt-oss, where gates and ups alternate. Computed in fp32.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Self
 
 from m3ops import validate
 from m3ops.array import ArraySpec
 from m3ops.axes import Axes
-from m3ops.numerics import exact
+from m3ops.numerics.exact import fp32, functions
 from m3ops.numerics.scale_layouts import ROW_MAJOR
 from m3ops.op import Array, Arrays, Derivative, DTypeName, Op, Specs, parameter
 from m3ops.ops.mxfp8.spec import FusedRounding, Quantization, check_layout, matrix_axes
@@ -41,6 +41,8 @@ class Activation(Op):
     """What every SwiGLU-OAI op takes."""
 
     value_error: ClassVar[str] = "The last axis does not hold whole groups of pairs"
+    whole_blocks: ClassVar[bool] = False
+    """Whether MXFP8 blocks have to fill the groups of the activation."""
 
     alpha: float = parameter(
         1.702, "Slope of the sigmoid, a Python number, 0 or at least 2**-64; 0 makes the sigmoid 1/2."
@@ -66,13 +68,8 @@ class Activation(Op):
         validate.choice("layout", self.layout, LAYOUTS)
         super().__post_init__()
 
-    def activation_spec(self, gate_up: ArraySpec, *, blocks: bool = False) -> ArraySpec:
-        """Validates the input and returns what the activation is like, in the input's dtype.
-
-        Args:
-            gate_up: The input.
-            blocks: Whether whole MXFP8 blocks have to fill the groups of the activation.
-        """
+    def activation_spec(self, gate_up: ArraySpec) -> ArraySpec:
+        """Validates the input and returns what the activation is like, in the input's dtype."""
         validate.array("gate_up", gate_up)
         if gate_up.shape[-1] % (2 * self.groups):
             wanted = "an even last axis, [gate | up]"
@@ -80,7 +77,7 @@ class Activation(Op):
                 wanted = f"a last axis of {self.groups} groups [gate | up]"
             raise ValueError(f"gate_up must have {wanted}, got shape {gate_up.shape}")
         size = gate_up.shape[-1] // 2
-        if blocks:
+        if self.whole_blocks:
             half = "half the last axis of gate_up" if self.groups == 1 else "half a group of gate_up"
             validate.blocks(half, size // self.groups)
         return ArraySpec((*gate_up.shape[:-1], size), gate_up.dtype)
@@ -99,17 +96,13 @@ class Activation(Op):
     def activate(self, gate_up: Array) -> Array:
         """The fp32 activation."""
         gate, up = self.halves(gate_up)
-        activation = exact.swiglu_oai(gate, up, self.alpha, self.beta, self.limit)
+        activation = functions.swiglu_oai(gate, up, self.alpha, self.beta, self.limit)
         return activation.reshape(*gate_up.shape[:-1], gate_up.shape[-1] // 2)
 
 
 @dataclass(frozen=True)
-class SwigluOAI(Activation):
-    """SwiGLU-OAI: ``(gate * sigmoid(alpha * gate)) * (up + beta)`` of clamped gates and ups."""
-
-    name: ClassVar[str] = "swiglu_oai"
-    inputs: ClassVar[Mapping[str, str]] = {"gate_up": GATE_UP.format(blocks="")}
-    returns: ClassVar[str] = "The activation, shape ``[..., I]``, rounded once from fp32."
+class FloatActivation(Activation):
+    """What those take that give the activation as floats. They share a derivative."""
 
     out_dtype: DTypeName | None = OUT_DTYPE
 
@@ -120,17 +113,27 @@ class SwigluOAI(Activation):
 
     @property
     def axes(self) -> Axes:
-        return _activation_axes(self)
+        return Axes.of("*r (g 2! i!) -> *r (g i!)" if self.groups > 1 else "*r I! -> *r I!")
 
     @property
     def derivative(self) -> Derivative:
-        return _straight(self)
+        params = {field.name: getattr(self, field.name) for field in fields(Activation)}
+        return Derivative(SwigluOAIBackward.of(**params), {"gate_up": "grad_gate_up"})
 
     def infer(self, gate_up: ArraySpec) -> dict[str, ArraySpec]:
         return {"activation": replace(self.activation_spec(gate_up), dtype=self.out_dtype or gate_up.dtype)}
 
     def compute(self, gate_up: Array) -> Arrays:
-        return {"activation": exact.store(self.activate(gate_up), self.out_dtype or gate_up.dtype.name)}
+        return {"activation": fp32.store(self.activate(gate_up), self.out_dtype or gate_up.dtype.name)}
+
+
+@dataclass(frozen=True)
+class SwigluOAI(FloatActivation):
+    """SwiGLU-OAI: ``(gate * sigmoid(alpha * gate)) * (up + beta)`` of clamped gates and ups."""
+
+    name: ClassVar[str] = "swiglu_oai"
+    inputs: ClassVar[Mapping[str, str]] = {"gate_up": GATE_UP.format(blocks="")}
+    returns: ClassVar[str] = "The activation, shape ``[..., I]``, rounded once from fp32."
 
     def plan(self, specs: Specs, target: Target, *, keep: Collection[str] = ()) -> Plan:
         from m3ops.ops.swiglu_oai.plan import activation_plan
@@ -147,6 +150,7 @@ class SwigluOAIQuantize(Quantization, FusedRounding, Activation):
     returns: ClassVar[str] = "Values ``[..., I]`` and scales ``[..., I / 32]``, padded in a tiled layout."
     result_type: ClassVar[str] = "MXFP8"
     value_error: ClassVar[str] = "I / groups is no multiple of 32"
+    whole_blocks: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -161,7 +165,7 @@ class SwigluOAIQuantize(Quantization, FusedRounding, Activation):
         return Axes.of(f"*r {own} -> *r {own}, *r {own}")
 
     def infer(self, gate_up: ArraySpec) -> dict[str, ArraySpec]:
-        activation = self.activation_spec(gate_up, blocks=True)
+        activation = self.activation_spec(gate_up)
         check_layout(self.scale_layout, "gate_up", gate_up)
         return self.quantized_specs(activation, self.scale_layout)
 
@@ -175,7 +179,7 @@ class SwigluOAIQuantize(Quantization, FusedRounding, Activation):
 
 
 @dataclass(frozen=True)
-class SwigluOAIFakeQuant(FusedRounding, Activation):
+class SwigluOAIFakeQuant(FusedRounding, FloatActivation):
     """:func:`swiglu_oai` after a round trip through MXFP8, for training with quantized activations.
 
     The result is ``mxfp8_dequantize(swiglu_oai_quantize(gate_up))``. Its gradient is that of :func:`swiglu_oai`: it
@@ -186,30 +190,11 @@ class SwigluOAIFakeQuant(FusedRounding, Activation):
     inputs: ClassVar[Mapping[str, str]] = {"gate_up": GATE_UP.format(blocks=WHOLE_BLOCKS)}
     returns: ClassVar[str] = "The activation, shape ``[..., I]``."
     value_error: ClassVar[str] = "I / groups is no multiple of 32"
+    whole_blocks: ClassVar[bool] = True
 
-    out_dtype: DTypeName | None = OUT_DTYPE
-
-    def __post_init__(self) -> None:
-        if self.out_dtype is not None:
-            validate.output_dtype("out_dtype", self.out_dtype)
-        super().__post_init__()
-
-    @property
-    def axes(self) -> Axes:
-        return _activation_axes(self)
-
-    @property
-    def derivative(self) -> Derivative:
-        return _straight(self)
-
-    def infer(self, gate_up: ArraySpec) -> dict[str, ArraySpec]:
-        activation = self.activation_spec(gate_up, blocks=True)
-        return {"activation": replace(activation, dtype=self.out_dtype or gate_up.dtype)}
-
-    def compute(self, gate_up: Array) -> Arrays:
-        rounded = self.quantize(self.rounded(self.activate(gate_up), gate_up.dtype.name))
-        numbers = exact.dequantize_blocks(rounded["values"], rounded["scales"])
-        return {"activation": exact.store(numbers, self.out_dtype or gate_up.dtype.name)}
+    def activate(self, gate_up: Array) -> Array:
+        rounded = self.quantize(self.rounded(super().activate(gate_up), gate_up.dtype.name))
+        return functions.dequantize_blocks(rounded["values"], rounded["scales"])
 
     def plan(self, specs: Specs, target: Target, *, keep: Collection[str] = ()) -> Plan:
         from m3ops.ops.swiglu_oai.plan import fake_quant_plan
@@ -245,22 +230,13 @@ class SwigluOAIBackward(Activation):
         return {"grad_gate_up": ArraySpec(gate_up.shape, gate_up.dtype)}
 
     def compute(self, gate_up: Array, grad: Array) -> Arrays:
-        gate, up = map(exact.load, self.halves(gate_up))
-        dy = exact.load(grad).reshape(gate.shape)
-        halves = exact.swiglu_oai_backward(gate, up, dy, self.alpha, self.beta, self.limit)
+        gate, up = map(fp32.load, self.halves(gate_up))
+        dy = fp32.load(grad).reshape(gate.shape)
+        halves = functions.swiglu_oai_backward(gate, up, dy, self.alpha, self.beta, self.limit)
         together = dy.__array_namespace__().stack(halves, axis=-2 if self.layout == "split" else -1)
-        return {"grad_gate_up": exact.store(together, gate_up.dtype.name).reshape(gate_up.shape)}
+        return {"grad_gate_up": fp32.store(together, gate_up.dtype.name).reshape(gate_up.shape)}
 
     def plan(self, specs: Specs, target: Target, *, keep: Collection[str] = ()) -> Plan:
         from m3ops.ops.swiglu_oai.plan import backward_plan
 
         return backward_plan(self, specs, target, keep=keep)
-
-
-def _activation_axes(op: Activation) -> Axes:
-    return Axes.of("*r (g 2! i!) -> *r (g i!)" if op.groups > 1 else "*r I! -> *r I!")
-
-
-def _straight(op: Activation) -> Derivative:
-    backward = SwigluOAIBackward.of(alpha=op.alpha, beta=op.beta, limit=op.limit, layout=op.layout, groups=op.groups)
-    return Derivative(backward, {"gate_up": "grad_gate_up"})

@@ -34,8 +34,10 @@ def _twelve_arguments_kernel(
 @triton.jit
 def _fp32_rmsnorm_kernel(
     x_ptr,  # [num_rows, SIZE], a whole number of tiles
+    residual_ptr,  # [num_rows, SIZE], or None
     weight_ptr,  # [SIZE]
     out_ptr,  # [num_rows, SIZE]
+    new_residual_ptr,  # [num_rows, SIZE], or None
     SIZE: tl.constexpr,
     EPS: tl.constexpr,
     ROWS: tl.constexpr,
@@ -45,29 +47,9 @@ def _fp32_rmsnorm_kernel(
     offsets = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]) * SIZE + cols
     mask = cols < SIZE
     x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
-    weight = tl.load(weight_ptr + cols, mask=mask, other=0.0).to(tl.float32)
-    rstd = tl.rsqrt(tl.sum(x * x, axis=1, keep_dims=True) / SIZE + EPS)
-    tl.store(out_ptr + offsets, (x * rstd * (1.0 + weight)).to(out_ptr.dtype.element_ty), mask=mask)
-
-
-@triton.jit
-def _fp32_add_rmsnorm_kernel(
-    x_ptr,  # [num_rows, SIZE], a whole number of tiles
-    residual_ptr,  # [num_rows, SIZE]
-    weight_ptr,  # [SIZE]
-    out_ptr,  # [num_rows, SIZE]
-    new_residual_ptr,  # [num_rows, SIZE]
-    SIZE: tl.constexpr,
-    EPS: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLS: tl.constexpr,
-):
-    cols = tl.arange(0, COLS)[None, :]
-    offsets = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]) * SIZE + cols
-    mask = cols < SIZE
-    x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
-    x += tl.load(residual_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
-    tl.store(new_residual_ptr + offsets, x.to(new_residual_ptr.dtype.element_ty), mask=mask)
+    if residual_ptr is not None:
+        x += tl.load(residual_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
+        tl.store(new_residual_ptr + offsets, x.to(new_residual_ptr.dtype.element_ty), mask=mask)
     weight = tl.load(weight_ptr + cols, mask=mask, other=0.0).to(tl.float32)
     rstd = tl.rsqrt(tl.sum(x * x, axis=1, keep_dims=True) / SIZE + EPS)
     tl.store(out_ptr + offsets, (x * rstd * (1.0 + weight)).to(out_ptr.dtype.element_ty), mask=mask)

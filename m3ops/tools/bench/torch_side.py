@@ -161,10 +161,11 @@ class TorchSide:
         return [functools.partial(self._fp32_norm, grid, {**constants, "num_warps": w}) for w in warps]
 
     def _fp32_norm(self, grid: tuple[int], constants: dict[str, Any], *inputs: Any) -> tuple[Any, ...]:
-        outputs = tuple(self._torch.empty_like(x) for x in inputs[:-1])  # one of x, or of x and the residual
-        launched = kernel._fp32_rmsnorm_kernel if len(outputs) == 1 else kernel._fp32_add_rmsnorm_kernel
-        launched[grid](*inputs, *outputs, **constants)
-        return outputs
+        x, *residual, weight = inputs
+        outputs = [self._torch.empty_like(x) for x in (x, *residual)]
+        absent = [None] * (1 - len(residual))
+        kernel._fp32_rmsnorm_kernel[grid](x, *residual, *absent, weight, *outputs, *absent, **constants)
+        return tuple(outputs)
 
     def time(self, contender: Contender, sets: Sequence[Inputs], small: bool) -> tuple[str, float]:
         call = functools.partial(contender, *sets[0])

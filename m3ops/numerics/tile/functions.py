@@ -1,19 +1,28 @@
-"""The rules of exact.py on tiles, for Triton kernels.
+"""The functions of exact/functions.py on tiles, for Triton kernels.
 
 Every multiply that feeds an add is an explicit fma, so no compiler flag can change a bit, and only operations are
-used that IEEE 754 rounds correctly on every target. README.md beside this file states the rules; constexpr arguments
+used that IEEE 754 rounds correctly on every target. m3ops/numerics/README.md states the rules; constexpr arguments
 are upper case.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import triton
 import triton.language as tl
 
 from m3ops.numerics import constants as c
 from m3ops.numerics.formats import BLOCK, FP8_FORMATS
+from m3ops.numerics.tile.fp32 import (
+    INFINITY,
+    MAGNITUDE,
+    QUIET_NAN,
+    bits32,
+    decode_e4m3,
+    encode_e4m3,
+    from_bits32,
+    maximum,
+    minimum,
+)
 
 _ROUND_TO_INTEGER = tl.constexpr(c.ROUND_TO_INTEGER)
 _EXP2_POLYNOMIAL = tl.constexpr(c.EXP2_POLYNOMIAL)
@@ -27,34 +36,11 @@ _SUM_FINE_GRID = tl.constexpr(c.SUM_FINE_GRID)
 _GROUP = tl.constexpr(c.SUM_GROUP)
 _BLOCK = tl.constexpr(BLOCK)
 _DIGIT_ROUNDING = tl.constexpr(c.DIGIT_ROUNDING)
-_MAGNITUDE = tl.constexpr(0x7FFFFFFF)
-_INFINITY = tl.constexpr(0x7F800000)
-_QUIET_NAN = tl.constexpr(0x7FC00000)
-
-
-@triton.jit
-def bits32(x):
-    return x.to(tl.int32, bitcast=True)
-
-
-@triton.jit
-def from_bits32(bits):
-    return bits.to(tl.float32, bitcast=True)
-
-
-@triton.jit
-def minimum(x, y):
-    return tl.minimum(x, y, propagate_nan=tl.PropagateNan.ALL)
-
-
-@triton.jit
-def maximum(x, y):
-    return tl.maximum(x, y, propagate_nan=tl.PropagateNan.ALL)
 
 
 @triton.jit
 def sigmoid(gate, SLOPE: tl.constexpr, BOUND: tl.constexpr, CLAMP_ABOVE: tl.constexpr):
-    """What ``exact.sigmoid`` returns, in fp32. SLOPE and BOUND are ``constants.sigmoid_constants(alpha)``."""
+    """The results of the specification's ``sigmoid``. SLOPE and BOUND are ``constants.sigmoid_constants(alpha)``."""
     gate = maximum(gate, -BOUND)
     y = minimum(gate, BOUND) if CLAMP_ABOVE else gate
     shifted = tl.fma(y, SLOPE, _ROUND_TO_INTEGER)
@@ -118,44 +104,9 @@ def swiglu_oai_backward(
     return grad_gate, grad_up
 
 
-@dataclass(frozen=True)
-class Narrowing:
-    """What a target does where IEEE 754 would round fp32 to an activation dtype, a constexpr.
-
-    Attributes:
-        fuses: Whether it may round while it multiplies, and then lose the sign of a zero.
-        saturates: Whether it may saturate where infinity is due: AMD devices run kernels with fp8 conversions in a mode
-            (FP16_OVFL) in which fp16 does, and on gfx950 by some sources bf16 too. Infinities stay what they are.
-    """
-
-    fuses: bool = False
-    saturates: bool = False
-
-
-@triton.jit
-def narrow(x, DTYPE: tl.constexpr, NARROWING: tl.constexpr):
-    """fp32 rounded to an activation dtype as IEEE 754 does."""
-    if NARROWING.saturates:  # what rounds to infinity is made infinite before
-        if tl.float16 == DTYPE:
-            x = tl.where(tl.abs(x) < 65520.0, x, x * float("inf"))
-        elif tl.bfloat16 == DTYPE:
-            x = tl.where(tl.abs(x) < 3.3961775292304602e38, x, x * float("inf"))
-    if NARROWING.fuses:
-        # LLVM folds a product and its rounding into v_fma_mixlo with an addend of +0, which loses the sign of zero
-        # (llvm/llvm-project#214544). It cannot look through this empty instruction.
-        x = tl.inline_asm_elementwise("", "=v,0", [x], dtype=tl.float32, is_pure=True, pack=1)
-    return x.to(DTYPE)
-
-
-@triton.jit
-def round_to(x, DTYPE: tl.constexpr, NARROWING: tl.constexpr):
-    """fp32 rounded to an activation dtype and read back."""
-    return narrow(x, DTYPE, NARROWING).to(tl.float32)
-
-
 @triton.constexpr_function
 def _scale_constants(FP8, RULE):
-    """(carry, emax, largest number) of a format and a scale rule; see ``exact.scale_exponents``."""
+    """(carry, emax, largest number) of a format and a scale rule; see ``scale_exponents`` in exact/functions.py."""
     fmt = FP8_FORMATS[FP8]
     carry = 0x7FFFFF - ((fmt.max_code << (23 - fmt.mantissa_bits)) & 0x7FFFFF) if RULE == "rceil" else 0
     return carry, fmt.max_exponent, fmt.max
@@ -169,12 +120,12 @@ def quantize_blocks(
     constants: tl.constexpr = _scale_constants(FP8, RULE)
     blocks = tl.reshape(x, (ROWS, COLS // _BLOCK, _BLOCK))
     # As integers, magnitudes order like the numbers, and NaN is the largest of all.
-    amax = tl.max(bits32(blocks) & _MAGNITUDE, axis=2)
-    broken = amax >= _INFINITY
+    amax = tl.max(bits32(blocks) & MAGNITUDE, axis=2)
+    broken = amax >= INFINITY
     exponent = tl.maximum(((amax + constants[0]) >> 23) - constants[1], 0)
     inv_scale = (254 - exponent) << 23
     if CAST == "nvidia":  # saturates, and converts any NaN to the NaN byte: as inverse scale it costs nothing
-        scaled = blocks * from_bits32(tl.where(broken, _QUIET_NAN, inv_scale))[:, :, None]
+        scaled = blocks * from_bits32(tl.where(broken, QUIET_NAN, inv_scale))[:, :, None]
     else:
         scaled = blocks * from_bits32(inv_scale)[:, :, None]
         if RULE == "floor":
@@ -182,75 +133,6 @@ def quantize_blocks(
     codes = encode_e4m3(scaled, broken[:, :, None], FP8, CAST)
     scales = tl.where(broken, 255, exponent).to(tl.uint8)
     return tl.reshape(codes, (ROWS, COLS)), scales
-
-
-@triton.constexpr_function
-def _e4m3_constants(FP8):
-    """(exponent rebias in code units, smallest normal, 2**23 subnormal units and their fp32 bits, NaN code)."""
-    fmt = FP8_FORMATS[FP8]
-    units = fmt.min_exponent + 23 - fmt.mantissa_bits
-    return (127 - fmt.bias) << 3, 2.0**fmt.min_exponent, 2.0**units, (127 + units) << 23, fmt.nan_code
-
-
-@triton.jit
-def encode_e4m3(x, broken, FP8: tl.constexpr, CAST: tl.constexpr):
-    """fp32 to E4M3 codes (uint8), ties to even; the NaN code where ``broken``.
-
-    Args:
-        x: Magnitudes at most the format's largest number, but where ``broken``.
-        broken: Whether an element belongs to a block with a NaN or an infinity.
-        FP8: ``"e4m3fn"`` or ``"e4m3fnuz"``.
-        CAST: How to convert. ``"nvidia"`` and ``"amd"``: in hardware; on NVIDIA x has to be NaN where ``broken``.
-            ``"fnuz"``: to E4M3FN by hardware that knows E4M3FNUZ only. ``"integer"``: anywhere.
-    """
-    constants: tl.constexpr = _e4m3_constants(FP8)
-    if CAST == "integer":
-        bits = bits32(x)
-        magnitude = bits & _MAGNITUDE
-        normal = ((magnitude + 0x7FFFF + ((magnitude >> 20) & 1)) >> 20) - constants[0]
-        # Subnormals: adding a number whose unit in the last place is theirs rounds them to their grid.
-        subnormal = bits32(from_bits32(magnitude) + constants[2]) - constants[3]
-        codes = tl.where(from_bits32(magnitude) < constants[1], subnormal, normal)
-        sign = (bits >> 24) & 0x80
-        if FP8 == "e4m3fnuz":  # no negative zero: its code is the NaN
-            sign = tl.where(codes == 0, 0, sign)
-        codes = tl.where(broken, constants[4], codes | sign).to(tl.uint8)
-    elif CAST == "fnuz":
-        # E4M3FNUZ has one more exponent bias: its code of x / 2 is the E4M3FN code of x, but for the sign of zero. The
-        # NaN code 0x7F would be 480 if it were a number, and E4M3FNUZ has that.
-        x = tl.where(broken, 480.0, x)
-        codes = (x * 0.5).to(tl.float8e4b8).to(tl.uint8, bitcast=True) | ((bits32(x) >> 24) & 0x80).to(tl.uint8)
-    else:
-        if CAST == "amd":  # the sign of a NaN would stay
-            x = tl.where(broken, from_bits32(tl.full((1, 1, 1), _QUIET_NAN, tl.int32)), x)
-        if FP8 == "e4m3fn":
-            codes = x.to(tl.float8e4nv).to(tl.uint8, bitcast=True)
-        else:
-            codes = x.to(tl.float8e4b8).to(tl.uint8, bitcast=True)
-    return codes
-
-
-@triton.jit
-def decode_e4m3(codes, FP8: tl.constexpr, CAST: tl.constexpr):
-    """E4M3 codes (uint8) to fp32, exactly; CAST as for :func:`encode_e4m3`."""
-    if CAST == "integer" or CAST == "fnuz":
-        fmt: tl.constexpr = _decode_constants(FP8)
-        magnitude = (codes & 0x7F).to(tl.int32)
-        # Shifted into fp32's fields the code is the number times 2**(bias - 127), a subnormal one where the code's is.
-        number = from_bits32((magnitude << 20) | ((codes & 0x80).to(tl.int32) << 24)) * fmt[0]
-        nan = (magnitude if FP8 == "e4m3fn" else codes) == fmt[1]
-        number = tl.where(nan, from_bits32(tl.full(codes.shape, _QUIET_NAN, tl.int32)), number)
-    elif FP8 == "e4m3fn":
-        number = codes.to(tl.float8e4nv, bitcast=True).to(tl.float32)
-    else:
-        number = codes.to(tl.float8e4b8, bitcast=True).to(tl.float32)
-    return number
-
-
-@triton.constexpr_function
-def _decode_constants(FP8):
-    fmt = FP8_FORMATS[FP8]
-    return 2.0 ** (127 - fmt.bias), fmt.nan_code
 
 
 @triton.jit
@@ -265,7 +147,7 @@ def scale_factors(scales):
     """``2**(scales - 127)`` of E8M0 bytes, fp32; NaN for 255."""
     exponent = scales.to(tl.int32)
     bits = tl.where(exponent == 0, 0x00400000, exponent << 23)  # 2**-127 is subnormal
-    return from_bits32(tl.where(exponent == 255, _QUIET_NAN, bits))
+    return from_bits32(tl.where(exponent == 255, QUIET_NAN, bits))
 
 
 @triton.jit
@@ -342,9 +224,9 @@ def sum_exactly(groups, SIGNED: tl.constexpr = False):
     They are rounded to two grids of the largest and added as integers: the same for every tile shape, warp count and
     vendor.
     """
-    magnitudes = bits32(groups[0]) & _MAGNITUDE
+    magnitudes = bits32(groups[0]) & MAGNITUDE
     for i in tl.static_range(1, len(groups)):
-        magnitudes = tl.maximum(magnitudes, bits32(groups[i]) & _MAGNITUDE)
+        magnitudes = tl.maximum(magnitudes, bits32(groups[i]) & MAGNITUDE)
     largest = tl.max(magnitudes, axis=1)
     exponent = largest >> 23
     scale = from_bits32(tl.maximum(253 - exponent, 1) << 23)[:, None]
@@ -358,9 +240,9 @@ def sum_exactly(groups, SIGNED: tl.constexpr = False):
     total = tl.fma(fine, _SUM_FINE_GRID, coarse * _SUM_COARSE_GRID)
     total = total * from_bits32((tl.minimum(exponent, 252) + 1) << 23)
     if SIGNED:
-        too_large = from_bits32(tl.full(largest.shape, _QUIET_NAN, tl.int32))
+        too_large = from_bits32(tl.full(largest.shape, QUIET_NAN, tl.int32))
     else:
-        too_large = from_bits32(tl.where(largest > _INFINITY, _QUIET_NAN, _INFINITY))
+        too_large = from_bits32(tl.where(largest > INFINITY, QUIET_NAN, INFINITY))
     return tl.where(exponent < 253, total, too_large)
 
 

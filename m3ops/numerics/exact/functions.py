@@ -1,220 +1,33 @@
-"""The arithmetic of every op, as an executable specification over NumPy or jax.numpy arrays.
+"""The functions that the ops compute, as an executable specification: the truth that kernels are compared with.
 
-An fp32 number is held in a float64 array, and each fp32 operation is a float64 operation whose result is rounded to
-fp32 by :func:`round32`, once, where the formula says so. That makes every rounding visible, leaves a compiler nothing
-to contract (an fp32 product is exact in float64), and keeps subnormal numbers where the processor flushes fp32
-subnormals to zero, as XLA's CPU code does. Rounding float64 to fp32 after +, -, *, / or sqrt equals the fp32
-operation, because 53 bits are at least 2 * 24 + 2 (Figueroa, "When is double rounding innocuous?", 1995); fma needs
-:func:`fma`.
-
-m3ops/numerics/README.md states the same rules in prose. Under JAX, 64-bit types have to be enabled around the call.
+m3ops/numerics/README.md states the same rules in prose.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from types import ModuleType
-from typing import Any
 
-import ml_dtypes  # noqa: F401  (gives NumPy the names of the small dtypes)
 import numpy as np
 
 from m3ops.numerics import constants as c
-from m3ops.numerics.formats import BLOCK, FLOAT32, FORMATS, SCALE_BIAS, SCALE_NAN, Format
+from m3ops.numerics.exact.fp32 import (
+    add_scalar,
+    at_least,
+    at_most,
+    bits32,
+    encode,
+    fma,
+    from_bits32,
+    load,
+    max_magnitude,
+    of_each,
+    power_of_two,
+    round32,
+)
+from m3ops.numerics.exact.namespaces import COMPILERS, Array, barrier, except_where, fold
+from m3ops.numerics.formats import BLOCK, SCALE_BIAS, SCALE_NAN, Format
+from m3ops.numerics.row_sums import FAN_IN, FEWEST_ROWS, partials, partials_of_any
 from m3ops.numerics.scale_layouts import arrange
-
-Array = Any  # numpy.ndarray or jax.Array; the namespace is the array's own
-
-
-def except_where(
-    condition: Array, usual: Array, exception: Callable[..., Array | float], *args: Array | float
-) -> Array:
-    """``where(condition, exception(*args), usual)`` for a condition that is rare; may overwrite ``usual``.
-
-    NumPy computes the exception only for the elements that need it. A program that XLA compiles has no such choice.
-    """
-    if (xp := condition.__array_namespace__()) is not np:
-        return xp.where(condition, exception(*args), usual)
-    if condition.any():
-        usual = np.asarray(usual)
-        at = np.flatnonzero(np.broadcast_to(condition, usual.shape))
-        usual.put(at, exception(*(np.broadcast_to(arg, usual.shape).take(at) for arg in args)))
-    return usual
-
-
-def round32(x: Array) -> Array:
-    """``x`` rounded to the nearest fp32 number, ties to even."""
-    xp = x.__array_namespace__()
-    nearest = x.astype(xp.float32).astype(xp.float64)
-    # The cast may flush subnormal results, so those are placed on their grid of 2**-149 by hand.
-    return except_where(xp.abs(x) < 2.0**-126, nearest, lambda x: xp.rint(x * 2.0**149) * 2.0**-149, x)
-
-
-def fma(a: Array, b: Array, addend: Array) -> Array:
-    """``a * b + addend`` with one rounding: the fp32 fused multiply-add.
-
-    The product is exact in float64. Rounding the sum to float64 and then to fp32 is wrong at most where the float64 sum
-    is halfway between two fp32 numbers, since rounding is monotonic: a sum on one side of such a point is not rounded
-    past it. These points have bits 1000... below the mantissa of fp32, or are below its normal numbers. There the sum
-    is rounded to odd first.
-    """
-    product = a * b
-    total = product + addend
-    xp = total.__array_namespace__()
-    halfway = ((total.view(xp.int64) & (2**29 - 1)) == 2**28) | (xp.abs(total) < 2.0**-126)
-    return round32(except_where(halfway, total, sum_to_odd, product, addend))
-
-
-def sum_to_odd(x: Array, y: Array) -> Array:
-    """``x + y`` rounded to odd in float64: an inexact sum gets an odd last bit.
-
-    Rounding that to fp32 equals rounding the exact sum (Boldo and Melquiond, "Emulation of FMA", 2008).
-    """
-    total = x + y
-    xp = total.__array_namespace__()
-    rest = total - x
-    error = (x - (total - rest)) + (y - rest)  # TwoSum: x + y == total + error
-    bits = total.view(xp.int64)
-    make_odd = (error != 0) & ((bits & 1) == 0) & xp.isfinite(total)
-    odd = bits + xp.where((error > 0) == (total > 0), 1, -1)
-    return xp.where(make_odd, odd, bits).view(xp.float64)
-
-
-def bits32(x: Array) -> Array:
-    """The bits of a normal fp32 number (or zero, infinity, NaN) as int32."""
-    xp = x.__array_namespace__()
-    return x.astype(xp.float32).view(xp.int32)
-
-
-def from_bits32(bits: Array) -> Array:
-    """The fp32 number with these int32 bits; normal numbers only."""
-    xp = bits.__array_namespace__()
-    return bits.view(xp.float32).astype(xp.float64)
-
-
-def power_of_two(exponent: Array) -> Array:
-    """``2**exponent`` for integers in -1022..1023."""
-    xp = exponent.__array_namespace__()
-    return ((exponent.astype(xp.int64) + 1023) << 52).view(xp.float64)
-
-
-def at_most(x: Array, bound: float) -> Array:
-    """``min(x, bound)``; NaN stays NaN. (XLA's own minimum may drop it on the CPU.)"""
-    return x.__array_namespace__().where(x > bound, bound, x)
-
-
-def at_least(x: Array, bound: float) -> Array:
-    """``max(x, bound)``; NaN stays NaN."""
-    return x.__array_namespace__().where(x < bound, bound, x)
-
-
-def plus(x: Array, number: float) -> Array:
-    """``x + number``, a sum of zero being +0.0. (XLA would drop ``+ 0.0``, which turns -0.0 into +0.0.)"""
-    total = x + number
-    return except_where(total == 0, total, lambda: 0.0)
-
-
-def max_magnitude(x: Array) -> Array:
-    """``max(abs(x))`` along the last axis, which is kept; NaN if there is one: as bits, NaN is the largest of all."""
-    xp = x.__array_namespace__()
-    return xp.max(xp.abs(x).view(xp.int64), axis=-1, keepdims=True).view(xp.float64)
-
-
-BARRIERS: dict[ModuleType, Callable[[Array], Array]] = {}
-"""For an array namespace whose compiler fuses operations, what keeps an intermediate result out of that."""
-
-
-def settled(x: Array) -> Array:
-    """``x``, computed once. XLA would fuse an activation into each use: 7 s of compiling instead of 0.2 s."""
-    return BARRIERS.get(x.__array_namespace__(), lambda array: array)(x)
-
-
-LOOPS: dict[ModuleType, Callable[..., Array]] = {}
-"""For an array namespace whose programs are compiled, :func:`fold` as a loop of the program."""
-
-
-def fold(step: Callable[..., Array], total: Array, *terms: Array) -> Array:
-    """``step(total, *term)`` for each term along the first axes, in their order."""
-    if loop := LOOPS.get(total.__array_namespace__()):
-        return loop(step, total, *terms)
-    for term in zip(*terms, strict=True):
-        total = step(total, *term)
-    return total
-
-
-CHOICES: dict[ModuleType, Callable[..., Array]] = {}
-"""For an array namespace whose sizes may be symbols (jax.export), ``functions[b](*arrays)`` of the arguments ``(size,
-bounds, functions, *arrays)``, b being how many of the bounds the size reaches."""
-
-
-def load(x: Array) -> Array:
-    """The numbers in an array of any of :data:`FORMATS`, exactly. NumPy looks those of 8 bits up."""
-    xp = x.__array_namespace__()
-    if xp is np and x.dtype.itemsize == 1 and x.size > 2**8:
-        return _every(x.dtype)[x.view(np.uint8)]
-    fmt = FORMATS[x.dtype.name]
-    codes = x.view(getattr(xp, f"uint{fmt.bits}")).astype(xp.int64)
-    magnitude = codes & ((1 << (fmt.bits - 1)) - 1)
-    # A normal number has the same mantissa in float64, and its exponent has another bias.
-    number = ((magnitude << (52 - fmt.mantissa_bits)) + ((1023 - fmt.bias) << 52)).view(xp.float64)
-    unit = 2.0 ** (fmt.min_exponent - fmt.mantissa_bits)
-    number = except_where(magnitude < 1 << fmt.mantissa_bits, number, lambda m: m.astype(xp.float64) * unit, magnitude)
-    number = except_where(magnitude > fmt.max_code, number, lambda: xp.nan)
-    if fmt.inf_code is not None:
-        number = except_where(magnitude == fmt.inf_code, number, lambda: xp.inf)
-    number = (number.view(xp.int64) | (codes >> (fmt.bits - 1) << 63)).view(xp.float64)
-    return number if fmt.signed_zero else except_where(codes == fmt.nan_code, number, lambda: xp.nan)
-
-
-def of_each(function: Callable[..., Array], x: Array, *params: Any) -> Array:
-    """``function(load(x), *params)`` for a function of each number by itself.
-
-    There are 65536 numbers of 16 bits. For about as many, or more, NumPy looks them up.
-    """
-    if x.__array_namespace__() is np and x.dtype.itemsize == 2 and x.size >= 2**15:
-        return _of_every(function, x.dtype, params)[x.view(np.uint16)]
-    return function(load(x), *params)
-
-
-@functools.lru_cache(maxsize=16)
-def _of_every(function: Callable[..., Array], dtype: np.dtype, params: tuple[Any, ...]) -> np.ndarray:
-    return np.asarray(function(load(np.arange(2**16, dtype=np.uint16).view(dtype)), *params))
-
-
-@functools.cache
-def _every(dtype: np.dtype) -> np.ndarray:
-    return np.asarray(load(np.arange(2**8, dtype=np.uint8).view(dtype)))
-
-
-def encode(x: Array, fmt: Format) -> Array:
-    """``x`` rounded to the nearest number of a format, ties to even, as unsigned integer codes.
-
-    Past the largest finite number: infinity where the format has one, else saturation. NaN gives ``fmt.nan_code``.
-    """
-    xp = x.__array_namespace__()
-    magnitude = xp.abs(x)
-    bits = magnitude.view(xp.int64)
-    # Of a normal number the upper bits, after adding half a unit of the last of them, or the number next to that where
-    # it is even. A carry into the exponent adds up by itself.
-    drop = 52 - fmt.mantissa_bits
-    rounded = (bits + ((bits >> drop) & 1) + ((1 << (drop - 1)) - 1)) >> drop
-    code = rounded - ((fmt.min_exponent + 1022) << fmt.mantissa_bits)
-    units = 2.0 ** (fmt.mantissa_bits - fmt.min_exponent)
-    code = except_where(
-        magnitude < 2.0**fmt.min_exponent, code, lambda m: xp.rint(m * units).astype(xp.int64), magnitude
-    )
-    largest = fmt.max_code if fmt.inf_code is None else fmt.inf_code
-    code = except_where(code > largest, code, lambda: largest)
-    code = code | ((x.view(xp.int64) >> 63) & (1 << (fmt.bits - 1)))
-    if not fmt.signed_zero:
-        code = except_where(code == 1 << (fmt.bits - 1), code, lambda: 0)
-    return except_where(xp.isnan(x), code, lambda: fmt.nan_code).astype(getattr(xp, f"uint{fmt.bits}"))
-
-
-def store(x: Array, dtype: str) -> Array:
-    """``x`` rounded to a dtype of :data:`FORMATS` (given by name)."""
-    return encode(x, FORMATS[dtype]).view(np.dtype(dtype))
 
 
 def sigmoid(gate: Array, alpha: float) -> tuple[Array, Array, Array, Array]:
@@ -260,7 +73,7 @@ def up_factor(up: Array, beta: float, limit: float | None) -> Array:
     if limit is not None:
         bound = c.float32(limit)
         up = at_most(at_least(up, -bound), bound)
-    return round32(plus(up, c.float32(beta)))
+    return round32(add_scalar(up, c.float32(beta)))
 
 
 def swiglu_oai(gate: Array, up: Array, alpha: float, beta: float, limit: float | None) -> Array:
@@ -286,9 +99,9 @@ def swiglu_oai_backward(
         cut_gate, cut_up = gate > bound, xp.abs(up) > bound
         gate = at_most(gate, bound)
         up = at_most(at_least(up, -bound), bound)
-    gate, y, exp2, s = map(settled, sigmoid(gate, alpha))
+    gate, y, exp2, s = map(barrier, sigmoid(gate, alpha))
     slope = round32(s * fma(round32(y * round32(exp2 * s)), c.float32(alpha), 1.0))
-    grad_gate = round32(grad * round32(slope * round32(plus(up, c.float32(beta)))))
+    grad_gate = round32(grad * round32(slope * round32(add_scalar(up, c.float32(beta)))))
     grad_up = round32(grad * round32(gate * s))
     return xp.where(cut_gate, 0.0, grad_gate), xp.where(cut_up, 0.0, grad_up)
 
@@ -309,7 +122,7 @@ def scale_exponents(amax: Array, rule: str, fmt: Format) -> Array:
 def quantize_blocks(x: Array, rule: str, fmt: Format) -> tuple[Array, Array]:
     """MXFP8 of fp32 numbers: codes of the values and E8M0 bytes, both uint8."""
     xp = x.__array_namespace__()
-    blocks = settled(x).reshape(*x.shape[:-1], x.shape[-1] // BLOCK, BLOCK)
+    blocks = barrier(x).reshape(*x.shape[:-1], x.shape[-1] // BLOCK, BLOCK)
     scale = scale_exponents(max_magnitude(blocks), rule, fmt)
     codes = encode(blocks * power_of_two(SCALE_BIAS - scale), fmt)
     codes = except_where(scale == SCALE_NAN, codes, lambda: fmt.nan_code)
@@ -346,10 +159,10 @@ def matmul(x: Array, x_scales: Array, w: Array, w_scales: Array) -> Array:
     for first in range(0, x_scales.shape[-1], c.CHUNK_BLOCKS):
         at = slice(first, first + c.CHUNK_BLOCKS)
         chunk = [part for values, scales in operands for part in (load(values[at]), scale_factors(scales[at]))]
-        start = _plus_block(0.0, *(part[0] for part in chunk))
-        total = round32(total + fold(_plus_block, start, *(part[1:] for part in chunk)))
+        start = _add_block(0.0, *(part[0] for part in chunk))
+        total = round32(total + fold(_add_block, start, *(part[1:] for part in chunk)))
     xp = x.__array_namespace__()
-    return plus(total, 0.0) if x_scales.shape[-1] else xp.zeros((x.shape[0], w.shape[0]), xp.float64)
+    return add_scalar(total, 0.0) if x_scales.shape[-1] else xp.zeros((x.shape[0], w.shape[0]), xp.float64)
 
 
 def _blocks_first(values: Array, scales: Array) -> tuple[Array, Array]:
@@ -358,14 +171,14 @@ def _blocks_first(values: Array, scales: Array) -> tuple[Array, Array]:
     return xp.moveaxis(values.reshape(*scales.shape, BLOCK), -2, 0), xp.moveaxis(scales, -1, 0)
 
 
-def _plus_block(total: Array, x: Array, x_scale: Array, w: Array, w_scale: Array) -> Array:
+def _add_block(total: Array, x: Array, x_scale: Array, w: Array, w_scale: Array) -> Array:
     """``total`` and the products of one block: its sums are exact in float64, and in fp32."""
     xp = x.__array_namespace__()
     x_high, w_high = xp.rint(x), xp.rint(w)
     x_low, w_low = x - x_high, w - w_high
-    scale = settled(round32(x_scale[:, None] * w_scale[None, :]))
+    scale = barrier(round32(x_scale[:, None] * w_scale[None, :]))
     for products in (x_low @ w_low.T, x_high @ w_low.T + x_low @ w_high.T, x_high @ w_high.T):
-        total = settled(fma(settled(products), scale, total))
+        total = barrier(fma(barrier(products), scale, total))
     return total
 
 
@@ -403,7 +216,7 @@ def _product_groups(x: Array, y: Array) -> Array:
 def _sum_exactly(groups: Array) -> tuple[Array, Array, Array]:
     """Sum along the last axis, the largest magnitude, and whether that is below 2**126."""
     xp = groups.__array_namespace__()
-    groups = settled(groups)
+    groups = barrier(groups)
     largest = max_magnitude(groups)
     exponent = bits32(largest) >> 23
     scaled = groups * power_of_two(xp.clip(253 - exponent, 1, 253) - 127)  # exact, and below 1
@@ -435,8 +248,8 @@ def rmsnorm_backward(x: Array, weight: Array, grad: Array, eps: float) -> tuple[
         ``inner = h - normalized * mean(h * normalized)``.
     """
     rstd = reciprocal_rms(x, eps)
-    normalized = settled(round32(x * rstd))
-    h = settled(round32(grad * round32(weight + 1.0)))
+    normalized = barrier(round32(x * rstd))
+    h = barrier(round32(grad * round32(weight + 1.0)))
     mean = round32(sum_products(h, normalized) * c.float32(1.0 / x.shape[-1]))
     return rstd, fma(-normalized, mean, h), normalized
 
@@ -444,17 +257,17 @@ def rmsnorm_backward(x: Array, weight: Array, grad: Array, eps: float) -> tuple[
 def sum_rows(x: Array, y: Array) -> Array:
     """Sums of ``x * y`` over rows, shape ``[..., R, N] -> [..., N]``, in fp32 and in one order.
 
-    Row r belongs to the partial sum r % P, P being :func:`constants.partials`; it is a chain of fma in the order of its
-    rows, from +0. Then P partial sums become P / ``c.FAN_IN`` in the same way, from +0, again and again until that
+    Row r belongs to the partial sum r % P, P being :func:`.row_sums.partials`; it is a chain of fma in the order of its
+    rows, from +0. Then P partial sums become P / ``FAN_IN`` in the same way, from +0, again and again until that
     many are left at most; and those are added by halves, each to the one half as many further on.
     """
     num_rows, size = x.shape[-2:]
     if isinstance(num_rows, int):
-        return _sum_rows(x, y, c.partials(num_rows, size))
-    numbers = c.partials_of_any(size)
+        return _sum_rows(x, y, partials(num_rows, size))
+    numbers = partials_of_any(size)
     functions = [functools.partial(_sum_rows, number=number) for number in numbers]
-    bounds = [c.FEWEST_ROWS * number for number in numbers[1:]]
-    return CHOICES[x.__array_namespace__()](num_rows, bounds, functions, x, y)
+    bounds = [FEWEST_ROWS * number for number in numbers[1:]]
+    return COMPILERS[x.__array_namespace__()].choose(num_rows, bounds, functions, x, y)
 
 
 def _sum_rows(x: Array, y: Array, number: int) -> Array:
@@ -466,10 +279,10 @@ def _sum_rows(x: Array, y: Array, number: int) -> Array:
     x, y = (_dealt(xp.pad(a, pad), number) for a in (x, y))
     total = fold(lambda total, x, y: fma(x, y, total), xp.zeros_like(x[0]), x, y)
     while True:
-        number = max(number // c.FAN_IN, 1)
+        number = max(number // FAN_IN, 1)
         parts = _dealt(total, number)
-        total = fold(lambda total, part: round32(total + part), plus(parts[0], 0.0), parts[1:])
-        if number <= c.FAN_IN:
+        total = fold(lambda total, part: round32(total + part), add_scalar(parts[0], 0.0), parts[1:])
+        if number <= FAN_IN:
             break
     while number > 1:
         number //= 2
@@ -481,8 +294,3 @@ def _dealt(rows: Array, number: int) -> Array:
     """The links of so many chains that rows are dealt to in turn: ``[..., R, N] -> [R / number, ..., number, N]``."""
     *leading, num_rows, size = rows.shape
     return rows.__array_namespace__().moveaxis(rows.reshape(*leading, num_rows // number, number, size), -3, 0)
-
-
-def round_to(x: Array, dtype: str) -> Array:
-    """``x`` rounded to a dtype and read back."""
-    return x if dtype == FLOAT32.name else load(store(x, dtype))
