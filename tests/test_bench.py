@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import jax
@@ -19,17 +18,17 @@ from compare import assert_same_bytes
 
 import m3ops_torch
 from m3ops import __version__
-from m3ops.testing import formulas
 from m3ops.testing.workload import Workload
 from m3ops.testing.workloads import WORKLOADS
 from m3ops.tools import cli
-from m3ops.tools.bench import run, timing
+from m3ops.tools.bench import gradient, jax_side, program, run, timing, torch_side
 from m3ops.tools.bench.jax_side import JaxSide
 from m3ops.tools.bench.plot import draw
-from m3ops.tools.bench.result import CONTENDERS, HostCost, Report, Row, best_rival
-from m3ops.tools.bench.side import Unavailable
+from m3ops.tools.bench.result import CONTENDERS, PARTS, Cost, Report, Row, best_rival
+from m3ops.tools.bench.side import ON_CPU, Contender, Unavailable
 from m3ops.tools.bench.table import render
 from m3ops.tools.bench.torch_side import TorchSide
+from m3ops.tools.run import flat, jax_function, to_numpy, torch_function
 
 # Timers, on a machine whose clock only work moves.
 
@@ -113,13 +112,12 @@ class CpuTorch(TorchSide):
     def __init__(self) -> None:
         self._setup(torch, "cpu")
         self.device = "a made-up device"
-        made_up = {"flushed_us": lambda call: 20.0, "graph_us": lambda call: 2.0}
+        made_up = {"flushed_us": lambda call: 20.0, "graph_us": lambda call, launches=20: 2.0}
         self._timers = SimpleNamespace(**made_up)
 
-    def contenders(self, workload: Workload) -> dict[str, Any]:
-        formula = functools.partial(torch.compile, backend="eager", fullgraph=True)(formulas.TORCH[workload.op])
-        made = super().contenders(workload)
-        return made | {name: [functools.partial(formula, **workload.given)] for name in made if name == "torch.compile"}
+    def _compiled(self, formula: Contender) -> Contender:
+        compiled: Contender = torch.compile(formula, backend="eager", fullgraph=True)
+        return compiled
 
     def copy_gbps(self) -> float:
         return 1000.0
@@ -127,8 +125,8 @@ class CpuTorch(TorchSide):
     def empty_us(self) -> float:
         return 1.0
 
-    def host_costs(self) -> list[HostCost]:
-        return [HostCost("an eager call", 12.5)]
+    def host(self) -> list[Cost]:
+        return [Cost("an eager call", 12.5)]
 
 
 class CpuJax(JaxSide):
@@ -166,6 +164,7 @@ def test_the_loop_on_both_frameworks(tiny: list[Workload]) -> None:
     assert names(report, "swiglu_oai_quantize") == everywhere | {"chain"}
     assert names(report, "gemma_fused_add_rmsnorm", small=True) == everywhere | {"chain"}
     assert names(report, "mxfp8_dequantize") == everywhere
+    assert names(report, "gemma_fused_add_rmsnorm_backward") == everywhere
     # A rival that does not run here is a note, once for each norm workload: Triton has no CPU target.
     assert [note.split(": ")[0] for note in report.notes] == ["fp32-sum, gemma_rmsnorm"] * 2 + [
         "fp32-sum, gemma_fused_add_rmsnorm"
@@ -177,8 +176,108 @@ def test_the_loop_on_both_frameworks(tiny: list[Workload]) -> None:
     workload = next(w for w in tiny if (w.op, w.name) == (row.op, row.workload))
     assert (row.us, row.gbps) == (20.0, workload.bytes_moved / 20.0 * 1e-3)
     assert row.of_copy == pytest.approx(row.gbps / 1000)
-    assert report.host[0] == HostCost("an eager call", 12.5)
+    assert report.host[0] == Cost("an eager call", 12.5)
     assert {"torch", "jax", "triton", "m3ops"} <= set(report.versions)
+
+
+@pytest.fixture
+def norm_backward(tiny: list[Workload]) -> Workload:
+    return next(w for w in tiny if w.op == "gemma_rmsnorm_backward")
+
+
+def test_backward_is_timed_without_forward(norm_backward: Workload) -> None:
+    side, calls = CpuTorch(), []
+    forward = torch_function("gemma_rmsnorm")
+    backward = gradient.in_torch(norm_backward, lambda *inputs: calls.append(1) or forward(*inputs))
+    first, second = side.make(norm_backward, 0), side.make(norm_backward, 1)
+    assert side.same(backward(*first), backward(*first))
+    assert calls == [1]
+    assert not side.same(backward(*first), backward(*second))
+    arrays = CpuJax().make(norm_backward, 0)
+    vjp = gradient.in_jax(norm_backward, jax_function("gemma_rmsnorm"))
+    alone = jax.jit(jax_function("gemma_rmsnorm_backward"))
+    programs = [made.lower(*arrays).as_text().partition("\n")[2] for made in (vjp, alone)]
+    assert programs[0] == programs[1]
+
+
+def test_wrong_gradients_are_not_timed(norm_backward: Workload, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = m3ops_torch.gemma_rmsnorm
+    monkeypatch.setattr(m3ops_torch, "gemma_rmsnorm", lambda x, weight: right(x, weight) * 2)
+    report = Report("a made-up device", {}, "2026-01-01", 1000.0)
+    run.run([CpuTorch()], [norm_backward], ("m3ops_torch", "torch.compile"), report)
+    assert "differ from the specification" in report.failures[0]
+    assert names(report, "gemma_rmsnorm_backward") == {"torch.compile"}
+
+
+def test_sums_over_all_rows_are_not_compared_on_some(norm_backward: Workload) -> None:
+    report = Report("a made-up device", {}, "2026-01-01", 1000.0)
+    run.run([CpuTorch()], [norm_backward.with_rows(200)], ("m3ops_torch",), report)
+    assert not report.failures
+    assert names(report, "gemma_rmsnorm_backward") == {"m3ops_torch"}
+
+
+def test_liger_is_a_rival_where_it_is_installed(norm_backward: Workload, monkeypatch: pytest.MonkeyPatch) -> None:
+    def norm(x: Any, weight: Any, eps: float, offset: float, casting_mode: str, in_place: bool) -> Any:
+        assert (eps, offset, casting_mode, in_place) == (1e-6, 1.0, "gemma", False)
+        return m3ops_torch.gemma_rmsnorm(x, weight)
+
+    assert gradient.of_liger("gemma_rmsnorm") is None or gradient.find_spec("liger_kernel")
+    functional = ModuleType("liger_kernel.transformers.functional")
+    functional.liger_rms_norm = norm  # type: ignore[attr-defined]
+    monkeypatch.setattr(gradient, "find_spec", lambda name: name)
+    monkeypatch.setattr(gradient, "import_module", lambda name: {functional.__name__: functional}[name])
+    report = Report("a made-up device", {}, "2026-01-01", 1000.0)
+    run.run([CpuTorch()], [norm_backward], CONTENDERS, report)
+    assert "Liger" in names(report, "gemma_rmsnorm_backward")
+    assert gradient.of_liger("swiglu_oai") is None
+
+
+@pytest.fixture
+def few_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs of three and two calls, all on a few rows."""
+    programs = [replace(p, workload=p.workload.with_rows(2)) for p in program.PROGRAMS]
+    monkeypatch.setattr(program, "LAYERS", 3)
+    monkeypatch.setattr(program, "CALLS", 2)
+    for side in (torch_side, jax_side):
+        monkeypatch.setattr(side, "PROGRAMS", programs)
+        monkeypatch.setattr(side, "ON_CPU", ON_CPU.with_rows(2))
+
+
+@pytest.mark.usefixtures("few_calls")
+def test_programs_and_cpus_are_timed() -> None:
+    report = Report("a made-up device", {}, "2026-01-01", 1000.0)
+    run.run([CpuTorch(), CpuJax()], [], CONTENDERS, report, PARTS)
+    assert not report.failures
+    programs = {cost.what: cost.us for cost in report.programs}
+    assert len(programs) == 2 + 8 + 4
+    assert programs["gemma_fused_add_rmsnorm: 64 in a chain, m3ops_torch, CUDA graph"] == 2.0 / 64
+    assert programs["mxfp8_quantize: 16 side by side, m3ops_jax, unrolled, graphs of any size"] > 0
+    assert [cost.what for cost in report.cpu] == ["m3ops_torch", "the formula, eager", "m3ops_jax", "jax.jit"]
+    text = render(report)
+    assert "jax.lax.scan, graphs of any size" in text
+    assert "(2, 6144)" not in text
+    assert "(4096, 6144)" in text
+
+
+@pytest.mark.usefixtures("few_calls")
+def test_what_cannot_be_timed_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CpuJax, "programs", lambda self: [][0])
+    report = Report("a made-up device", {}, "2026-01-01", 1000.0)
+    run.run([CpuTorch(), CpuJax()], [], CONTENDERS, report, PARTS)
+    assert ["programs, jax: IndexError" in failure for failure in report.failures] == [True]
+    assert len(report.cpu) == 4
+
+
+@pytest.mark.usefixtures("few_calls")
+def test_all_forms_of_a_program_give_the_same_bytes() -> None:
+    here, there = CpuTorch(), CpuJax()
+    for each in torch_side.PROGRAMS:
+        inputs, op = here.make(each.workload, 0), each.workload.op
+        written_out = next(iter(each.forms.values()))
+        expected = [to_numpy(tensor) for tensor in flat(written_out(torch_function(op), *inputs))]
+        arrays = there.adopt(here.share(inputs))
+        for form in each.forms.values():
+            assert_same_bytes([np.asarray(a) for a in flat(form(jax_function(op), *arrays))], expected)
 
 
 @pytest.mark.parametrize(("side", "columns"), [(CpuTorch, {"m3ops_torch", "copy"}), (CpuJax, {"m3ops_jax", "jax.jit"})])
@@ -247,13 +346,15 @@ def test_arrays_cross_between_frameworks_unchanged(workload: Workload) -> None:
 def made_up_report() -> Report:
     report = Report("Some GPU 80GB", {"m3ops": "0.1.0", "torch": "2.11.0", "jax": "0.11.2"}, "2026-01-01T00:00", 3000.0)
     report.empty_us = 1.07
-    fractions = dict(zip(CONTENDERS, (0.99, 0.97, 0.91, 0.5, 0.55, 0.98, 1.02, 1.0), strict=True))
+    fractions = dict(zip(CONTENDERS, (0.99, 0.97, 0.91, 0.5, 0.6, 0.55, 0.98, 1.02, 1.0), strict=True))
     for workload in WORKLOADS:
         for name, fraction in fractions.items():
             fused = workload.op in ("swiglu_oai_quantize", "gemma_fused_add_rmsnorm")
             if (workload.live is not None) != (name == "live-rows") and name != "m3ops_torch":
                 continue
-            if (name == "chain" and not fused) or (name == "fp32-sum" and "norm" not in workload.op):
+            if (name == "chain" and not fused) or (name == "fp32-sum" and "norm" not in workload.forward):
+                continue
+            if name in ("Liger", "chain", "fp32-sum") and (name == "Liger") != (workload.kind == "gradient"):
                 continue
             by_jax = name in ("m3ops_jax", "jax.jit")
             mode = ("call" if by_jax else "graph") if workload.small else ("batch" if by_jax else "events")
@@ -262,7 +363,9 @@ def made_up_report() -> Report:
             of_copy = None if gbps is None else fraction
             shape = (workload.num_rows, workload.size)
             report.rows.append(Row(workload.op, workload.name, shape, mode, name, us, gbps, of_copy))
-    report.host = [HostCost("an eager call", 50.0)]
+    report.host = [Cost("an eager call", 50.0)]
+    report.programs = [Cost("some op: 64 in a chain", 2.25)]
+    report.cores, report.cpu = 16, [Cost("m3ops_torch", 480e3)]
     return report
 
 
@@ -292,7 +395,9 @@ def test_the_table_shows_every_workload_and_ratio() -> None:
         assert workload.name in text
     assert "0.97 live-rows" in text
     assert "1.08 chain" in text or "1.09 torch.compile" in text
-    assert "50.0  an eager call" in text
+    assert "50.00  an eager call" in text
+    assert "2.25  some op: 64 in a chain" in text
+    assert "on 16 CPU cores, ms\n   480.00  m3ops_torch" in text
     assert "FAILED: m3ops_jax" in text
     assert max(map(len, text.splitlines())) < 240
     assert render(Report("x", {}, "2026-01-01", 1.0))
@@ -320,6 +425,18 @@ def test_the_size_chooses_workloads(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert chosen["all"] == [w for w in WORKLOADS if w.op == "swiglu_oai_quantize"]
     assert sum(len(chosen[size]) for size in ("large", "small", "padded")) == len(chosen["all"])
     assert [w.live for w in chosen["padded"]] == [8, 8]
+    assert not chosen["gradient"]
+    cli.main(["bench", "--size", "gradient", "--op", "gemma_rmsnorm", "swiglu_oai"])
+    assert {w.op for w in chosen["cpu"]} == {"gemma_rmsnorm_backward", "swiglu_oai_backward"}
+
+
+@pytest.mark.parametrize(
+    ("size", "parts"),
+    [("all", PARTS), ("large", ("host",)), ("programs", ("host", "programs")), ("cpu", ("host", "cpu"))],
+)
+def test_the_size_chooses_parts(size: str, parts: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "main", lambda workloads, chosen, *_: int(tuple(chosen) != parts))
+    assert cli.main(["bench", "--size", size]) == 0
 
 
 @pytest.mark.parametrize(
@@ -379,7 +496,7 @@ def test_bench_writes_both_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(run, "JaxSide", CpuJax)
     chosen = [*{w.kind: w.with_rows(4) for w in WORKLOADS if w.op == "mxfp8_quantize"}.values()]
     files = tmp_path / "bench.json", tmp_path / "bench.png"
-    assert run.main(chosen, CONTENDERS, *files) == 0
+    assert run.main(chosen, ("host",), CONTENDERS, *files) == 0
     assert all(file.stat().st_size for file in files)
     assert "a made-up device" in capsys.readouterr().out
     assert len(Report.load(files[0]).workloads()) == len(chosen)

@@ -7,6 +7,7 @@ import re
 import runpy
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import write_tables
 import m3ops_jax
 import m3ops_torch
 from m3ops.ops import OPS
-from m3ops.tools.bench.result import Report
+from m3ops.tools.bench.result import Cost, Report, Row
 
 ROOT = Path(__file__).parents[1]
 FRONT_ENDS = {"jax": m3ops_jax, "torch": m3ops_torch}
@@ -67,10 +68,34 @@ def test_pages_have_the_tables_that_the_script_writes(name: str) -> None:
     assert write(spoiled) == page != spoiled
 
 
+def test_parts_of_a_report_have_their_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gradients, programs and CPUs stand in the sections that the page has for them, of the GPUs that have them."""
+    report = REPORTS["H100"]
+    backward = Row(
+        "gemma_rmsnorm_backward", "hidden training step", (16384, 6144), "events", "m3ops_torch", 210, 1, 0.97
+    )
+    row = replace(backward, contender="Liger", us=330.0, of_copy=0.61)
+    more = replace(
+        report, rows=[*report.rows, backward, row], programs=[Cost("a chain", 2.24)], cpu=[Cost("jax.jit", 168e3)]
+    )
+    monkeypatch.setattr(Report, "load", lambda path: more if path.stem == "h100" else REPORTS["H200"])
+    page = write_tables.measurements((ROOT / "docs" / "performance.md").read_text())
+    sections = {heading: body for heading, _, body in (part.partition("\n") for part in page.split("\n## "))}
+    assert "| 16384 x 6144 | H100 | 210 (**0.97**) | 330 (0.61) |" in sections["Gradients"]
+    assert "| us an op | H100 machine |\n|---|---|\n| a chain | 2.2 |" in sections["Programs of many ops"]
+    assert "| jax.jit | 168 |" in sections["On a CPU"]
+    assert "backward" not in sections["Large inputs"]
+    assert write_tables.measurements(page) == page
+
+
 def test_readme_has_the_speeds_of_its_data() -> None:
     readme = " ".join((ROOT / "README.md").read_text().split())
     large = {
-        gpu: [row.of_copy or 0 for row in report.rows if row.contender == "m3ops_torch" and row.mode == "events"]
+        gpu: [
+            row.of_copy or 0
+            for row in report.rows
+            if row.contender == "m3ops_torch" and row.mode == "events" and row.op in OPS
+        ]
         for gpu, report in REPORTS.items()
     }
     ranges = [f"{min(of_gpu):.2f} to {max(of_gpu):.2f}" for of_gpu in large.values()]

@@ -16,6 +16,8 @@ from rocm import production
 from test_scale_rules import published_table
 
 DOCS = Path(__file__).parents[1] / "docs"
+TABLE = re.compile(r"^(`\w+`\n|\|)", re.MULTILINE)
+"""How a table of measurements begins: with the name of an op or with its head."""
 
 
 def with_table(page: str, lines: Sequence[str]) -> str:
@@ -41,7 +43,7 @@ def measurements(page: str) -> str:
         runpy.run_path(str(DOCS / "performance" / "tables.py"), run_name="__main__")
     for section in re.split(r"^## ", printed.getvalue(), flags=re.MULTILINE)[1:]:
         heading, _, tables = section.partition("\n")
-        start = page.index(tables.split()[0], page.index(f"\n## {heading}\n"))
+        start = next(TABLE.finditer(page, page.index(f"\n## {heading}\n"))).start()
         end = page.find("\n## ", start) % (len(page) + 1)
         old = page[start : page.rindex("|\n", start, end) + 2]
         page = page[:start] + tables.strip() + "\n" + page[start + len(old) :]

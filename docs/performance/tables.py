@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from m3ops.testing.workloads import WORKLOADS
 from m3ops.tools.bench.result import Report, Row
 
 GPUS = ("h100", "h200")
 LARGE = ("m3ops_torch", "m3ops_jax", "torch.compile", "jax.jit", "chain", "fp32-sum", "copy")
 DECODE = ("m3ops_torch", "torch.compile", "chain", "fp32-sum", "copy")
 PADDED = ("m3ops_torch", "live-rows")
+GRADIENT = ("m3ops_torch", "m3ops_jax", "torch.compile", "jax.jit", "Liger", "copy")
+KINDS = {(w.op, w.name): w.kind for w in WORKLOADS}
 HEADS = {"chain": "two kernels", "fp32-sum": "fp32 sum", "live-rows": "live rows alone"}
 TOLD = ("interleaved", "out=")
 """What the size does not tell of a workload."""
@@ -19,22 +22,25 @@ TOLD = ("interleaved", "out=")
 def main() -> None:
     reports = {gpu: Report.load(Path(__file__).parent / f"{gpu}.json") for gpu in GPUS}
     for heading, lines in {
-        "Large inputs": tables(reports, "events", LARGE),
-        "Decode": tables(reports, "graph", DECODE),
-        "Counted rows": tables(reports, "graph", PADDED),
-        "What a call costs the host": host(reports),
+        "Large inputs": tables(reports, "large", LARGE),
+        "Decode": tables(reports, "small", DECODE),
+        "Counted rows": tables(reports, "padded", PADDED),
+        "Gradients": tables(reports, "gradient", GRADIENT),
+        "Programs of many ops": costs(reports, "programs", "us an op", 1),
+        "On a CPU": costs(reports, "cpu", "ms a call", 1000),
+        "What a call costs the host": costs(reports, "host", "us on the host", 1),
     }.items():
-        print(f"## {heading}\n", *lines, sep="\n")
+        if measured := list(lines):
+            print(f"## {heading}\n", *measured, sep="\n")
 
 
-def tables(reports: dict[str, Report], mode: str, contenders: tuple[str, ...]) -> Iterator[str]:
-    """A table for each op, with a line for each workload and GPU that was timed in this mode."""
-    padded = "live-rows" in contenders
+def tables(reports: dict[str, Report], kind: str, contenders: tuple[str, ...]) -> Iterator[str]:
+    """A table for each op, with a line for each GPU and workload of this kind."""
     workloads = {
         key: rows
         for report in reports.values()
         for key, rows in report.workloads().items()
-        if any(row.mode == mode for row in rows.values()) and ("live-rows" in rows) == padded
+        if KINDS[key] == kind and any(name in rows for name in contenders)
     }
     ops = dict.fromkeys(op for op, _ in workloads)
     for op in ops:
@@ -70,15 +76,22 @@ def _cell(row: Row | None, report: Report) -> str:
     return f"{row.us:.0f} ({bold})"
 
 
-def host(reports: dict[str, Report]) -> Iterator[str]:
-    """What a call costs the host."""
-    yield f"| us on the host | {' | '.join(f'{gpu.upper()} machine' for gpu in reports)} |"
-    yield "|---" * (1 + len(reports)) + "|"
-    costs = {gpu: {cost.what: cost.us for cost in report.host} for gpu, report in reports.items()}
-    for what in dict.fromkeys(what for of in costs.values() for what in of):
-        cells = (f"{of[what]:.0f}" if what in of else "" for of in costs.values())
+def costs(reports: dict[str, Report], part: str, head: str, us: int) -> Iterator[str]:
+    """What one call costs, in units of so many us, by the machines where this part was measured."""
+    by_gpu = {
+        gpu: {cost.what: cost.us for cost in of} for gpu, report in reports.items() if (of := getattr(report, part))
+    }
+    whats = dict.fromkeys(what for of in by_gpu.values() for what in of)
+    if whats:
+        yield f"| {head} | {' | '.join(f'{gpu.upper()} machine' for gpu in by_gpu)} |"
+        yield "|---" * (1 + len(by_gpu)) + "|"
+    for what in whats:
+        cells = (_short(of[what] / us) if what in of else "" for of in by_gpu.values())
         yield f"| {what} | {' | '.join(cells)} |"
-    yield ""
+
+
+def _short(number: float) -> str:
+    return f"{number:.0f}" if number >= 20 else f"{number:.1f}"
 
 
 if __name__ == "__main__":

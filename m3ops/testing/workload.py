@@ -8,7 +8,7 @@ from typing import Any
 
 from m3ops.array import ArraySpec
 from m3ops.op import Op
-from m3ops.ops import EVERY_OP
+from m3ops.ops import EVERY_OP, OPS
 from m3ops.testing.case import operands
 from m3ops.testing.model import LIVE_ROWS, PADDED_ROWS
 
@@ -21,7 +21,7 @@ class Workload:
     """One call of an op at a size that the model runs it at.
 
     Attributes:
-        op: Name of the op.
+        op: Name of the op; for the gradient of an op, of the one that computes it.
         name: Where in the model the size occurs, unique among the op's.
         num_rows: Rows of the operands.
         size: Elements of a row of the result, I or N.
@@ -44,8 +44,15 @@ class Workload:
 
     @property
     def kind(self) -> str:
-        """``"large"``, ``"small"`` or ``"padded"``."""
+        """``"large"``, ``"small"``, ``"padded"`` or ``"gradient"``."""
+        if self.op not in OPS:
+            return "gradient"
         return "padded" if self.live is not None else "small" if self.small else "large"
+
+    @property
+    def forward(self) -> str:
+        """The public op: this one, or the one whose gradient it computes."""
+        return self.op.removesuffix("_backward")
 
     @property
     def id(self) -> str:

@@ -21,7 +21,7 @@ EXAMPLES = """examples:
   python -m m3ops bench --help                              all ops, sizes and contenders
 """
 
-SIZES = ("all", "large", "small", "padded")
+SIZES = ("all", "large", "small", "padded", "gradient", "programs", "cpu")
 
 Commands = Any
 """What ``add_subparsers`` gives; its class has no public name."""
@@ -51,7 +51,8 @@ def _add_bench(commands: Commands) -> None:
     about = "Check the ops' bytes and time them beside their rivals on this machine's GPU."
     bench = commands.add_parser("bench", help=about, description=about)
     bench.add_argument("--op", nargs="+", choices=tuple(OPS), default=tuple(OPS), metavar="OP", help=_list(OPS))
-    bench.add_argument("--size", choices=SIZES, default="all", help="prefill, decode, with num_rows (all)")
+    sizes = "prefill, decode, with num_rows, backward, many ops in a program, a CPU (all)"
+    bench.add_argument("--size", choices=SIZES, default="all", help=sizes)
     bench.add_argument(
         "--contender", nargs="+", choices=CONTENDERS, default=CONTENDERS, metavar="NAME", help=_list(CONTENDERS)
     )
@@ -66,10 +67,12 @@ def _list(names: Iterable[str]) -> str:
 
 def _bench(args: argparse.Namespace) -> int:
     from m3ops.testing.workloads import WORKLOADS
+    from m3ops.tools.bench.result import PARTS
     from m3ops.tools.bench.run import main as run
 
-    chosen = [w for w in WORKLOADS if w.op in args.op and args.size in ("all", w.kind)]
-    return run(chosen, args.contender, args.json, args.png)
+    chosen = [w for w in WORKLOADS if w.forward in args.op and args.size in ("all", w.kind)]
+    parts = [part for part in PARTS if part == "host" or args.size in ("all", part)]
+    return run(chosen, parts, args.contender, args.json, args.png)
 
 
 def _add_selftest(commands: Commands) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from m3ops.array import ArraySpec
-from m3ops.testing.model import HIDDEN, HIDDEN_PREFILL, QK_PREFILL
+from m3ops.testing.model import HIDDEN, HIDDEN_PREFILL, HIDDEN_TRAINING, QK_PREFILL, QK_TRAINING
 from m3ops.testing.workload import Workload, padded, rows, weight
 
 
@@ -26,6 +26,11 @@ OPS = {
 }
 """Inputs and prefills."""
 
+GRADIENTS = {
+    "gemma_rmsnorm_backward": lambda num_rows, size: (*_norm(num_rows, size), rows(num_rows, size)),
+    "gemma_fused_add_rmsnorm_backward": lambda num_rows, size: (*_fused(num_rows, size), *[rows(num_rows, size)] * 2),
+}
+
 
 def _workloads() -> Iterator[Workload]:
     for op, (inputs_of, prefills) in OPS.items():
@@ -34,6 +39,9 @@ def _workloads() -> Iterator[Workload]:
             yield at(*prefill)
         for num_rows in (1, 16, 64):
             yield at(f"hidden decode, M = {num_rows}", num_rows, HIDDEN, small=True)
+    for op, inputs_of in GRADIENTS.items():
+        for training in (HIDDEN_TRAINING, QK_TRAINING):
+            yield Workload(op, *training, inputs_of)
     yield from padded("gemma_fused_add_rmsnorm_quantize", HIDDEN, _fused)
 
 

@@ -23,6 +23,10 @@ def _inputs(num_rows: int, size: int) -> tuple[ArraySpec, ...]:
     return (rows(num_rows, 2 * size),)
 
 
+def _backward(num_rows: int, size: int) -> tuple[ArraySpec, ...]:
+    return *_inputs(num_rows, size), rows(num_rows, size)
+
+
 def _workloads() -> Iterator[Workload]:
     for op in ("swiglu_oai_quantize", "swiglu_oai"):
         at = partial(Workload, op, inputs_of=_inputs)
@@ -35,6 +39,7 @@ def _workloads() -> Iterator[Workload]:
         yield at(*INTERLEAVED_PREFILL, given=interleaved)
         yield at("decode, M = 32, interleaved", 32, MOE_SIZE, given=interleaved, small=True)
     yield Workload("swiglu_oai_fake_quant", *TRAINING, _inputs)
+    yield Workload("swiglu_oai_backward", *TRAINING, _backward)
     yield from padded("swiglu_oai_quantize", MOE_SIZE, _inputs)
 
 

@@ -5,6 +5,8 @@
     torch_side.py   contenders that PyTorch runs, timed by device events and in graphs
     jax_side.py     contenders that JAX runs, timed by the wall clock over asynchronous calls
     timing.py       the timers themselves, and why each is sound
+    gradient.py     backward as either framework differentiates it, and Liger's
+    program.py      programs of many ops, whose bytes are not checked again
     kernel.py       small Triton kernels to compare with
     check.py        bytes against the specification
     table.py, plot.py                what is shown

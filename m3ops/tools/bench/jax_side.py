@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,10 @@ import numpy as np
 from m3ops.array import ArraySpec
 from m3ops.testing import formulas
 from m3ops.testing.workload import Workload
-from m3ops.testing.workloads import WORKLOADS
-from m3ops.tools.bench import timing
-from m3ops.tools.bench.result import HostCost
-from m3ops.tools.bench.side import Contender, Inputs, Shared, Unavailable
+from m3ops.tools.bench import gradient, timing
+from m3ops.tools.bench.program import OPTIONS, PROGRAMS, Program
+from m3ops.tools.bench.result import Cost
+from m3ops.tools.bench.side import ON_CPU, ONE_CALL, Contender, Inputs, Shared, Unavailable
 from m3ops.tools.run import jax_function
 
 
@@ -89,8 +90,14 @@ class JaxSide:
     def contenders(self, workload: Workload) -> dict[str, list[Contender]]:
         if workload.live is not None:  # the wall clock of a call would be the host's
             return {}
-        made = {"m3ops_jax": jax_function(workload.op), "jax.jit": formulas.JAX[workload.op]}
+        made = self._both(workload.forward)
+        if workload.kind == "gradient":
+            return {name: [gradient.in_jax(workload, forward)] for name, forward in made.items()}
         return {name: [self._jax.jit(partial(call, **workload.given))] for name, call in made.items()}
+
+    def _both(self, op: str) -> dict[str, Contender]:
+        """Our op and the formula that XLA fuses."""
+        return {"m3ops_jax": jax_function(op), "jax.jit": formulas.JAX[op]}
 
     def time(self, contender: Contender, sets: Sequence[Inputs], small: bool) -> tuple[str, float]:
         if small:
@@ -105,10 +112,9 @@ class JaxSide:
     def empty_us(self) -> float | None:
         return None
 
-    def host_costs(self) -> list[HostCost]:
-        workload = next(w for w in WORKLOADS if w.op == "swiglu_oai_quantize" and w.num_rows == 4)
-        (gate_up,) = self.make(workload, 0)
-        size, jnp = workload.size, self._jnp
+    def host(self) -> list[Cost]:
+        (gate_up,) = self.make(ONE_CALL, 0)
+        size, jnp = ONE_CALL.size, self._jnp
 
         def plain(x: Any) -> Any:
             """As many results, of the same shapes and dtypes."""
@@ -118,7 +124,23 @@ class JaxSide:
             "jit of m3ops_jax.swiglu_oai_quantize": self._jax.jit(self._ops.swiglu_oai_quantize),
             "jit of a plain jnp slice and cast to the same results": self._jax.jit(plain),
         }
-        return [HostCost(what, timing.host_us(partial(f, gate_up), self._wait)) for what, f in jitted.items()]
+        return [Cost(what, timing.host_us(partial(f, gate_up), self._wait)) for what, f in jitted.items()]
+
+    def programs(self) -> list[Cost]:
+        return [cost for program in PROGRAMS for cost in self._program(program, self.make(program.workload, 0))]
+
+    def _program(self, program: Program, inputs: Inputs) -> Iterator[Cost]:
+        for (name, op), (way, form), (how, options) in product(
+            self._both(program.workload.op).items(), program.forms.items(), OPTIONS.items()
+        ):
+            call = partial(self._jax.jit(partial(form, op), compiler_options=options), *inputs)
+            us = timing.host_us(call, self._wait, calls=20) / program.count
+            yield Cost(f"{program.workload.id}, {name}, {way}{how}", us)
+
+    def cpu(self) -> list[Cost]:
+        gate_up = self._jax.device_put(self.make(ON_CPU, 0)[0], self._jax.devices("cpu")[0])
+        calls = {name: partial(self._jax.jit(f), gate_up) for name, f in self._both(ON_CPU.op).items()}
+        return [Cost(name, timing.host_us(call, self._wait, calls=1, batches=3)) for name, call in calls.items()]
 
     def _wait(self, outputs: Any) -> None:
         self._jax.block_until_ready(outputs)

@@ -14,6 +14,7 @@ COLORS = {
     "m3ops_jax": "#9CCBEF",
     "torch.compile": "#E8894A",
     "jax.jit": "#F3C46B",
+    "Liger": "#A8A05A",
     "chain": "#D99BBE",
     "fp32-sum": "#6CC5A4",
     "copy": "#CCCCCC",

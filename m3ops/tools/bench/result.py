@@ -9,7 +9,10 @@ The file is one object:
     copy_gbps     GB/s of a 1 GiB device-to-device copy, bytes read plus bytes written, timed like the large workloads
     empty_us      microseconds of an empty kernel in a graph replay, null without PyTorch
     rows          [{op, workload, shape, mode, contender, us, gbps, of_copy}]
+    cores         how many the host's CPU has
     host          [{what, us}]: microseconds of one call in a loop that never waits, device time hidden
+    programs      [{what, us}]: microseconds of one op in a program of many, see program.py
+    cpu           [{what, us}]: microseconds of one call on the host's CPU
     notes         what is absent and why
     failures      checks that failed; nothing was timed there
 
@@ -18,9 +21,9 @@ byte written once, whatever the contender moves, and of rows that do not count t
 ``gbps / copy_gbps``. Both are null in mode "call".
 ``mode`` says how ``us``, a median, was taken:
 
-    events   device events around one call, the L2 cache flushed before (PyTorch, large)
+    events   device events around one call, the L2 cache flushed before (PyTorch, large and gradients)
     graph    replay of a graph of 20 calls, by call, inputs in the cache (PyTorch, small and padded)
-    batch    wall clock of many asynchronous calls, by call, over inputs larger than any cache (JAX, large)
+    batch    wall clock of many asynchronous calls, by call, over inputs larger than any cache (JAX, the same)
     call     the same over one input: the host's time by call, with the device's where that is longer (JAX, small)
 """
 
@@ -33,10 +36,11 @@ from pathlib import Path
 from typing import Any
 
 OURS = ("m3ops_torch", "m3ops_jax")
-RIVALS = ("torch.compile", "jax.jit", "chain", "fp32-sum", "live-rows")
+RIVALS = ("torch.compile", "jax.jit", "Liger", "chain", "fp32-sum", "live-rows")
 CONTENDERS = (*OURS, *RIVALS, "copy")
-"""Ours; the plain formulas compiled; two kernels unfused; norms that ``tl.sum`` in fp32; for a buffer of which not all
-rows count, our call on those that do, after one zero fill of all results where they are new; a copy of as many bytes.
+"""Ours; the plain formulas compiled; Liger's norms, of gradients; two kernels unfused; norms that ``tl.sum`` in fp32;
+for a buffer of which not all rows count, our call on those that do, after one zero fill of all results where they are
+new; a copy of as many bytes.
 """
 
 TIMED_BY_JAX = ("m3ops_jax", "jax.jit")
@@ -58,9 +62,13 @@ class Row:
     of_copy: float | None
 
 
+PARTS = ("host", "programs", "cpu")
+"""What is measured beside the workloads: an attribute of a report, which a method of a side fills."""
+
+
 @dataclass(frozen=True)
-class HostCost:
-    """Microseconds of host time that one call costs."""
+class Cost:
+    """Microseconds that one call costs."""
 
     what: str
     us: float
@@ -77,7 +85,10 @@ class Report:
     empty_us: float | None = None
     seconds: float = 0.0
     rows: list[Row] = field(default_factory=list)
-    host: list[HostCost] = field(default_factory=list)
+    cores: int | None = None
+    host: list[Cost] = field(default_factory=list)
+    programs: list[Cost] = field(default_factory=list)
+    cpu: list[Cost] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
@@ -96,7 +107,8 @@ class Report:
     def load(cls, path: Path) -> Report:
         data: dict[str, Any] = json.loads(path.read_text())
         rows = [Row(**{**row, "shape": tuple(row["shape"])}) for row in data.pop("rows")]
-        return cls(rows=rows, host=[HostCost(**cost) for cost in data.pop("host")], **data)
+        data |= {part: [Cost(**cost) for cost in data.get(part, [])] for part in PARTS}
+        return cls(rows=rows, **data)
 
 
 def best_rival(ours: Row, rows: Iterable[Row]) -> Row | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import os
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -28,7 +29,9 @@ ROTATED_BYTES = 2**30
 """Inputs that back-to-back calls go around: four times the largest cache of a GPU."""
 
 
-def main(workloads: Sequence[Workload], contenders: Sequence[str], json_path: Path, png_path: Path) -> int:
+def main(
+    workloads: Sequence[Workload], parts: Sequence[str], contenders: Sequence[str], json_path: Path, png_path: Path
+) -> int:
     """Runs the benchmark, writes both files, prints the table; 1 if there is no GPU or a check of ours failed."""
     sides, notes = find_sides(_kinds(contenders))
     if not sides:
@@ -36,7 +39,7 @@ def main(workloads: Sequence[Workload], contenders: Sequence[str], json_path: Pa
         return 1
     report = start_report(sides, notes)
     begun = perf_counter()
-    run(sides, workloads, contenders, report)
+    run(sides, workloads, contenders, report, parts)
     report.seconds = round(perf_counter() - begun, 1)
     report.save(json_path)
     problem = draw(report, png_path)
@@ -71,13 +74,20 @@ def start_report(sides: Sequence[Side], notes: list[str]) -> Report:
     date = datetime.now(UTC).isoformat(timespec="seconds")
     first = sides[0]
     report = Report(first.device, versions, date, copy_gbps=first.copy_gbps(), empty_us=first.empty_us(), notes=notes)
+    report.cores = os.cpu_count()
     first.release()
     return report
 
 
-def run(sides: Sequence[Side], workloads: Sequence[Workload], contenders: Sequence[str], report: Report) -> None:
+def run(
+    sides: Sequence[Side],
+    workloads: Sequence[Workload],
+    contenders: Sequence[str],
+    report: Report,
+    parts: Sequence[str] = ("host",),
+) -> None:
     """Checks and times, and fills in the report."""
-    with Progress(len(workloads) + 1, "workload") as progress:
+    with Progress(len(workloads) + len(parts), "workload") as progress:
         for workload in workloads:
             progress.at(workload.id)
             try:
@@ -88,11 +98,16 @@ def run(sides: Sequence[Side], workloads: Sequence[Workload], contenders: Sequen
             for side in sides:
                 side.release()
             progress.step()
-        progress.at("host cost of a call")
-        for side in sides:
-            if f"m3ops_{side.name}" in contenders:
-                report.host += side.host_costs()
-        progress.step()
+        for part in parts:
+            progress.at(part)
+            for side in sides:
+                if f"m3ops_{side.name}" in contenders:
+                    try:
+                        getattr(report, part).extend(getattr(side, part)())
+                    except Exception as error:
+                        report.failures.append(f"{part}, {side.name}: {_describe(error)}")
+                    side.release()
+            progress.step()
 
 
 class _Workload:
@@ -104,7 +119,8 @@ class _Workload:
         sets = [source.make(workload, seed) for seed in range(_count_sets(workload))]
         self._rows = check.sample_rows(workload)
         sampled = self._sampled(source, sets[0])
-        self._want, self._bound = check.expected(workload, sampled), check.error_bound(workload, sampled)
+        self._want = check.of_rows(workload, check.expected(workload, sampled))
+        self._bound = check.error_bound(workload, sampled)
         self._sets = {source.name: sets}
         self._ours: dict[str, tuple[Any, ...]] = {}
 
@@ -141,7 +157,7 @@ class _Workload:
 
     def _check(self, side: Side, name: str, contender: Contender) -> None:
         results = side.results(contender(*self._sets[side.name][0]))
-        got = side.rows(results, self._rows)
+        got = check.of_rows(self._workload, side.rows(results, self._rows))
         if name in OURS:
             if self._bound is None:
                 check.same_bytes(got, self._want)

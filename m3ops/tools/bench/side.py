@@ -8,12 +8,20 @@ from typing import Any, Protocol
 import numpy as np
 
 from m3ops.testing.workload import Workload
-from m3ops.tools.bench.result import HostCost
+from m3ops.testing.workloads import WORKLOADS
+from m3ops.tools.bench.result import Cost
 
 Inputs = tuple[Any, ...]
 Contender = Callable[..., Any]
 Shared = tuple[Any, str]
 """An array as integers of its elements' size, and the name of its dtype."""
+
+
+ONE_CALL = next(w for w in WORKLOADS if w.op == "swiglu_oai_quantize" and w.num_rows == 4)
+"""What the host does for a call is measured with this one,"""
+
+ON_CPU = ONE_CALL.with_rows(4096)
+"""and a CPU with this one."""
 
 
 class Unavailable(Exception):
@@ -69,8 +77,16 @@ class Side(Protocol):
         """Microseconds of an empty kernel in a graph replay."""
         ...
 
-    def host_costs(self) -> list[HostCost]:
+    def host(self) -> list[Cost]:
         """Host time of a call, and of a plain one of the same shape."""
+        ...
+
+    def programs(self) -> list[Cost]:
+        """Time of one op in programs of many."""
+        ...
+
+    def cpu(self) -> list[Cost]:
+        """Time of a call on the CPU, and of the plain formula."""
         ...
 
     def release(self) -> None:

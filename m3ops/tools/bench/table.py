@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from m3ops.tools.bench.result import CONTENDERS, OURS, Report, Row, best_rival
+from m3ops.tools.bench.side import ON_CPU
 
 LEGEND = """\
 us, median; beside it the fraction of copy bandwidth (large), or multiples of an empty kernel's replay (e).
 PyTorch: events with the L2 cache flushed (large), graph replay (decode). JAX: wall clock of asynchronous batches over
 rotating inputs (large), of one call with the host's part (decode, marked h). GB/s are our kernel's, the better side's.
 Ratio: time of the best rival over ours, timed alike; above 1 ours is faster. "copy" moves as many bytes. "live-rows" is
-our call on the rows that count alone, after a zero fill of all rows where results are new (no out=)."""
+our call on the rows that count alone, after a zero fill of all rows where results are new (no out=). "_backward" is the
+backward of autograd or of a vjp, without forward. "graphs of any size" is an option of jax.jit, see program.py."""
 
 
 def render(report: Report) -> str:
@@ -17,7 +21,7 @@ def render(report: Report) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
     empty = f"; empty kernel in a graph {report.empty_us:.2f} us" if report.empty_us else ""
     head = [f"{report.device}: copy of 1 GiB {report.copy_gbps:.0f} GB/s{empty}", versions, report.date, ""]
-    tail = [LEGEND, *_host(report)]
+    tail = [LEGEND, "", *_costs(report)]
     tail += [f"note: {note}" for note in report.notes] + [f"FAILED: {failure}" for failure in report.failures]
     tail.append(f"{report.seconds:.0f} s in all")
     return "\n".join([*head, *_timings(report), *tail])
@@ -67,6 +71,11 @@ def _line(cells: list[str], widths: list[int]) -> str:
     )
 
 
-def _host(report: Report) -> list[str]:
-    lines = [f"{cost.us:8.1f}  {cost.what}" for cost in report.host]
-    return ["", "host time of a call, us", *lines, ""] if lines else [""]
+def _costs(report: Report) -> Iterator[str]:
+    for heading, costs, us in (
+        ("host time of a call, us", report.host, 1),
+        ("one op in a program of many, us", report.programs, 1),
+        (f"{ON_CPU.op} {ON_CPU.inputs[0].shape} on {report.cores} CPU cores, ms", report.cpu, 1000),
+    ):
+        if costs:
+            yield from [heading, *(f"{cost.us / us:9.2f}  {cost.what}" for cost in costs), ""]

@@ -14,10 +14,10 @@ from m3ops.ops.gemma_rmsnorm.formula import EPS
 from m3ops.planning.tiling import ROW_TILE, power_of_two_at_least
 from m3ops.testing import formulas
 from m3ops.testing.workload import Workload
-from m3ops.testing.workloads import WORKLOADS
-from m3ops.tools.bench import kernel, timing
-from m3ops.tools.bench.result import HostCost
-from m3ops.tools.bench.side import Contender, Inputs, Shared, Unavailable
+from m3ops.tools.bench import gradient, kernel, timing
+from m3ops.tools.bench.program import PROGRAMS
+from m3ops.tools.bench.result import Cost
+from m3ops.tools.bench.side import ON_CPU, ONE_CALL, Contender, Inputs, Shared, Unavailable
 from m3ops.tools.run import flat, torch_function
 
 
@@ -89,6 +89,8 @@ class TorchSide:
     def contenders(self, workload: Workload) -> dict[str, list[Contender]]:
         if workload.live is not None:
             return self._padded(workload, workload.live)
+        if workload.kind == "gradient":
+            return self._gradients(workload)
         op, given = workload.op, workload.given
         made: dict[str, list[Contender]] = {
             "m3ops_torch": [functools.partial(torch_function(op), **given)],
@@ -104,6 +106,16 @@ class TorchSide:
     def _compiled(self, formula: Contender) -> Contender:
         compiled: Contender = self._torch.compile(formula, fullgraph=True, dynamic=False)
         return compiled
+
+    def _gradients(self, workload: Workload) -> dict[str, list[Contender]]:
+        op = workload.forward
+        forwards = {
+            "m3ops_torch": torch_function(op),
+            "torch.compile": self._compiled(formulas.TORCH[op]),
+            "Liger": gradient.of_liger(op),
+        }
+        made = {name: [gradient.in_torch(workload, forward)] for name, forward in forwards.items() if forward}
+        return {**made, "copy": [self._copy(workload.bytes_moved // 2)]}
 
     def _chains(self) -> dict[str, Contender]:
         ops = self._ops
@@ -178,19 +190,33 @@ class TorchSide:
         x = self._torch.zeros(16, device=self._device)
         return self._timers.graph_us(lambda: kernel._empty_kernel[(1,)](x))
 
-    def host_costs(self) -> list[HostCost]:
-        workload = next(w for w in WORKLOADS if w.op == "swiglu_oai_quantize" and w.num_rows == 4)
-        (gate_up,) = self.make(workload, 0)
+    def host(self) -> list[Cost]:
+        (gate_up,) = self.make(ONE_CALL, 0)
         calls: dict[str, Callable[[], Any]] = {
             "m3ops_torch.swiglu_oai_quantize, eager": lambda: self._ops.swiglu_oai_quantize(gate_up),
-            "Triton launch of 12 arguments and 2 allocations": lambda: self._plain_launch(gate_up, workload),
+            "Triton launch of 12 arguments and 2 allocations": lambda: self._plain_launch(gate_up),
         }
-        return [HostCost(what, timing.host_us(call, self._wait)) for what, call in calls.items()]
+        return [Cost(what, timing.host_us(call, self._wait)) for what, call in calls.items()]
 
-    def _plain_launch(self, gate_up: Any, workload: Workload) -> tuple[Any, Any]:
+    def programs(self) -> list[Cost]:
+        costs = []
+        for program in PROGRAMS:
+            workload, form = program.workload, next(iter(program.forms.values()))
+            call = functools.partial(form, torch_function(workload.op), *self.make(workload, 0))
+            us = self._timers.graph_us(call, launches=1) / program.count
+            costs.append(Cost(f"{workload.id}, m3ops_torch, CUDA graph", us))
+        return costs
+
+    def cpu(self) -> list[Cost]:
+        gate_up = self.make(ON_CPU, 0)[0].cpu()
+        functions = {"m3ops_torch": torch_function(ON_CPU.op), "the formula, eager": formulas.TORCH[ON_CPU.op]}
+        calls = {what: functools.partial(function, gate_up) for what, function in functions.items()}
+        return [Cost(what, timing.host_us(call, self._wait, calls=1, batches=3)) for what, call in calls.items()]
+
+    def _plain_launch(self, gate_up: Any) -> tuple[Any, Any]:
         """What the least wrapper around a kernel with vLLM's arguments does."""
         empty = functools.partial(self._torch.empty, device=self._device, dtype=self._torch.uint8)
-        rows, size = workload.num_rows, workload.size
+        rows, size = ONE_CALL.num_rows, ONE_CALL.size
         values, scales = empty((rows, size)), empty((rows, size // 32))
         strides = (gate_up.stride(0), values.stride(0), scales.stride(0))
         args = (gate_up, values, scales, rows, size, *strides, 1.702, 1.0, 7.0)
