@@ -46,5 +46,5 @@ def missing_plugin() -> str | None:
         return None
     return (
         "lowering a kernel for a GPU needs JAX's GPU plugin, of either vendor and without a device too: "
-        f"pip install --no-deps jax-cuda13-plugin=={version('jaxlib')}, or the extra m3ops[export]"
+        f"pip install --no-deps jax-cuda13-plugin=={version('jaxlib')}; or, in a checkout, pip install '.[export]'"
     )

@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 try:
     from flax import nnx
 except ImportError as error:
-    raise ImportError("m3ops_jax.nnx needs flax: pip install 'm3ops[flax]'", name="flax") from error
+    raise ImportError("m3ops_jax.nnx needs flax: in a checkout, pip install '.[flax]'", name="flax") from error
 
 from m3ops_jax import MXFP8
 from m3ops_jax.gemma_rmsnorm import gemma_fused_add_rmsnorm, gemma_rmsnorm

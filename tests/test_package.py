@@ -82,7 +82,7 @@ def test_modules_are_reached_from_their_package() -> None:
 
 def test_a_missing_module_names_the_extra_that_has_it() -> None:
     code = "import sys; sys.modules['flax'] = None\ntry: import m3ops_jax.nnx\nexcept ImportError as e: print(e)"
-    assert _python(code) == "m3ops_jax.nnx needs flax: pip install 'm3ops[flax]'"
+    assert _python(code) == "m3ops_jax.nnx needs flax: in a checkout, pip install '.[flax]'"
 
 
 def test_the_versions_tested_with_are_in_the_ranges() -> None:

@@ -95,4 +95,4 @@ def test_an_error_is_a_failure(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 def test_no_front_end(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(selftest, "_front_ends", lambda: iter(()))
     assert selftest.selftest() == 2
-    assert "install m3ops[jax] or m3ops[torch]" in capsys.readouterr().err
+    assert "in a checkout, pip install '.[jax]' or '.[torch]'" in capsys.readouterr().err

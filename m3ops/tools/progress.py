@@ -18,7 +18,7 @@ class Progress:
             try:
                 self._bar = importlib.import_module("tqdm").tqdm(total=total, unit=unit, leave=False)
             except ImportError:
-                print("tqdm is not installed: plain progress (pip install 'm3ops[bench]')", file=sys.stderr)
+                print("tqdm is not installed: plain progress (in a checkout, pip install '.[bench]')", file=sys.stderr)
 
     def __enter__(self) -> Progress:
         return self

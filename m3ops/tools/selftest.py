@@ -62,7 +62,8 @@ def selftest(*, full: bool = False) -> int:
         if len(cases) < len(CASES):
             left_out.append(f"{len(CASES) - len(cases)} cases of {front_end.name}")
     if front_end is None:
-        print("neither m3ops_jax nor m3ops_torch can run: install m3ops[jax] or m3ops[torch]", file=sys.stderr)
+        problem = "neither m3ops_jax nor m3ops_torch can run"
+        print(f"{problem}: in a checkout, pip install '.[jax]' or '.[torch]'", file=sys.stderr)
         return 2
     print(*failures, sep="\n")
     if left_out:
