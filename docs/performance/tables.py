@@ -20,14 +20,16 @@ TOLD = ("interleaved", "out=")
 
 
 def main() -> None:
-    reports = {gpu: Report.load(Path(__file__).parent / f"{gpu}.json") for gpu in GPUS}
+    files = Path(__file__).parent
+    reports = {gpu: Report.load(files / f"{gpu}.json") for gpu in GPUS}
+    parts = {gpu: Report.load(path) for gpu in GPUS if (path := files / f"{gpu}-parts.json").exists()}
     for heading, lines in {
         "Large inputs": tables(reports, "large", LARGE),
         "Decode": tables(reports, "small", DECODE),
         "Counted rows": tables(reports, "padded", PADDED),
-        "Gradients": tables(reports, "gradient", GRADIENT),
-        "Programs of many ops": costs(reports, "programs", "us an op", 1),
-        "On a CPU": costs(reports, "cpu", "ms a call", 1000),
+        "Gradients": tables(parts, "gradient", GRADIENT),
+        "Programs of many ops": costs(parts, "programs", "us an op", 1),
+        "On a CPU": costs(parts, "cpu", "ms a call", 1000),
         "What a call costs the host": costs(reports, "host", "us on the host", 1),
     }.items():
         if measured := list(lines):

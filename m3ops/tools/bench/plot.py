@@ -36,7 +36,7 @@ def draw(report: Report, path: Path) -> str | None:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        return "matplotlib is not installed: no chart (pip install 'm3ops[bench]')"
+        return "matplotlib is not installed: no chart (in a checkout, pip install '.[bench]')"
     ops = list(dict.fromkeys(row.op for row in rows))
     columns = min(len(ops), 3)
     lines = -(-len(ops) // columns)
