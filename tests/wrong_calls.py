@@ -150,6 +150,10 @@ VALUE_ERRORS: Table = {
         lambda m, a: m.mxfp8_matmul(_quantized(m, a, 4, 64), _quantized(m, a, 8, 32)),
         "w_values must have the last axis of x_values, 64, got shape (8, 32)",
     ),
+    "an unknown arithmetic": (
+        lambda m, a: m.mxfp8_matmul(_quantized(m, a, 4, 64), _quantized(m, a, 8, 64), arithmetic="quick"),
+        "arithmetic must be 'exact' or 'fast', got 'quick'",
+    ),
     "a batch of weights": (
         lambda m, a: m.mxfp8_matmul(_quantized(m, a, 4, 64), _quantized(m, a, 2, 8, 64)),
         "w_values must have two axes, [N, K], got shape (2, 8, 64)",

@@ -1,7 +1,8 @@
 """Triton kernel of products of MXFP8 matrices at the speed of bfloat16.
 
-Both operands become bfloat16, exactly, and the tensor core adds their products along K. The order is the same whatever
-the tile and whichever operand is the left one, so a row's bytes do not depend on the batch. They depend on the device.
+Both operands become bfloat16, exactly but for extreme scales, and the tensor core adds their products along K. The
+order is the same whatever the tile and whichever operand is the left one, so a row's bytes do not depend on the batch.
+They depend on the device.
 """
 
 from __future__ import annotations
