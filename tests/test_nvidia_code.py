@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from m3ops.array import ArraySpec
+from m3ops.numerics.formats import FP8_FORMATS
 from m3ops.target import Target
 from m3ops.testing.case import operands
 from m3ops.testing.workload import Workload
@@ -23,13 +25,19 @@ from m3ops.testing.workload import Workload
 SM_90 = Target.named("sm_90")
 CUOBJDUMP = Path(nvidia.__file__).parent / "bin" / "cuobjdump"
 KEYS = [key for key in PREFILLS if key[0].startswith("swiglu") or key[0] == "gemma_rmsnorm_heads"]
-TYPES = {"bfloat16": "*bf16", "float8_e4m3fn": "*u8", "uint8": "*u8"}
+TYPES = {"bfloat16": "*bf16", "uint8": "*u8", **dict.fromkeys(("float8_e4m3fn", "float8_e4m3fnuz"), "*u8")}
+SHARED = {"sm_86": 99, "sm_89": 99, "sm_90": 227}
+"""KiB of shared memory that a program may have, by NVIDIA's table of compute capabilities: the fewest of each way that
+a kernel is compiled. sm_80 has 163, sm_100 227, sm_120 99.
+"""
 
 
-def compiled(workload: Workload) -> Any:
-    """An op's kernel for arrays aligned to 16 bytes, as the front ends' allocations are."""
+def compiled(workload: Workload, target: Target = SM_90) -> Any:
+    """An op's last kernel for arrays aligned to 16 bytes, as the front ends' allocations are."""
     arrays = {**operands(workload.call, workload.inputs), **workload.results}
-    (launch,) = workload.call.plan(arrays, SM_90).launches
+    plan = workload.call.plan(arrays, target)
+    arrays |= plan.scratch
+    launch = plan.launches[-1]
     names, bound = launch.kernel.arg_names, launch.bound(arrays)
     values = {name: None for name, value in bound.items() if value is None} | dict(launch.constants)
     types = {name: TYPES[value.dtype] if isinstance(value, ArraySpec) else "i32" for name, value in bound.items()}
@@ -37,7 +45,8 @@ def compiled(workload: Workload) -> Any:
     aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if name not in values}
     constants = {(names.index(name),): value for name, value in values.items()}
     source = ASTSource(launch.kernel, signature, constants, aligned)
-    return triton.compile(source, GPUTarget("cuda", 90, 32), launch.compiler_options)
+    capability = int(target.arch.removeprefix("sm_"))
+    return triton.compile(source, GPUTarget("cuda", capability, 32), launch.compiler_options)
 
 
 @pytest.mark.parametrize("key", KEYS, ids=str)
@@ -53,3 +62,18 @@ def test_memory_is_accessed_16_bytes_at_a_time(key: tuple[Any, ...], tmp_path: P
     command = [CUOBJDUMP, "--dump-resource-usage", tmp_path / "cubin"]
     usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert re.search(r"REG:\d+ STACK:0 .*LOCAL:0 ", usage), usage
+
+
+@pytest.mark.parametrize("fp8", FP8_FORMATS)
+@pytest.mark.parametrize("arch", SHARED)
+def test_fast_products_fit_into_shared_memory(arch: str, fp8: str) -> None:
+    """Of the largest tiles. Most of the others' kernels have less than 48 KiB, which every GPU has."""
+    shape = partial(ArraySpec, dtype=FP8_FORMATS[fp8].name)
+
+    def inputs(num_rows: int, size: int) -> tuple[ArraySpec, ...]:
+        scales = (ArraySpec((count, 64), "uint8") for count in (num_rows, size))
+        return shape((num_rows, 2048)), next(scales), shape((size, 2048)), next(scales)
+
+    for num_rows, size in ((64, 1024), (128, 1024), (520, 1024), (8192, 6144)):
+        workload = Workload("mxfp8_matmul", "", num_rows, size, inputs, {"arithmetic": "fast"})
+        assert compiled(workload, Target.named(arch)).metadata.shared <= 1024 * SHARED[arch], num_rows

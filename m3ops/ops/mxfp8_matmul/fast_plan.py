@@ -30,6 +30,11 @@ ENOUGH_PROGRAMS = 4
 three, N = 49152: 151 and 157; of 16, N = 6144: 43 and 33.
 """
 
+HARDWARE_STEP, STEP = 8, 4
+"""Blocks of codes at once, where the hardware converts them and elsewhere: there 8 need 132 KiB of shared memory for a
+tile of 64 rows, and some GPUs have 99.
+"""
+
 SLIM = {"num_stages": 3, "maxnreg": 80}
 """Of 16 rows and enough programs: with 80 registers six of them fit on a multiprocessor, which then reads all the time
 and has no second round that is half empty. N = 49152 on the H100, us: 133; 139 with as many registers as it asks for,
@@ -61,7 +66,9 @@ def fast_plan(op: MXFP8Matmul, specs: Specs, target: Target, *, keep: Collection
     product, x, w = specs["product"], specs["x_values"], specs["w_values"]
     cols, size = w.shape
     rows = x.size // size
-    choice = _choice(rows, cols, size // BLOCK, target, counted=counts_rows(specs))
+    at = weight_at(op, specs, target)
+    step = HARDWARE_STEP if at.mx.cast == "nvidia" else STEP
+    choice = _choice(rows, cols, size // BLOCK, step, target, counted=counts_rows(specs))
     scratch = {"x": ArraySpec((rows, size), "bfloat16")}
     launches = [_numbers("x", op.x_layout, specs, target)]
     weight = {"w": w, "w_scales": specs["w_scales"]}
@@ -76,7 +83,7 @@ def fast_plan(op: MXFP8Matmul, specs: Specs, target: Target, *, keep: Collection
     launch = product_launch(
         _mxfp8_matmul_fast_kernel,
         {**given, **weight, "x": scratch["x"]},
-        weight_at(op, specs, target),
+        at,
         target,
         choice.tile,
         choice.programs,
@@ -99,7 +106,7 @@ def _numbers(name: str, layout: str, specs: Specs, target: Target) -> Launch:
     return launch.renamed({"values": values, "scales": scales, "x": name})
 
 
-def _choice(rows: int, cols: int, blocks: int, target: Target, *, counted: bool) -> Choice:
+def _choice(rows: int, cols: int, blocks: int, step: int, target: Target, *, counted: bool) -> Choice:
     """By measurement on the H100. AMD's tiles are chosen by what its compute units can hold."""
     nvidia, enough = target.vendor == "nvidia", ENOUGH_PROGRAMS * target.multiprocessors
     if counted or rows <= MOST_ROWS_OF_CODES:
@@ -107,7 +114,7 @@ def _choice(rows: int, cols: int, blocks: int, target: Target, *, counted: bool)
         programs = -(-rows // tile_rows) * -(-cols // 64)
         many = programs >= enough and tile_rows < 128
         slim = nvidia and many and tile_rows == 16
-        step = 8 if nvidia and tile_rows < 128 and not slim else 4
+        step = STEP if slim or tile_rows == 128 else step
         options = SLIM if slim else {"num_stages": 2 if many or not nvidia else 3}
         return Choice(ProductTile(tile_rows, 64, blocks, False, gcd(blocks, step)), programs, 4, options, True)
     wide = nvidia and -(-rows // 128) * -(-cols // 256) >= enough
