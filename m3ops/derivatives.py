@@ -10,7 +10,7 @@ def missing(op: Op, without: str, custom: str, *, counted: bool = False) -> Exce
 
     Args:
         op: The op.
-        without: How the framework keeps derivatives out.
+        without: How the framework stops a gradient.
         custom: How the framework lets one define a derivative.
         counted: Whether the call has ``num_rows``, with which no op has a derivative.
     """
@@ -22,7 +22,7 @@ def missing(op: Op, without: str, custom: str, *, counted: bool = False) -> Exce
         with_count = " with num_rows" if counted else ""
         return NotImplementedError(f"{name} has no {which}{with_count}; define one with {custom}")
     return TypeError(
-        f"{name} has no derivative: rounding to MXFP8 is a step function. Keep the derivative out with {without}, "
-        f"define one around the call with {custom}, or let it pass straight through as that of "
+        f"{name} has no derivative: rounding to MXFP8 is a step function. Stop the gradient with {without}, "
+        f"define one around the call with {custom}, or let it pass straight through, as that of "
         "swiglu_oai_fake_quant does"
     )

@@ -40,9 +40,9 @@ class MXFP8:
         """
         index = rows if isinstance(rows, tuple) else (rows,)
         if self.scale_layout != ROW_MAJOR:
-            raise ValueError(f"rows of scales in the layout {self.scale_layout!r} cannot be sliced: quantize a slice")
+            raise ValueError(f"an MXFP8 with scale_layout={self.scale_layout!r} cannot be sliced: quantize a slice")
         if len(index) >= self.values.ndim or any(part is None or part is ... for part in index):
-            raise IndexError(f"an index of MXFP8 may reach leading axes only, got {rows} for shape {self.values.shape}")
+            raise IndexError(f"an MXFP8 is indexed along leading axes only, got {rows} for shape {self.values.shape}")
         return replace(self, values=self.values[index], scales=self.scales[index])
 
     @property

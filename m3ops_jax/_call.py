@@ -53,7 +53,9 @@ class Call:
         for name, array in self.named(arrays).items():
             if not all(isinstance(size, int) for size in array.shape):
                 shape = ", ".join(map(str, array.shape))
-                raise ValueError(f"{self.op.name} needs a shape without symbols: {why}; got {name} of shape ({shape})")
+                raise ValueError(
+                    f"{self.op.name} needs a shape without symbolic sizes: {why}; got {name} of shape ({shape})"
+                )
 
     def compute(self, *arrays: jax.Array) -> list[jax.Array]:
         """The specification under XLA, where there is no kernel. It needs 64-bit types, whatever the user chose."""

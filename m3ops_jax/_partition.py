@@ -58,8 +58,8 @@ def _divided(call: Call, compute: Compute, exported: bool, *arrays: jax.Array) -
     if xla_divides(arrays):
         if exported:  # custom_partitioning would put a function of this process into the program
             raise NotImplementedError(
-                f"{call.op.name}: a program that leaves it to XLA how arrays are divided cannot be exported; export it "
-                "from a mesh of jax.sharding.AxisType.Explicit, or with the op in a jax.shard_map over all mesh axes"
+                f"{call.op.name}: a program whose sharding is left to XLA cannot be exported; export it from a mesh of "
+                "jax.sharding.AxisType.Explicit, or with the op in a jax.shard_map over all mesh axes"
             )
         return _divided_by_xla(call, compute, arrays)
     if explicit := _mesh(arrays).explicit_axes:

@@ -64,8 +64,8 @@ def _unfold(name: str, array: jax.Array, outer: int) -> jax.Array:
     devices = math.prod(aval.sharding.mesh.shape[n] for n in ((names,) if isinstance(names, str) else names))
     if outer % devices:
         raise ValueError(
-            f"groups must be a multiple of the {devices} devices that divide the last axis of {name}, got {outer} "
-            f"and {aval.str_short(True)}"
+            f"groups must be a multiple of {devices}, the number of devices that divide the last axis of {name}, "
+            f"got {outer} and {aval.str_short(True)}"
         )
     return array.reshape(*array.shape[:-1], outer, array.shape[-1] // outer)
 

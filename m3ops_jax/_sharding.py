@@ -79,8 +79,8 @@ def _check(name: str, aval: Any, names: Names, division: Division) -> None:
     if given.unreduced or any(one not in (None, other) for one, other in zip(given, wanted, strict=False)):
         whole = next((i for i, factor in enumerate(reversed(names)) if factor is not None), len(names))
         raise ValueError(
-            f"{name} must be sharded as {wanted}, whole along its last {'axis' if whole == 1 else f'{whole} axes'} and "
-            f"alike along the others, got {aval.str_short(True)}; use jax.sharding.reshard"
+            f"{name} must be sharded as {wanted}, not along its last {'axis' if whole == 1 else f'{whole} axes'}, and "
+            f"along the others as the other operands are, got {aval.str_short(True)}; use jax.sharding.reshard"
         )
 
 

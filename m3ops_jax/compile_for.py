@@ -28,7 +28,7 @@ def compile_for(*archs: str) -> AbstractContextManager[None]:
     """
     vendors = [Target.named(arch).vendor for arch in archs]
     if len(set(vendors)) < len(vendors):
-        raise ValueError(f"archs must be at most one of each vendor, got {', '.join(archs)}")
+        raise ValueError(f"archs must name at most one GPU of each vendor, got {', '.join(archs)}")
     context: AbstractContextManager[None] = _targets(archs)
     return context
 

@@ -33,13 +33,13 @@ def gemma_rmsnorm_heads(
         num_heads_v: Number of v heads, 0 if there are none.
         eps: Added to the mean square, at least 0.
         num_rows: How many rows count, with the leading axes flattened: an int32 array of one element, clamped to the
-            rows that exist. The others are not read; results are zero there.
+            rows that exist. The other rows are not read, and their results are zero.
 
     Returns:
-        The shape and dtype of qkv, rounded once from fp32.
+        The shape and dtype of qkv, with q and k rounded once from fp32.
 
     Raises:
-        TypeError: A dtype is not one of these, or a parameter has the wrong type.
+        TypeError: A dtype is not supported, or a parameter has the wrong type.
         ValueError: The shapes do not fit each other, or a parameter is out of range.
     """
     op = GemmaRMSNormHeads.of(num_heads_q=num_heads_q, num_heads_k=num_heads_k, num_heads_v=num_heads_v, eps=eps)

@@ -26,13 +26,13 @@ def mxfp8_dequantize(
         q: An ``MXFP8``, as :func:`mxfp8_quantize` returns it: values ``[..., I]`` with I a multiple of 32.
         out_dtype: bfloat16, float16 or float32.
         num_rows: How many rows count, with the leading axes flattened: an int32 array of one element, clamped to the
-            rows that exist. The others are not read; results are zero there.
+            rows that exist. The other rows are not read, and their results are zero.
 
     Returns:
         Shape ``[..., I]``, rounded to fp32 and then to ``out_dtype``.
 
     Raises:
-        TypeError: A dtype is not one of these, or a parameter has the wrong type.
+        TypeError: A dtype is not supported, or a parameter has the wrong type.
         ValueError: The shapes do not fit each other, or tiled scales are not contiguous, or a parameter is out of
             range.
     """
@@ -54,21 +54,21 @@ def mxfp8_quantize(
 
     Args:
         x: Shape ``[..., I]`` with I a multiple of 32; bfloat16, float16 or float32.
-        scale_rule: ``"rceil"``, the smallest power of two under which no value of the block saturates, or ``"floor"``,
-            that of OCP MX v1.0, section 6.3.
+        scale_rule: ``"rceil"``, the smallest power of two with which no value of the block saturates, or ``"floor"``,
+            the rule of OCP MX v1.0, section 6.3.
         fp8_format: ``"e4m3fn"``, or ``"e4m3fnuz"`` for the matrix cores of gfx942.
-        scale_layout: Where scales are stored: ``"row_major"``; ``"swizzle_128x4"``, as NVIDIA's products read them; or
-            ``"shuffle_32x8"``, as AMD's do. In these two the last two axes are one matrix.
+        scale_layout: How scales are stored: ``"row_major"``; ``"swizzle_128x4"``, as NVIDIA's products read them; or
+            ``"shuffle_32x8"``, as AMD's do. For the last two, the last two axes form one matrix.
         num_rows: How many rows count, with the leading axes flattened: an int32 array of one element, clamped to the
-            rows that exist. The others are not read; results are zero there.
+            rows that exist. The other rows are not read, and their results are zero.
 
     Returns:
-        Values ``[..., I]`` and scales ``[..., I / 32]``, padded in a tiled layout; ``values * 2**(scales - 127)`` is x.
-        A block with a NaN or an infinity has scale byte 255 and NaN values.
+        Values ``[..., I]`` and scales ``[..., I / 32]``, padded in a tiled layout; ``values * 2**(scales - 127)``
+        approximates x. A block with a NaN or an infinity has scale byte 255 and NaN values.
 
     Raises:
-        TypeError: A dtype is not one of these, or a parameter has the wrong type.
-        ValueError: I is no multiple of 32, or a parameter is out of range.
+        TypeError: A dtype is not supported, or a parameter has the wrong type.
+        ValueError: I is not a multiple of 32, or a parameter is out of range.
     """
     op = MXFP8Quantize.of(scale_rule=scale_rule, fp8_format=fp8_format, scale_layout=scale_layout)
     result: MXFP8 = run(op, x, num_rows=num_rows)

@@ -24,23 +24,23 @@ def mxfp8_matmul(
 ) -> jax.Array:
     """``x @ w.T`` of MXFP8 matrices with the same bytes on every machine, for any number of rows.
 
-    Each product of two blocks of 32 is exact. Their sum is fp32 in the order of K.
+    Each product of two blocks of 32 is exact. These products are added in fp32, in the order of K.
 
     Args:
         x: An ``MXFP8`` of values ``[..., K]``, as :func:`mxfp8_quantize` returns it.
         w: The weight, an ``MXFP8`` of values ``[N, K]``, quantized along K too.
-        arithmetic: "exact": the same bytes on every machine. "fast": the sums of a tensor core of bfloat16, within
-            :meth:`MXFP8Matmul.error_bound` of those. A row's bytes then depend on the device, not on the other rows; a
-            CPU gives those of "exact".
+        arithmetic: ``"exact"``: the same bytes on every machine. ``"fast"``: the sums of a tensor core of bfloat16,
+            within :meth:`MXFP8Matmul.error_bound` of the exact result. A row's bytes then depend on the kind of GPU,
+            but not on the other rows; a CPU gives the bytes of ``"exact"``.
         out_dtype: bfloat16, float16 or float32.
         num_rows: How many rows count, with the leading axes flattened: an int32 array of one element, clamped to the
-            rows that exist. The others are not read; results are zero there.
+            rows that exist. The other rows are not read, and their results are zero.
 
     Returns:
         The product, shape ``[..., N]``, rounded once from fp32.
 
     Raises:
-        TypeError: A dtype is not one of these, or a parameter has the wrong type.
+        TypeError: A dtype is not supported, or a parameter has the wrong type.
         ValueError: The shapes do not fit each other, or tiled scales are not contiguous, or a parameter is out of
             range.
     """

@@ -1,4 +1,4 @@
-"""MiniMax-M3's RMSNorm and dense MLP as modules of flax's nnx; flax comes with the extra ``flax``."""
+"""MiniMax-M3's RMSNorm and dense MLP as Flax NNX modules. They need the extra ``flax``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class GemmaRMSNorm(nnx.Module):
     """:func:`gemma_rmsnorm`, or with a residual :func:`gemma_fused_add_rmsnorm`.
 
     Attributes:
-        weight: Shape ``[N]``, at first zeros; the norm is multiplied by ``1 + weight``.
+        weight: Shape ``[N]``, initially zeros; the norm is multiplied by ``1 + weight``.
         eps: Added to the mean square.
     """
 
@@ -34,7 +34,7 @@ class GemmaRMSNorm(nnx.Module):
 
         Args:
             x: Shape ``[..., N]``.
-            residual: The shape and dtype of x.
+            residual: The residual stream, of the shape and dtype of x.
         """
         weight = self.weight[...]
         if residual is None:
@@ -43,13 +43,13 @@ class GemmaRMSNorm(nnx.Module):
 
 
 class DenseMLP(nnx.Module):
-    """``swiglu_oai(x @ gate_up) @ down``, the activation rounded to MXFP8 or not.
+    """``swiglu_oai(x @ gate_up) @ down``, with the activation rounded to MXFP8 if ``quantize`` is set.
 
     Attributes:
         gate_up: Shape ``[hidden, 2 * I]``, ``[gate | up]`` along the last axis.
         down: Shape ``[I, hidden]``.
         quantize: Whether the activation passes through MXFP8. It then has no derivative.
-        groups: Number of pairs ``[gate | up]``: how many devices tensor parallelism divides I among, see
+        groups: Number of pairs ``[gate | up]``: the number of devices among which tensor parallelism divides I, see
             :func:`swiglu_oai`.
     """
 
@@ -70,7 +70,7 @@ class DenseMLP(nnx.Module):
         self.groups = groups
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Shape ``[..., hidden]`` to the same."""
+        """The MLP of x: ``[..., hidden] -> [..., hidden]``."""
         gate_up = x @ self.gate_up[...]
         if not self.quantize:
             return swiglu_oai(gate_up, groups=self.groups) @ self.down[...]

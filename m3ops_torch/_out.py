@@ -37,7 +37,7 @@ def refuse(operands: Tensors, out: Tensors) -> None:
     """Raises if a transformation of PyTorch would have to look into the call."""
     everything = {**operands, **out}
     if _differentiated(everything.values()):
-        raise ValueError("out has no derivative: call under torch.no_grad(), or with tensors that require none")
+        raise ValueError("out has no derivative: call under torch.no_grad(), or with tensors that require no gradient")
     for name, tensor in everything.items():
         if _private.is_batchedtensor(tensor):
             raise ValueError(

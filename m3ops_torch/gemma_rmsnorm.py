@@ -30,20 +30,21 @@ def gemma_fused_add_rmsnorm(
 
     Args:
         x: Shape ``[..., N]``; bfloat16, float16 or float32.
-        residual: The shape and dtype of x.
+        residual: The residual stream, of the shape and dtype of x.
         weight: Shape ``[N]``, or with leading axes that broadcast against those of x; any of these dtypes.
         eps: Added to the mean square, at least 0.
         num_rows: How many rows count, with the leading axes flattened: an int32 tensor of one element, clamped to the
-            rows that exist. The others are not read; new results are zero there, those in ``out`` stay as they were.
+            rows that exist. The other rows are not read. Their results are zero in a new tensor and stay as they were
+            in ``out``.
         out: Where to write: tensors of the results' shapes, dtypes and device, nested as the results are. Their rows
-            are contiguous. They overlap neither the inputs nor each other. But a result may take the memory of an input
-            that has its shape, dtype and axes.
+            must be contiguous, and they must not overlap the inputs or each other. But a result may take the memory of
+            an input that has its shape, dtype and axes.
 
     Returns:
         ``(norm, x + residual)``, both of the shape and dtype of x, each rounded once from fp32.
 
     Raises:
-        TypeError: A dtype is not one of these, or a parameter has the wrong type.
+        TypeError: A dtype is not supported, or a parameter has the wrong type.
         ValueError: The shapes do not fit each other, or a parameter is out of range.
     """
     op = GemmaFusedAddRMSNorm.of(eps=eps)
@@ -69,30 +70,31 @@ def gemma_fused_add_rmsnorm_quantize(
 
     Args:
         x: Shape ``[..., N]`` with N a multiple of 32; bfloat16, float16 or float32.
-        residual: The shape and dtype of x.
+        residual: The residual stream, of the shape and dtype of x.
         weight: Shape ``[N]``, or with leading axes that broadcast against those of x; any of these dtypes.
         eps: Added to the mean square, at least 0.
-        scale_rule: ``"rceil"``, the smallest power of two under which no value of the block saturates, or ``"floor"``,
-            that of OCP MX v1.0, section 6.3.
+        scale_rule: ``"rceil"``, the smallest power of two with which no value of the block saturates, or ``"floor"``,
+            the rule of OCP MX v1.0, section 6.3.
         fp8_format: ``"e4m3fn"``, or ``"e4m3fnuz"`` for the matrix cores of gfx942.
-        round_activation: False quantizes the fp32 result. True rounds it to the dtype of the input first, and then the
-            result equals ``mxfp8_quantize`` of the unfused op to the bit.
-        scale_layout: Where scales are stored: ``"row_major"``; ``"swizzle_128x4"``, as NVIDIA's products read them; or
-            ``"shuffle_32x8"``, as AMD's do. In these two the last two axes are one matrix.
+        round_activation: False quantizes the fp32 result. True rounds it to the dtype of the input first; the result
+            then equals ``mxfp8_quantize`` of the unfused op bit for bit.
+        scale_layout: How scales are stored: ``"row_major"``; ``"swizzle_128x4"``, as NVIDIA's products read them; or
+            ``"shuffle_32x8"``, as AMD's do. For the last two, the last two axes form one matrix.
         out_norm: Whether to return the norm too, rounded to the dtype of x: MiniMax-M3's router reads it.
         num_rows: How many rows count, with the leading axes flattened: an int32 tensor of one element, clamped to the
-            rows that exist. The others are not read; new results are zero there, those in ``out`` stay as they were.
+            rows that exist. The other rows are not read. Their results are zero in a new tensor and stay as they were
+            in ``out``.
         out: Where to write: tensors of the results' shapes, dtypes and device, nested as the results are. Their rows
-            are contiguous. They overlap neither the inputs nor each other. But a result may take the memory of an input
-            that has its shape, dtype and axes.
+            must be contiguous, and they must not overlap the inputs or each other. But a result may take the memory of
+            an input that has its shape, dtype and axes.
 
     Returns:
-        ``(MXFP8, x + residual)``, with ``out_norm`` ``(MXFP8, x + residual, norm)``. Values ``[..., N]``, scales
-        ``[..., N / 32]``; the sum and the norm have the dtype of x.
+        ``(MXFP8, x + residual)``; with ``out_norm``, ``(MXFP8, x + residual, norm)``. The ``MXFP8`` has values ``[...,
+        N]`` and scales ``[..., N / 32]``, padded in a tiled layout. The sum and the norm have the dtype of x.
 
     Raises:
-        TypeError: A dtype is not one of these, or a parameter has the wrong type.
-        ValueError: The shapes do not fit each other, or N is no multiple of 32, or a parameter is out of range.
+        TypeError: A dtype is not supported, or a parameter has the wrong type.
+        ValueError: The shapes do not fit each other, or N is not a multiple of 32, or a parameter is out of range.
     """
     op = GemmaFusedAddRMSNormQuantize.of(
         eps=eps,
@@ -123,16 +125,17 @@ def gemma_rmsnorm(
         weight: Shape ``[N]``, or with leading axes that broadcast against those of x; any of these dtypes.
         eps: Added to the mean square, at least 0.
         num_rows: How many rows count, with the leading axes flattened: an int32 tensor of one element, clamped to the
-            rows that exist. The others are not read; new results are zero there, those in ``out`` stay as they were.
+            rows that exist. The other rows are not read. Their results are zero in a new tensor and stay as they were
+            in ``out``.
         out: Where to write: tensors of the results' shapes, dtypes and device, nested as the results are. Their rows
-            are contiguous. They overlap neither the inputs nor each other. But a result may take the memory of an input
-            that has its shape, dtype and axes.
+            must be contiguous, and they must not overlap the inputs or each other. But a result may take the memory of
+            an input that has its shape, dtype and axes.
 
     Returns:
         The norm, of the shape and dtype of x, rounded once from fp32.
 
     Raises:
-        TypeError: A dtype is not one of these, or a parameter has the wrong type.
+        TypeError: A dtype is not supported, or a parameter has the wrong type.
         ValueError: The shapes do not fit each other, or a parameter is out of range.
     """
     op = GemmaRMSNorm.of(eps=eps)
@@ -159,27 +162,28 @@ def gemma_rmsnorm_quantize(
         x: Shape ``[..., N]`` with N a multiple of 32; bfloat16, float16 or float32.
         weight: Shape ``[N]``, or with leading axes that broadcast against those of x; any of these dtypes.
         eps: Added to the mean square, at least 0.
-        scale_rule: ``"rceil"``, the smallest power of two under which no value of the block saturates, or ``"floor"``,
-            that of OCP MX v1.0, section 6.3.
+        scale_rule: ``"rceil"``, the smallest power of two with which no value of the block saturates, or ``"floor"``,
+            the rule of OCP MX v1.0, section 6.3.
         fp8_format: ``"e4m3fn"``, or ``"e4m3fnuz"`` for the matrix cores of gfx942.
-        round_activation: False quantizes the fp32 result. True rounds it to the dtype of the input first, and then the
-            result equals ``mxfp8_quantize`` of the unfused op to the bit.
-        scale_layout: Where scales are stored: ``"row_major"``; ``"swizzle_128x4"``, as NVIDIA's products read them; or
-            ``"shuffle_32x8"``, as AMD's do. In these two the last two axes are one matrix.
+        round_activation: False quantizes the fp32 result. True rounds it to the dtype of the input first; the result
+            then equals ``mxfp8_quantize`` of the unfused op bit for bit.
+        scale_layout: How scales are stored: ``"row_major"``; ``"swizzle_128x4"``, as NVIDIA's products read them; or
+            ``"shuffle_32x8"``, as AMD's do. For the last two, the last two axes form one matrix.
         out_norm: Whether to return the norm too, rounded to the dtype of x: MiniMax-M3's router reads it.
         num_rows: How many rows count, with the leading axes flattened: an int32 tensor of one element, clamped to the
-            rows that exist. The others are not read; new results are zero there, those in ``out`` stay as they were.
+            rows that exist. The other rows are not read. Their results are zero in a new tensor and stay as they were
+            in ``out``.
         out: Where to write: tensors of the results' shapes, dtypes and device, nested as the results are. Their rows
-            are contiguous. They overlap neither the inputs nor each other. But a result may take the memory of an input
-            that has its shape, dtype and axes.
+            must be contiguous, and they must not overlap the inputs or each other. But a result may take the memory of
+            an input that has its shape, dtype and axes.
 
     Returns:
-        ``MXFP8`` of values ``[..., N]`` and scales ``[..., N / 32]``, with ``out_norm`` ``(MXFP8, norm)``, the norm of
-        the dtype of x.
+        An ``MXFP8`` of values ``[..., N]`` and scales ``[..., N / 32]``, padded in a tiled layout; with ``out_norm``,
+        ``(MXFP8, norm)``. The norm has the dtype of x.
 
     Raises:
-        TypeError: A dtype is not one of these, or a parameter has the wrong type.
-        ValueError: The shapes do not fit each other, or N is no multiple of 32, or a parameter is out of range.
+        TypeError: A dtype is not supported, or a parameter has the wrong type.
+        ValueError: The shapes do not fit each other, or N is not a multiple of 32, or a parameter is out of range.
     """
     op = GemmaRMSNormQuantize.of(
         eps=eps,

@@ -34,16 +34,17 @@ def gemma_rmsnorm_heads(
         num_heads_v: Number of v heads, 0 if there are none.
         eps: Added to the mean square, at least 0.
         num_rows: How many rows count, with the leading axes flattened: an int32 tensor of one element, clamped to the
-            rows that exist. The others are not read; new results are zero there, those in ``out`` stay as they were.
+            rows that exist. The other rows are not read. Their results are zero in a new tensor and stay as they were
+            in ``out``.
         out: Where to write: tensors of the results' shapes, dtypes and device, nested as the results are. Their rows
-            are contiguous. They overlap neither the inputs nor each other. But a result may take the memory of an input
-            that has its shape, dtype and axes.
+            must be contiguous, and they must not overlap the inputs or each other. But a result may take the memory of
+            an input that has its shape, dtype and axes.
 
     Returns:
-        The shape and dtype of qkv, rounded once from fp32.
+        The shape and dtype of qkv, with q and k rounded once from fp32.
 
     Raises:
-        TypeError: A dtype is not one of these, or a parameter has the wrong type.
+        TypeError: A dtype is not supported, or a parameter has the wrong type.
         ValueError: The shapes do not fit each other, or a parameter is out of range.
     """
     op = GemmaRMSNormHeads.of(num_heads_q=num_heads_q, num_heads_k=num_heads_k, num_heads_v=num_heads_v, eps=eps)

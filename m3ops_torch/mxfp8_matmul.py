@@ -23,25 +23,26 @@ def mxfp8_matmul(
 ) -> torch.Tensor:
     """``x @ w.T`` of MXFP8 matrices with the same bytes on every machine, for any number of rows.
 
-    Each product of two blocks of 32 is exact. Their sum is fp32 in the order of K.
+    Each product of two blocks of 32 is exact. These products are added in fp32, in the order of K.
 
     Args:
         x: An ``MXFP8`` of values ``[..., K]``, as :func:`mxfp8_quantize` returns it.
         w: The weight, an ``MXFP8`` of values ``[N, K]``, quantized along K too.
-        arithmetic: "exact": the same bytes on every machine. "fast": the sums of a tensor core of bfloat16, within
-            :meth:`MXFP8Matmul.error_bound` of those. A row's bytes then depend on the device, not on the other rows; a
-            CPU gives those of "exact".
+        arithmetic: ``"exact"``: the same bytes on every machine. ``"fast"``: the sums of a tensor core of bfloat16,
+            within :meth:`MXFP8Matmul.error_bound` of the exact result. A row's bytes then depend on the kind of GPU,
+            but not on the other rows; a CPU gives the bytes of ``"exact"``.
         out_dtype: bfloat16, float16 or float32.
         num_rows: How many rows count, with the leading axes flattened: an int32 tensor of one element, clamped to the
-            rows that exist. The others are not read; new results are zero there, those in ``out`` stay as they were.
+            rows that exist. The other rows are not read. Their results are zero in a new tensor and stay as they were
+            in ``out``.
         out: Where to write: tensors of the results' shapes, dtypes and device, nested as the results are. Their rows
-            are contiguous. They overlap neither the inputs nor each other.
+            must be contiguous, and they must not overlap the inputs or each other.
 
     Returns:
         The product, shape ``[..., N]``, rounded once from fp32.
 
     Raises:
-        TypeError: A dtype is not one of these, or a parameter has the wrong type.
+        TypeError: A dtype is not supported, or a parameter has the wrong type.
         ValueError: The shapes do not fit each other, or tiled scales are not contiguous, or a parameter is out of
             range.
     """

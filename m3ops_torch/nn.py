@@ -21,7 +21,7 @@ class GemmaRMSNorm(nn.Module):
         dtype: Dtype of the weight: bfloat16, float16 or float32.
 
     Attributes:
-        weight: Shape ``[N]``, zeros at first.
+        weight: Shape ``[N]``, initially zeros.
         variance_epsilon: eps, under the name that vLLM and Transformers use.
     """
 
@@ -39,7 +39,7 @@ class GemmaRMSNorm(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Sets the weight to zeros, which leave the scale alone."""
+        """Sets the weight to zeros, so that the norm is multiplied by 1."""
         nn.init.zeros_(self.weight)
 
     def forward(
@@ -59,7 +59,7 @@ class SwigluOAI(nn.Module):
 
     def __init__(self, alpha: float = 1.702, beta: float = 1.0, limit: float | None = 7.0) -> None:
         super().__init__()
-        op = ops.SwigluOAI.of(alpha=alpha, beta=beta, limit=limit)  # checked, and numbers of Python
+        op = ops.SwigluOAI.of(alpha=alpha, beta=beta, limit=limit)  # checked and converted to Python numbers
         self.alpha, self.beta, self.limit = op.alpha, op.beta, op.limit
 
     def forward(self, gate_up: torch.Tensor) -> torch.Tensor:

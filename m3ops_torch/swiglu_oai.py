@@ -32,19 +32,20 @@ def swiglu_oai(
         beta: Offset of ``up``.
         limit: Clamp bound above 0, or None for no clamp.
         layout: ``"split"`` for ``[gate | up]``, ``"interleaved"`` where they alternate, ``[g0, u0, g1, u1, ...]``.
-        groups: Number of pairs ``[gate | up]`` along the last axis: how many devices tensor parallelism divides I
-            among.
-        out_dtype: bfloat16, float16 or float32; the dtype of ``gate_up`` unless given.
+        groups: Number of pairs ``[gate | up]`` along the last axis: the number of devices among which tensor
+            parallelism divides I.
+        out_dtype: bfloat16, float16 or float32; by default the dtype of ``gate_up``.
         num_rows: How many rows count, with the leading axes flattened: an int32 tensor of one element, clamped to the
-            rows that exist. The others are not read; new results are zero there, those in ``out`` stay as they were.
+            rows that exist. The other rows are not read. Their results are zero in a new tensor and stay as they were
+            in ``out``.
         out: Where to write: tensors of the results' shapes, dtypes and device, nested as the results are. Their rows
-            are contiguous. They overlap neither the inputs nor each other.
+            must be contiguous, and they must not overlap the inputs or each other.
 
     Returns:
         The activation, shape ``[..., I]``, rounded once from fp32.
 
     Raises:
-        TypeError: A dtype is not one of these, or a parameter has the wrong type.
+        TypeError: A dtype is not supported, or a parameter has the wrong type.
         ValueError: The last axis does not hold whole groups of pairs, or a parameter is out of range.
     """
     op = SwigluOAI.of(
@@ -72,7 +73,7 @@ def swiglu_oai_fake_quant(
     """:func:`swiglu_oai` after a round trip through MXFP8, for training with quantized activations.
 
     The result is ``mxfp8_dequantize(swiglu_oai_quantize(gate_up))``. Its gradient is that of :func:`swiglu_oai`: it
-    passes straight through the rounding, which as a step function has none.
+    passes straight through the rounding.
 
     Args:
         gate_up: ``[gate | up]`` along the last axis, shape ``[..., 2 * I]`` with I / groups a multiple of 32; bfloat16,
@@ -81,25 +82,26 @@ def swiglu_oai_fake_quant(
         beta: Offset of ``up``.
         limit: Clamp bound above 0, or None for no clamp.
         layout: ``"split"`` for ``[gate | up]``, ``"interleaved"`` where they alternate, ``[g0, u0, g1, u1, ...]``.
-        groups: Number of pairs ``[gate | up]`` along the last axis: how many devices tensor parallelism divides I
-            among.
-        out_dtype: bfloat16, float16 or float32; the dtype of ``gate_up`` unless given.
-        scale_rule: ``"rceil"``, the smallest power of two under which no value of the block saturates, or ``"floor"``,
-            that of OCP MX v1.0, section 6.3.
+        groups: Number of pairs ``[gate | up]`` along the last axis: the number of devices among which tensor
+            parallelism divides I.
+        out_dtype: bfloat16, float16 or float32; by default the dtype of ``gate_up``.
+        scale_rule: ``"rceil"``, the smallest power of two with which no value of the block saturates, or ``"floor"``,
+            the rule of OCP MX v1.0, section 6.3.
         fp8_format: ``"e4m3fn"``, or ``"e4m3fnuz"`` for the matrix cores of gfx942.
-        round_activation: False quantizes the fp32 result. True rounds it to the dtype of the input first, and then the
-            result equals ``mxfp8_quantize`` of the unfused op to the bit.
+        round_activation: False quantizes the fp32 result. True rounds it to the dtype of the input first; the result
+            then equals ``mxfp8_quantize`` of the unfused op bit for bit.
         num_rows: How many rows count, with the leading axes flattened: an int32 tensor of one element, clamped to the
-            rows that exist. The others are not read; new results are zero there, those in ``out`` stay as they were.
+            rows that exist. The other rows are not read. Their results are zero in a new tensor and stay as they were
+            in ``out``.
         out: Where to write: tensors of the results' shapes, dtypes and device, nested as the results are. Their rows
-            are contiguous. They overlap neither the inputs nor each other.
+            must be contiguous, and they must not overlap the inputs or each other.
 
     Returns:
         The activation, shape ``[..., I]``.
 
     Raises:
-        TypeError: A dtype is not one of these, or a parameter has the wrong type.
-        ValueError: I / groups is no multiple of 32, or a parameter is out of range.
+        TypeError: A dtype is not supported, or a parameter has the wrong type.
+        ValueError: I / groups is not a multiple of 32, or a parameter is out of range.
     """
     op = SwigluOAIFakeQuant.of(
         alpha=alpha,
@@ -140,26 +142,27 @@ def swiglu_oai_quantize(
         beta: Offset of ``up``.
         limit: Clamp bound above 0, or None for no clamp.
         layout: ``"split"`` for ``[gate | up]``, ``"interleaved"`` where they alternate, ``[g0, u0, g1, u1, ...]``.
-        groups: Number of pairs ``[gate | up]`` along the last axis: how many devices tensor parallelism divides I
-            among.
-        scale_rule: ``"rceil"``, the smallest power of two under which no value of the block saturates, or ``"floor"``,
-            that of OCP MX v1.0, section 6.3.
+        groups: Number of pairs ``[gate | up]`` along the last axis: the number of devices among which tensor
+            parallelism divides I.
+        scale_rule: ``"rceil"``, the smallest power of two with which no value of the block saturates, or ``"floor"``,
+            the rule of OCP MX v1.0, section 6.3.
         fp8_format: ``"e4m3fn"``, or ``"e4m3fnuz"`` for the matrix cores of gfx942.
-        round_activation: False quantizes the fp32 result. True rounds it to the dtype of the input first, and then the
-            result equals ``mxfp8_quantize`` of the unfused op to the bit.
-        scale_layout: Where scales are stored: ``"row_major"``; ``"swizzle_128x4"``, as NVIDIA's products read them; or
-            ``"shuffle_32x8"``, as AMD's do. In these two the last two axes are one matrix.
+        round_activation: False quantizes the fp32 result. True rounds it to the dtype of the input first; the result
+            then equals ``mxfp8_quantize`` of the unfused op bit for bit.
+        scale_layout: How scales are stored: ``"row_major"``; ``"swizzle_128x4"``, as NVIDIA's products read them; or
+            ``"shuffle_32x8"``, as AMD's do. For the last two, the last two axes form one matrix.
         num_rows: How many rows count, with the leading axes flattened: an int32 tensor of one element, clamped to the
-            rows that exist. The others are not read; new results are zero there, those in ``out`` stay as they were.
+            rows that exist. The other rows are not read. Their results are zero in a new tensor and stay as they were
+            in ``out``.
         out: Where to write: tensors of the results' shapes, dtypes and device, nested as the results are. Their rows
-            are contiguous. They overlap neither the inputs nor each other.
+            must be contiguous, and they must not overlap the inputs or each other.
 
     Returns:
         Values ``[..., I]`` and scales ``[..., I / 32]``, padded in a tiled layout.
 
     Raises:
-        TypeError: A dtype is not one of these, or a parameter has the wrong type.
-        ValueError: I / groups is no multiple of 32, or a parameter is out of range.
+        TypeError: A dtype is not supported, or a parameter has the wrong type.
+        ValueError: I / groups is not a multiple of 32, or a parameter is out of range.
     """
     op = SwigluOAIQuantize.of(
         alpha=alpha,

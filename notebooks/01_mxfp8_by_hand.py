@@ -42,7 +42,7 @@ exponent, mantissa = (codes >> 3) & 15, codes & 7
 e4m3 = sign * np.where(exponent > 0, 2.0 ** (exponent - 7.0) * (1 + mantissa / 8), 2.0**-6 * mantissa / 8)
 e4m3[(codes & 0x7F) == 0x7F] = np.nan
 
-# PyTorch's own float8 says the same of all 256 codes.
+# PyTorch's own float8 has the same 256 values.
 np.testing.assert_array_equal(e4m3, torch.from_numpy(codes).view(torch.float8_e4m3fn).float().numpy())
 
 positive = e4m3[:0x7F]  # codes 0x00 .. 0x7E in order
@@ -104,13 +104,13 @@ plt.show()
 # ## One scale for 32 values
 #
 # E8M0 is a bare exponent: byte `b` means `2**(b - 127)`, and 255 means NaN. The byte is chosen from the largest
-# magnitude of the block, `amax`. How, is where implementations differ:
+# magnitude of the block, `amax`. Implementations differ in the rule:
 #
 # | rule | exponent | |
 # |---|---|---|
 # | `rceil` | the smallest with `amax / 2**e <= 448` | the default of m3ops: nothing saturates |
 # | `floor` | `floor(log2(amax)) - 8` | OCP MX v1.0; an amax of 1.75 to 2 times a power of two saturates |
-# | vLLM's first | `floor(log2(amax))` | was 7 to 8 exponents larger: the values end up below 2 |
+# | vLLM's first | `floor(log2(amax))` | 7 or 8 larger than those of `rceil`: the values end up below 2 |
 
 
 # %%
@@ -167,9 +167,9 @@ plt.show()
 # %% [markdown]
 # ## What a rule costs over every amax
 #
-# The picture above is one block. Here are many: random blocks scaled so that the largest number is anywhere between two
-# powers of two. Only the fraction of amax matters, because scales are powers of two. Without outliers a scale that is
-# too large costs nothing; one that is too small does.
+# The chart above shows one block. The next one shows random blocks, scaled so that the largest number is anywhere
+# between two powers of two. Only the fraction of amax matters, because scales are powers of two. In blocks without
+# outliers a scale that is too large costs almost nothing; one that is too small makes values saturate.
 
 # %%
 rng = np.random.default_rng(0)
@@ -190,8 +190,9 @@ plt.show()
 # %% [markdown]
 # ## The same bytes as m3ops
 #
-# A hundred thousand blocks of very different sizes, by hand and by the package: on a GPU, if there is one, by its
-# Triton kernel, else by its specification. The package returns an `MXFP8`, which unpacks into values and scales.
+# The next cell quantizes a hundred thousand blocks of very different magnitudes by hand and with the package. On a GPU
+# the package runs its Triton kernel, elsewhere its specification. It returns an `MXFP8`, which unpacks into values and
+# scales.
 
 # %%
 x = rng.normal(size=(100_000, 32)) * 2.0 ** rng.integers(-100, 100, (100_000, 1))
@@ -207,9 +208,9 @@ for rule in ("rceil", "floor"):
 # %% [markdown]
 # ## The corners
 #
-# What the few lines above leave out, `m3ops` defines: a NaN or an infinity makes its whole block NaN (scale byte 255,
-# value bytes 0x7F), a block of zeros has scale byte 0, and no power of two below `2**-127` is used. The rules in full
-# are on the numerics page, `m3ops/numerics/README.md`.
+# `m3ops` also defines what the few lines above leave out. A NaN or an infinity makes its whole block NaN (scale byte
+# 255, value bytes 0x7F), a block of zeros has scale byte 0, and no scale is below `2**-127`. The numerics page,
+# `m3ops/numerics/README.md`, has all the rules.
 
 # %%
 corners = {

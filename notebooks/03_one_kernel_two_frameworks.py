@@ -11,9 +11,9 @@
 # %% [markdown]
 # # One kernel, two frameworks
 #
-# `swiglu_oai_quantize` called from jitted JAX and from PyTorch: the bytes compared, and then what each framework makes
-# of the call, down to the instructions of an NVIDIA and of two AMD GPUs. Nothing here needs a GPU: Triton compiles for
-# any target on any machine. On a GPU the same cells run the kernel.
+# This notebook calls `swiglu_oai_quantize` from jitted JAX and from PyTorch and compares the bytes. Then it shows what
+# each framework makes of the call, down to the instructions of one NVIDIA GPU and two AMD GPUs. Nothing here needs a
+# GPU: Triton compiles for any target on any machine. On a GPU the same cells run the kernel.
 
 # %%
 import re
@@ -47,7 +47,7 @@ print(f"JAX on {jax.default_backend()}, PyTorch on {device}")
 # %% [markdown]
 # ## The same call, the same bytes
 #
-# The input goes from one framework to the other by its bits, so that both get the same numbers.
+# The input passes from one framework to the other as bits, so that both get the same numbers.
 
 # %%
 gate_up = torch.randn(128, 6144, generator=torch.Generator().manual_seed(0)).mul(3).bfloat16()
@@ -65,15 +65,15 @@ for field in ("values", "scales"):
 # %% [markdown]
 # ## What JAX sees: one primitive
 #
-# The jaxpr has one equation. Its one static value is the call: the op, which is a frozen dataclass, with its
-# parameters.
+# The jaxpr has one equation. Its one static parameter is the call, which holds the op: a frozen dataclass with the
+# op's parameters.
 
 # %%
 x = jax.ShapeDtypeStruct((4096, 6144), jnp.bfloat16)
 print(jax.make_jaxpr(m3ops_jax.swiglu_oai_quantize)(x))
 
 # %% [markdown]
-# Under `vmap` it is still one equation: the batch axis becomes a leading axis, and one launch does all of it.
+# Under `vmap` it is still one equation: the batch axis becomes a leading axis, and one launch covers it.
 
 # %%
 batched = jax.ShapeDtypeStruct((8, 512, 6144), jnp.bfloat16)
@@ -82,8 +82,9 @@ print(re.search(r".*= swiglu.*", jaxpr)[0].strip())
 assert jaxpr.count("swiglu_oai_quantize[") == 1
 
 # %% [markdown]
-# Lowered for a GPU, the primitive is one custom call that holds the kernel's machine code, here shortened. The cost
-# estimate is for XLA's scheduler and for profilers. FP8 values leave the kernel as bytes, which a bitcast renames.
+# Lowered for a GPU, the primitive is one custom call that holds the kernel's machine code, which is shortened here. The
+# cost estimate is for XLA's scheduler and for profilers. FP8 values leave the kernel as uint8, which a bitcast turns
+# into FP8.
 
 # %%
 with m3ops_jax.compile_for("sm_90", "gfx950"):
@@ -99,7 +100,7 @@ print("\n" + re.sub(r", (?=mhlo|operand_layouts|opaque|result_layouts)", ",\n   
 # %% [markdown]
 # ## What PyTorch sees: one operator
 #
-# Dynamo traces a model around the op into an FX graph without a break. The op stands in it as one call.
+# Dynamo traces a model around the op into an FX graph without a break. In the graph the op is one call.
 
 
 # %%
@@ -127,7 +128,7 @@ assert sum("m3ops" in str(node.target) for node in graph.graph.nodes) == 1
 # ## What both launch: one plan
 #
 # Each front end describes the arrays to the op and gets a plan back: launches, each with a kernel, a grid, arguments by
-# name and compile-time constants. The plan may depend on the target, the bytes may not.
+# name and compile-time constants. The plan may depend on the target; the bytes may not.
 
 # %%
 op = SwigluOAIQuantize.of()
@@ -144,8 +145,8 @@ for name, value in launch.constants.items():
     print(f"{name:10} {value}")
 
 # %% [markdown]
-# `AT` says where the rows of each operand lie, `TILE` what a program works on at a time. The kernel compiled for three
-# GPUs, every pointer aligned to 16 bytes:
+# `AT` says where the rows of each operand lie, and `TILE` what a program works on at a time. The next cell compiles the
+# kernel for three GPUs, with every pointer aligned to 16 bytes:
 
 # %%
 POINTERS = {"bfloat16": "*bf16", "float8_e4m3fn": "*u8", "uint8": "*u8"}
@@ -178,7 +179,7 @@ for arch, (launch, kernel) in compiled.items():
 # %% [markdown]
 # ## What the GPUs execute
 #
-# The instructions, without operands: SASS for NVIDIA (by Triton's disassembler), the assembly text for AMD.
+# These are the instructions without their operands: SASS for NVIDIA, as Triton disassembles it, and assembly for AMD.
 
 
 # %%
@@ -213,11 +214,11 @@ for arch, name in ARCHS.items():
         assert found, what
 
 # %% [markdown]
-# Every load is 16 bytes wide, a `128` or `x4` in the name, and so are the stores of the values; the one narrow store
-# writes a scale byte for a whole block. The conversions take two numbers each. On the MI300X, whose matrix cores use
-# the E4M3FNUZ variant, `m3ops` converts to that and turns the codes into E4M3FN's.
+# Every load and every store of values is 16 bytes wide: the name has `128` or `x4` in it. The one narrow store writes a
+# scale byte for a whole block. Each conversion takes two numbers. On the MI300X, whose matrix cores use the E4M3FNUZ
+# variant, `m3ops` converts to that variant and turns its codes into those of E4M3FN.
 #
-# What is left is arithmetic. For each element of the result:
+# The rest is arithmetic. The chart counts the instructions for each element of the result:
 
 # %%
 CLASSES = {

@@ -11,10 +11,11 @@
 # %% [markdown]
 # # Speed
 #
-# The ops of `m3ops` do a few dozen operations for each element, so the time that their bytes take is the limit. This
+# The ops of `m3ops` do a few dozen operations for each element, so the limit is the time that their bytes take. This
 # notebook reads what `python -m m3ops bench` wrote on an H100 and on an H200, sets it beside that limit, and measures
-# the same on this machine's GPU, if there is one. The files are of 2026-11-28, and the kernels that they time are those
-# of that day.
+# some of the same sizes on this machine's GPU, if there is one. The files are of 2026-11-28. The kernels were rewritten
+# on that day, with the same tiles and the same arithmetic, after these runs; `docs/performance.md` says how little that
+# changed.
 
 # %%
 from pathlib import Path
@@ -41,8 +42,8 @@ for name, report in reports.items():
 # %% [markdown]
 # ## Time against bytes
 #
-# Each point is one op at one size of MiniMax-M3. The line is what a device-to-device copy of as many bytes
-# would take at the bandwidth of a 1 GiB copy; no op that reads its input once and writes its output once can be much
+# Each point is one op at one size of MiniMax-M3. The line is the time that a device-to-device copy of as many bytes
+# would take at the bandwidth of a 1 GiB copy. No op that reads its input once and writes its output once can be much
 # below it. Small sizes cannot be below the time of an empty kernel.
 
 # %%
@@ -76,8 +77,8 @@ plt.show()
 # %% [markdown]
 # ## Fraction of the copy bandwidth
 #
-# The large sizes, where bandwidth decides. 1 is a 1 GiB copy; a smaller copy can be a little faster or slower. Both
-# panels have the same rows: those of every op and size that was measured on either GPU.
+# At the large sizes bandwidth decides. Here 1 is the bandwidth of a 1 GiB copy; a smaller copy can be a little faster
+# or slower. Both panels have the same rows: every op and size that was measured on either GPU.
 
 
 # %%
@@ -116,11 +117,11 @@ plt.show()
 #
 # At 4.28 TB/s the H200 moves the bytes of 851 billion elements of `swiglu_oai_quantize` a second, which leaves 39
 # instructions for each; the kernel needs 31 of them. That is why its fraction is below that of `mxfp8_quantize`, which
-# needs hardly any, and why the arithmetic is written to be short. `docs/performance.md` has the count.
+# needs far fewer, and why the arithmetic is written to be short. `docs/performance.md` has the count.
 #
 # ## A decode step
 #
-# With a handful of rows an op is one launch and one trip to memory. Replayed from a graph:
+# With a handful of rows an op is one launch and one trip to memory. These launches were replayed from a CUDA graph:
 
 # %%
 SHOWN = {"swiglu_oai_quantize": "decode, M = {}", "gemma_fused_add_rmsnorm": "hidden decode, M = {}"}
@@ -147,8 +148,8 @@ plt.show()
 # %% [markdown]
 # ## This machine
 #
-# On a GPU the next cell measures some of the sizes, bytes first, and draws them as above. `python -m m3ops bench`
-# measures everything.
+# On a GPU the next cell checks the bytes at some of the sizes, times them and draws them as above.
+# `python -m m3ops bench` measures everything.
 
 # %%
 sides, notes = find_sides([TorchSide]) if torch.cuda.is_available() else ([], ["there is no GPU here"])

@@ -13,8 +13,8 @@
 #
 # The squared ReLU, `max(x, 0)**2`, is the activation of some MLPs, and in an MXFP8 model its result is quantized at
 # once. Here it becomes a fused op, `relu2_quantize`: a specification, a kernel, a plan and named cases, and both front
-# ends run it. In the package all of that is one folder, `m3ops/ops/relu2`; above each cell stands the file that it
-# would be. CONTRIBUTING.md has the list of the few lines outside that folder.
+# ends run it. In the package all of that would be one folder, `m3ops/ops/relu2`; the text above each cell names the
+# file. CONTRIBUTING.md lists the few lines outside that folder.
 
 # %%
 import sys
@@ -59,12 +59,13 @@ jax.config.update("jax_pprint_use_color", False)
 # that every op with an MXFP8 result has in common: it brings `scale_rule`, `fp8_format` and `scale_layout`, with their
 # defaults, their checks and their documentation.
 #
-# - `inputs` names the arrays and documents them; the documentation of the public functions is made from it.
-# - `axes` says in one line which axes of the operands are the same, and which must be whole on a device (`!`): here the
-#   rows `*r` are independent. Sharding, `vmap` and the rules of `out=` follow from this line, in both front ends.
+# - `inputs` names the arrays and documents them; the docstrings of the public functions are made from it.
+# - `axes` says in one line which axes of the operands are the same, and which must not be divided among devices (`!`).
+#   Here the rows `*r` are independent. Sharding, `vmap` and the rules of `out=` follow from this line, in both front
+#   ends.
 # - `infer` validates the inputs and gives the shapes and dtypes of the results, by name.
-# - `compute` is the truth, in the fp32 arithmetic of `m3ops.numerics.exact.fp32`: a float64 array holds fp32 numbers,
-#   and `round32` stands where fp32 hardware rounds. `at_least` keeps NaN, so a NaN makes its block NaN.
+# - `compute` defines the result, in the fp32 arithmetic of `m3ops.numerics.exact.fp32`: a float64 array holds fp32
+#   numbers, and `round32` stands where fp32 hardware rounds. `at_least` keeps NaN, so a NaN makes its block NaN.
 
 
 # %%
@@ -78,7 +79,7 @@ class Relu2Quantize(Quantization):
     }
     returns: ClassVar[str] = "Values ``[..., I]`` and scales ``[..., I / 32]``, padded in a tiled layout."
     result_type: ClassVar[str] = "MXFP8"
-    value_error: ClassVar[str] = "I is no multiple of 32"
+    value_error: ClassVar[str] = "I is not a multiple of 32"
 
     @property
     def axes(self):
@@ -107,9 +108,9 @@ print("values", results["values"][0, :4], "scale 2**", int(results["scales"][0, 
 # %% [markdown]
 # ## The kernel
 #
-# `m3ops/ops/relu2/kernel.py`. What an op computes of one tile is a function of its own: it loads, calls the helpers of
-# `m3ops.numerics.tile`, and stores. The kernel around it calls that function once for each program, or, where
-# `num_rows` counts the rows on the device, once for each tile of the rows that count.
+# `m3ops/ops/relu2/kernel.py`. The work on one tile is a function of its own: it loads, calls the helpers of
+# `m3ops.numerics.tile`, and stores. Each program of the kernel calls that function once. Where `num_rows` counts the
+# rows on the device, a program calls it for several of the tiles that count.
 #
 # Where the rows of the operands lie (`AT`), the shape of a tile (`TILE`) and how MXFP8 is stored (`MX`) are
 # compile-time constants, which is what makes the loads wide. Pointers are bound by name: `x_ptr` gets the operand `x`.
@@ -160,9 +161,8 @@ def _relu2_quantize_kernel(
 # %% [markdown]
 # ## The plan
 #
-# `m3ops/ops/relu2/plan.py`. A pure function of the operands' layouts and a target, which returns the launches.
-# `block_tiling` is where the numbers that decide speed are chosen, each beside its measurement
-# (`m3ops/planning/tiling.py`).
+# `m3ops/ops/relu2/plan.py`. A pure function of the operands' layouts and the target returns the launches.
+# `block_tiling` (`m3ops/planning/tiling.py`) chooses the numbers that decide speed; each stands beside its measurement.
 
 
 # %%
@@ -181,8 +181,8 @@ def relu2_plan(op, specs, target, *, keep):
 # ## The front ends
 #
 # The public functions are not written by hand. `python -m m3ops.tools.front_ends` makes `m3ops_jax/relu2.py` and
-# `m3ops_torch/relu2.py` from the dataclass: signature, defaults, documentation, and a body that calls `run`. So does
-# the next cell, which needs no registration of any kind.
+# `m3ops_torch/relu2.py` from the dataclass: signature, defaults, docstring, and a body that calls `run`. The next cell
+# does the same by hand. The op does not have to be registered anywhere.
 
 
 # %%
@@ -202,8 +202,8 @@ for result in (from_torch, from_jax):
     print(module, tuple(values.shape), values.dtype, tuple(scale_bytes.shape), scale_bytes.dtype, result.scale_layout)
 
 # %% [markdown]
-# What comes with the machinery: transformations, `torch.compile`, scales in the tiles of a matrix product, rows counted
-# on the device, and errors that name the argument, the same from both front ends.
+# The op gets the rest for nothing: transformations, `torch.compile`, scales in the tiles of a matrix product, rows
+# counted on the device, and errors that name the argument, the same from both front ends.
 
 # %%
 print(jax.make_jaxpr(jax.vmap(in_jax))(jnp.zeros((3, 4, 64), jnp.bfloat16)))
@@ -228,8 +228,8 @@ for wrong, options in (
 # %% [markdown]
 # ## The contract
 #
-# `m3ops/ops/relu2/cases.py` names the cases, each a numeric corner or a way of passing arrays. Here a case is its
-# inputs and the parameters that differ from the defaults; one more input than the op has is `num_rows`.
+# `m3ops/ops/relu2/cases.py` names the cases. Each is a numeric corner or a way of passing arrays. Here a case consists
+# of its inputs and of the parameters that differ from the defaults; an input beyond the op's own is `num_rows`.
 
 # %%
 CASES = {
@@ -247,9 +247,9 @@ CASES = {
 
 # %% [markdown]
 # In the package, `tests/test_contract.py` and `tests/test_rocm_contract.py` run every case on every backend and compare
-# bytes with the specification: both front ends; the kernel in an interpreter; and the machine code that Triton makes of
-# it for an AMD GPU, executed instruction by instruction, as each front end launches it. On a GPU, the front ends run
-# there.
+# the bytes with the specification. The backends are both front ends, the kernel in an interpreter, and the machine code
+# that Triton makes of it for an AMD GPU, executed instruction by instruction, as each front end launches it. On a
+# machine with a GPU the front ends run there.
 
 # %%
 sys.path.append("../tests")
@@ -314,8 +314,8 @@ for backend in BACKENDS:
 # %% [markdown]
 # ## A check that can fail
 #
-# A new check is seen failing once. Suppose the specification had used a maximum that drops NaN, as C's `fmax` does: the
-# case that is there for it tells kernel and specification apart.
+# A new check should be seen to fail once. Suppose the specification had used a maximum that drops NaN, as C's `fmax`
+# does. The case with NaN tells kernel and specification apart.
 
 
 # %%

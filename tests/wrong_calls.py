@@ -148,7 +148,7 @@ TYPE_ERRORS: Table = {
 VALUE_ERRORS: Table = {
     "a weight of another K": (
         lambda m, a: m.mxfp8_matmul(_quantized(m, a, 4, 64), _quantized(m, a, 8, 32)),
-        "w_values must have the last axis of x_values, 64, got shape (8, 32)",
+        "w_values must have the size of x_values along the last axis, 64, got shape (8, 32)",
     ),
     "an unknown arithmetic": (
         lambda m, a: m.mxfp8_matmul(_quantized(m, a, 4, 64), _quantized(m, a, 8, 64), arithmetic="quick"),
@@ -207,7 +207,7 @@ VALUE_ERRORS: Table = {
     ),
     "a qkv of too few heads": (
         lambda m, a: m.gemma_rmsnorm_heads(a(2, 64), a(8), a(8)),
-        "qkv must have a last axis of 64 q, 4 k and 4 v heads of 8, 576, got shape (2, 64)",
+        "qkv must have a last axis of 576, for 64 q, 4 k and 4 v heads of 8, got shape (2, 64)",
     ),
     "a weight_k of another size": (
         lambda m, a: m.gemma_rmsnorm_heads(a(2, 32), a(8), a(4), num_heads_q=2, num_heads_k=1, num_heads_v=1),

@@ -104,7 +104,7 @@ FRONT_ENDS = (
         dtype="DTypeLike",
         dtype_default="jnp.{}",
         num_rows="How many rows count, with the leading axes flattened: an int32 array of one element, clamped to the "
-        "rows that exist. The others are not read; results are zero there.",
+        "rows that exist. The other rows are not read, and their results are zero.",
         out=None,
         imports="import jax\nimport jax.numpy as jnp\nfrom jax.typing import DTypeLike",
     ),
@@ -120,16 +120,17 @@ FRONT_ENDS = (
         dtype="torch.dtype",
         dtype_default="torch.{}",
         num_rows="How many rows count, with the leading axes flattened: an int32 tensor of one element, clamped to the "
-        "rows that exist. The others are not read; new results are zero there, those in ``out`` stay as they were.",
+        "rows that exist. The other rows are not read. Their results are zero in a new tensor and stay as they were "
+        "in ``out``.",
         out="Where to write: tensors of the results' shapes, dtypes and device, nested as the results are. Their rows "
-        "are contiguous. They overlap neither the inputs nor each other.",
+        "must be contiguous, and they must not overlap the inputs or each other.",
         imports="import torch",
     ),
 )
 
 IN_PLACE = " But a result may take the memory of an input that has its shape, dtype and axes."
 REF = " A ``jax.Ref`` is updated: the {result} is also written there, and under jit its memory is reused."
-TYPE_ERROR = "A dtype is not one of these, or a parameter has the wrong type."
+TYPE_ERROR = "A dtype is not supported, or a parameter has the wrong type."
 
 
 def module(family: str, front_end: FrontEnd) -> str:

@@ -1,6 +1,6 @@
 """MiniMax-M3's ops as vLLM declares them.
 
-``vllm.models.minimax_m3.amd.ops`` and ``vllm.model_executor.layers.quantization.utils.mxfp8_utils`` have functions of
+``vllm.models.minimax_m3.amd.ops`` and ``vllm.model_executor.layers.quantization.utils.mxfp8_utils`` have functions with
 these names, argument orders and result shapes. The numbers are those of m3ops, which differ from vLLM's in the last
 place and in corner cases: docs/pytorch.md.
 """
@@ -27,14 +27,14 @@ __all__ = [
 def swiglu_oai_quantize_mxfp8(
     gate_up: torch.Tensor, alpha: float, beta: float, limit: float | None, block_m: int = 64
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """:func:`m3ops_torch.swiglu_oai_quantize`, all leading axes made one.
+    """:func:`m3ops_torch.swiglu_oai_quantize` with all leading axes flattened into one.
 
     Args:
         gate_up: ``[gate | up]`` along the last axis, shape ``[..., 2 * I]`` with I a multiple of 32.
         alpha: Slope of the sigmoid.
         beta: Offset of ``up``.
         limit: Clamp bound, or None.
-        block_m: Rows a program in vLLM's kernel. No result depends on it, and the launch does not either.
+        block_m: Ignored. It is the number of rows of a program in vLLM's kernel.
 
     Returns:
         Values ``[M, I]`` in float8_e4m3fn and scales ``[M, I / 32]`` in uint8, M the product of the leading axes.
@@ -69,15 +69,14 @@ def mxfp8_e4m3_quantize(
 
     Args:
         x: Shape ``[..., K]`` with K a multiple of 32.
-        is_sf_swizzled_layout: Scales in tiles of 128 rows x 4 blocks, ``scale_layout="swizzle_128x4"``.
-        alignment: What K is padded to by the kernel behind vLLM's function on Blackwell. Only values that leave K
-            as it is are taken.
+        is_sf_swizzled_layout: Whether scales are in tiles of 128 rows x 4 blocks, ``scale_layout="swizzle_128x4"``.
+        alignment: The multiple to which the kernel behind vLLM's function pads K on Blackwell. K must already be one.
 
     Returns:
         Values ``[..., K]`` in float8_e4m3fn and scales in uint8, ``[..., K / 32]``, or one flat vector if swizzled.
 
     Raises:
-        ValueError: K would be padded.
+        ValueError: K is not a multiple of ``alignment``.
     """
     if alignment > 0 and x.shape[-1] % alignment:
         raise ValueError(f"the last axis of x must be a multiple of alignment, {alignment}, got {x.shape[-1]}")

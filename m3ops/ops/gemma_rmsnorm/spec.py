@@ -25,7 +25,7 @@ from m3ops.plan import Plan
 from m3ops.target import Target
 
 X = "Shape ``[..., N]``{blocks}; bfloat16, float16 or float32."
-RESIDUAL = "The shape and dtype of x."
+RESIDUAL = "The residual stream, of the shape and dtype of x."
 WEIGHT = "Shape ``[N]``, or with leading axes that broadcast against those of x; any of these dtypes."
 WHOLE_BLOCKS = " with N a multiple of 32"
 
@@ -106,7 +106,7 @@ class GemmaFusedAddRMSNorm(Norm):
 class QuantizedNorm(Quantization, FusedRounding, Norm):
     """What every norm takes whose result is MXFP8."""
 
-    value_error: ClassVar[str] = "The shapes do not fit each other, or N is no multiple of 32"
+    value_error: ClassVar[str] = "The shapes do not fit each other, or N is not a multiple of 32"
 
     out_norm: bool = parameter(
         False, "Whether to return the norm too, rounded to the dtype of x: MiniMax-M3's router reads it."
@@ -130,8 +130,8 @@ class GemmaRMSNormQuantize(QuantizedNorm):
     name: ClassVar[str] = "gemma_rmsnorm_quantize"
     inputs: ClassVar[Mapping[str, str]] = {"x": X.format(blocks=WHOLE_BLOCKS), "weight": WEIGHT}
     returns: ClassVar[str] = (
-        "``MXFP8`` of values ``[..., N]`` and scales ``[..., N / 32]``, with ``out_norm`` "
-        "``(MXFP8, norm)``, the norm of the dtype of x."
+        "An ``MXFP8`` of values ``[..., N]`` and scales ``[..., N / 32]``, padded in a tiled layout; with "
+        "``out_norm``, ``(MXFP8, norm)``. The norm has the dtype of x."
     )
     result_type: ClassVar[str] = "MXFP8 | tuple[MXFP8, {array}]"
 
@@ -161,8 +161,8 @@ class GemmaFusedAddRMSNormQuantize(QuantizedNorm):
         "weight": WEIGHT,
     }
     returns: ClassVar[str] = (
-        "``(MXFP8, x + residual)``, with ``out_norm`` ``(MXFP8, x + residual, norm)``. Values ``[..., N]``, scales "
-        "``[..., N / 32]``; the sum and the norm have the dtype of x."
+        "``(MXFP8, x + residual)``; with ``out_norm``, ``(MXFP8, x + residual, norm)``. The ``MXFP8`` has values "
+        "``[..., N]`` and scales ``[..., N / 32]``, padded in a tiled layout. The sum and the norm have the dtype of x."
     )
     result_type: ClassVar[str] = "tuple[MXFP8, {array}] | tuple[MXFP8, {array}, {array}]"
     updates: ClassVar[Mapping[str, str]] = {"residual": "new_residual"}
@@ -196,7 +196,7 @@ class NormBackward(Norm):
 
     with ``rstd = 1 / sqrt(mean((x + residual)**2) + eps)``, in fp32, rounded once to the dtypes of x and weight. The
     mean does not depend on the order of addition; the sum over rows has one order, that of ``functions.sum_rows``.
-    Leading axes of the weight broadcast against those of x, and only over the others is summed.
+    Leading axes of the weight broadcast against those of x; the sum runs over the other axes only.
     """
 
     in_place: ClassVar[bool] = False

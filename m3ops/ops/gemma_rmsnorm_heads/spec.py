@@ -35,7 +35,7 @@ class GemmaRMSNormHeads(Op):
         "weight_q": WEIGHT,
         "weight_k": WEIGHT,
     }
-    returns: ClassVar[str] = "The shape and dtype of qkv, rounded once from fp32."
+    returns: ClassVar[str] = "The shape and dtype of qkv, with q and k rounded once from fp32."
     in_place: ClassVar[bool] = True
 
     num_heads_q: int = parameter(64, "Number of q heads, at least 1.")
@@ -70,8 +70,8 @@ class GemmaRMSNormHeads(Op):
             )
         if qkv.shape[-1] != self.num_heads * size:
             raise ValueError(
-                f"qkv must have a last axis of {self.num_heads_q} q, {self.num_heads_k} k and {self.num_heads_v} v "
-                f"heads of {size}, {self.num_heads * size}, got shape {qkv.shape}"
+                f"qkv must have a last axis of {self.num_heads * size}, for {self.num_heads_q} q, {self.num_heads_k} k "
+                f"and {self.num_heads_v} v heads of {size}, got shape {qkv.shape}"
             )
         for name, spec in (("weight_q", weight_q), ("weight_k", weight_k)):
             if spec.shape[-1] != size or not validate.broadcasts(spec.shape[:-1], qkv.shape[:-1]):

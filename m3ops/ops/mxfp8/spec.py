@@ -64,8 +64,8 @@ class Rounding(Op):
 
     scale_rule: str = parameter(
         "rceil",
-        '``"rceil"``, the smallest power of two under which no value of the block saturates, or ``"floor"``, that of '
-        "OCP MX v1.0, section 6.3.",
+        '``"rceil"``, the smallest power of two with which no value of the block saturates, or ``"floor"``, the rule '
+        "of OCP MX v1.0, section 6.3.",
     )
     fp8_format: str = parameter("e4m3fn", '``"e4m3fn"``, or ``"e4m3fnuz"`` for the matrix cores of gfx942.')
 
@@ -92,8 +92,8 @@ class FusedRounding(Rounding):
 
     round_activation: bool = parameter(
         False,
-        "False quantizes the fp32 result. True rounds it to the dtype of the input first, and then the result equals "
-        "``mxfp8_quantize`` of the unfused op to the bit.",
+        "False quantizes the fp32 result. True rounds it to the dtype of the input first; the result then equals "
+        "``mxfp8_quantize`` of the unfused op bit for bit.",
     )
 
     def __post_init__(self) -> None:
@@ -113,8 +113,8 @@ class Quantization(Rounding):
 
     scale_layout: str = parameter(
         ROW_MAJOR,
-        'Where scales are stored: ``"row_major"``; ``"swizzle_128x4"``, as NVIDIA\'s products read them; or '
-        '``"shuffle_32x8"``, as AMD\'s do. In these two the last two axes are one matrix.',
+        'How scales are stored: ``"row_major"``; ``"swizzle_128x4"``, as NVIDIA\'s products read them; or '
+        '``"shuffle_32x8"``, as AMD\'s do. For the last two, the last two axes form one matrix.',
     )
 
     def __post_init__(self) -> None:
@@ -132,10 +132,11 @@ class MXFP8Quantize(Quantization):
     }
     returns: ClassVar[str] = (
         "Values ``[..., I]`` and scales ``[..., I / 32]``, padded in a tiled layout; "
-        "``values * 2**(scales - 127)`` is x. A block with a NaN or an infinity has scale byte 255 and NaN values."
+        "``values * 2**(scales - 127)`` approximates x. A block with a NaN or an infinity has scale byte 255 and NaN "
+        "values."
     )
     result_type: ClassVar[str] = "MXFP8"
-    value_error: ClassVar[str] = "I is no multiple of 32"
+    value_error: ClassVar[str] = "I is not a multiple of 32"
 
     @property
     def axes(self) -> Axes:

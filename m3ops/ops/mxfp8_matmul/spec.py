@@ -35,7 +35,7 @@ ARITHMETIC = ("exact", "fast")
 class MXFP8Matmul(Op):
     """``x @ w.T`` of MXFP8 matrices with the same bytes on every machine, for any number of rows.
 
-    Each product of two blocks of 32 is exact. Their sum is fp32 in the order of K.
+    Each product of two blocks of 32 is exact. These products are added in fp32, in the order of K.
     """
 
     name: ClassVar[str] = "mxfp8_matmul"
@@ -55,9 +55,9 @@ class MXFP8Matmul(Op):
 
     arithmetic: str = parameter(
         "exact",
-        '"exact": the same bytes on every machine. "fast": the sums of a tensor core of bfloat16, within '
-        ":meth:`MXFP8Matmul.error_bound` of those. A row's bytes then depend on the device, not on the other rows; a "
-        'CPU gives those of "exact".',
+        '``"exact"``: the same bytes on every machine. ``"fast"``: the sums of a tensor core of bfloat16, within '
+        ":meth:`MXFP8Matmul.error_bound` of the exact result. A row's bytes then depend on the kind of GPU, but not on "
+        'the other rows; a CPU gives the bytes of ``"exact"``.',
     )
     out_dtype: DTypeName = parameter("bfloat16", "bfloat16, float16 or float32.")  # noqa: RUF009
     x_layout: str = parameter(ROW_MAJOR, "", carried_by="x.scale_layout")
@@ -85,7 +85,8 @@ class MXFP8Matmul(Op):
             raise ValueError(f"w_values must have two axes, [N, K], got shape {w_values.shape}")
         if w_values.shape[-1] != x_values.shape[-1]:
             raise ValueError(
-                f"w_values must have the last axis of x_values, {x_values.shape[-1]}, got shape {w_values.shape}"
+                f"w_values must have the size of x_values along the last axis, {x_values.shape[-1]}, "
+                f"got shape {w_values.shape}"
             )
         return {"product": ArraySpec((*x_values.shape[:-1], w_values.shape[0]), self.out_dtype)}
 

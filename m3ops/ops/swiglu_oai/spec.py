@@ -6,7 +6,7 @@
 with ``gate_up = [gate | up]`` along the last axis (layout ``"split"``), or alternating, ``[gate_0, up_0, gate_1, up_1,
 ...]`` (``"interleaved"``), or with ``groups = T`` that T times, one pair after another: what the shards of a
 tensor-parallel projection make together. Source: vLLM's ``swiglu_oai_split`` for MiniMax-M3; the formula goes back to
-gpt-oss, where gates and ups alternate. Computed in fp32.
+gpt-oss, where gates and ups alternate. The arithmetic is fp32.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SMALLEST_ALPHA = 2.0**-64
 WHOLE_BLOCKS = " with I / groups a multiple of 32"
 GATE_UP = "``[gate | up]`` along the last axis, shape ``[..., 2 * I]``{blocks}; bfloat16, float16 or float32."
 
-OUT_DTYPE: Any = parameter(None, "bfloat16, float16 or float32; the dtype of ``gate_up`` unless given.")
+OUT_DTYPE: Any = parameter(None, "bfloat16, float16 or float32; by default the dtype of ``gate_up``.")
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,9 @@ class Activation(Op):
         "split", '``"split"`` for ``[gate | up]``, ``"interleaved"`` where they alternate, ``[g0, u0, g1, u1, ...]``.'
     )
     groups: int = parameter(
-        1, "Number of pairs ``[gate | up]`` along the last axis: how many devices tensor parallelism divides I among."
+        1,
+        "Number of pairs ``[gate | up]`` along the last axis: the number of devices among which tensor parallelism "
+        "divides I.",
     )
 
     def __post_init__(self) -> None:
@@ -149,7 +151,7 @@ class SwigluOAIQuantize(Quantization, FusedRounding, Activation):
     inputs: ClassVar[Mapping[str, str]] = {"gate_up": GATE_UP.format(blocks=WHOLE_BLOCKS)}
     returns: ClassVar[str] = "Values ``[..., I]`` and scales ``[..., I / 32]``, padded in a tiled layout."
     result_type: ClassVar[str] = "MXFP8"
-    value_error: ClassVar[str] = "I / groups is no multiple of 32"
+    value_error: ClassVar[str] = "I / groups is not a multiple of 32"
     whole_blocks: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -183,13 +185,13 @@ class SwigluOAIFakeQuant(FusedRounding, FloatActivation):
     """:func:`swiglu_oai` after a round trip through MXFP8, for training with quantized activations.
 
     The result is ``mxfp8_dequantize(swiglu_oai_quantize(gate_up))``. Its gradient is that of :func:`swiglu_oai`: it
-    passes straight through the rounding, which as a step function has none.
+    passes straight through the rounding.
     """
 
     name: ClassVar[str] = "swiglu_oai_fake_quant"
     inputs: ClassVar[Mapping[str, str]] = {"gate_up": GATE_UP.format(blocks=WHOLE_BLOCKS)}
     returns: ClassVar[str] = "The activation, shape ``[..., I]``."
-    value_error: ClassVar[str] = "I / groups is no multiple of 32"
+    value_error: ClassVar[str] = "I / groups is not a multiple of 32"
     whole_blocks: ClassVar[bool] = True
 
     def activate(self, gate_up: Array) -> Array:

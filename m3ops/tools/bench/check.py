@@ -50,7 +50,7 @@ def within(got: Arrays, want: Arrays, bound: np.ndarray) -> None:
     for name, (result, reference) in _named(got, want):
         wrong = ~(np.abs(result.astype(np.float64) - reference.astype(np.float64)) <= bound)
         if wrong.any():
-            raise CheckFailed(f"{np.count_nonzero(wrong)} of {wrong.size} checked elements of {name} are off too far")
+            raise CheckFailed(f"{np.count_nonzero(wrong)} of {wrong.size} checked elements of {name} are too far off")
 
 
 def of_rows(workload: Workload, results: Arrays) -> Arrays:

@@ -40,7 +40,7 @@ class JaxSide:
         except RuntimeError as error:
             raise Unavailable(f"jax {jax.__version__} sees no CUDA or ROCm device") from error
         if find_spec("jax_triton") is None:
-            raise Unavailable("jax-triton is not installed, which m3ops_jax needs on a GPU")
+            raise Unavailable("jax-triton is not installed; m3ops_jax needs it on a GPU")
         self._setup(jax, device)
         self.device = device.device_kind
 
