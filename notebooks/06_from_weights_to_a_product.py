@@ -79,7 +79,7 @@ assert differ == 0
 # %% [markdown]
 # The same product by the frameworks' own operations: dequantized, which is exact, and multiplied in float32. Each adds
 # in an order of its own, so that the last places differ, from ours and from each other. How many do depends on the
-# machine. Rounded to bfloat16 most of them are the same again, but not on every machine all.
+# machine.
 
 # %%
 in_fp32 = to_numpy(m3ops_torch.mxfp8_matmul(x, w, out_dtype=torch.float32))
