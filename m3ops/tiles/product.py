@@ -8,6 +8,8 @@ import triton
 import triton.language as tl
 
 from m3ops.numerics.constants import CHUNK_BLOCKS
+from m3ops.numerics.tile import fp32
+from m3ops.tiles import rows
 
 ROWS_OF_TILES = 8
 """How many rows of large tiles take turns, so that programs which run together share weights and rows of x: on the
@@ -66,3 +68,11 @@ def place(t, end, COLS: tl.constexpr, TILE: tl.constexpr):
         if first + _TURNS <= tl.cdiv(end, TILE.rows):  # the others, at the end, follow each other
             row_tile, col_tile = first + t % _TURNS, t // _TURNS % COL_TILES
     return part, tl.cast(row_tile, tl.int64) * TILE.rows, col_tile * TILE.cols + tl.arange(0, TILE.cols)
+
+
+@triton.jit
+def store(ptr, total, row, col, end, PRODUCT: tl.constexpr, NARROWING: tl.constexpr):
+    """Rounds sums once and stores those within the edges; rows and columns broadcast to the shape of the sums."""
+    ptrs = rows.advance(ptr, row, PRODUCT.inner_sizes, PRODUCT.strides) + col
+    total = fp32.narrow(total + 0.0, ptr.dtype.element_ty, NARROWING)  # a sum of zero is +0
+    tl.store(ptrs, total, mask=(row < end) & (col < PRODUCT.size))

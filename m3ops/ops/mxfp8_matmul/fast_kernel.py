@@ -10,8 +10,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from m3ops.numerics.tile import fp32, functions
-from m3ops.tiles import matrix, product, row_count, rows
+from m3ops.numerics.tile import functions
+from m3ops.tiles import matrix, product, row_count
 
 
 @triton.jit
@@ -58,20 +58,13 @@ def _fast_tile(
         x_ptrs = (x_ptr + tl.minimum(row, end - 1) * SIZE)[:, None] + tl.arange(0, 32 * TILE.step)[None, :]
         w_ptrs = (w_ptr + w_row * SIZE)[:, None] + tl.arange(0, 32 * TILE.step)[None, :]
         total = _sum_of_numbers(x_ptrs, w_ptrs, TILE)
-        _store(product_ptr, total, row[:, None], col[None, :], end, PRODUCT, NARROWING)
+        product.store(product_ptr, total, row[:, None], col[None, :], end, PRODUCT, NARROWING)
     else:
         # A mask, since sixteen times the same row, where there is one, take a tenth longer than that row and zeros.
         x_ptrs = (x_ptr + row * SIZE)[:, None] + tl.arange(0, 32 * TILE.step)[None, :]
         w = matrix.row_pointers(w_ptr, w_scales_ptr, w_row, W)
         total = _sum_of_codes(x_ptrs, (row < end)[:, None], w, W, TILE)
-        _store(product_ptr, total, row[None, :], col[:, None], end, PRODUCT, NARROWING)
-
-
-@triton.jit
-def _store(ptr, total, row, col, end, PRODUCT: tl.constexpr, NARROWING: tl.constexpr):
-    ptrs = rows.advance(ptr, row, PRODUCT.inner_sizes, PRODUCT.strides) + col
-    total = fp32.narrow(total + 0.0, ptr.dtype.element_ty, NARROWING)  # a sum of zero is +0
-    tl.store(ptrs, total, mask=(row < end) & (col < PRODUCT.size))
+        product.store(product_ptr, total, row[None, :], col[:, None], end, PRODUCT, NARROWING)
 
 
 @triton.jit

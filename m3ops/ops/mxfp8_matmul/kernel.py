@@ -141,11 +141,9 @@ def _product_tile(
         digits = digits_ptr + digit_row[:, None] * (32 * TILE.blocks)
         factors = factors_ptr + tl.minimum(row, end - 1)
         w = matrix.row_pointers(w_values_ptr, w_scales_ptr, tl.minimum(col, COLS - 1).to(tl.int64), W)
-        total = _chunks(digits, factors, w, part * TILE.chunks, total_rows, W, TILE) + 0.0  # a sum of zero is +0
-    place = tl.cast(part, tl.int64) * total_rows + row
-    ptrs = rows.advance(product_ptr, place, PRODUCT.inner_sizes, PRODUCT.strides)[None, :] + col[:, None]
-    total = fp32.narrow(total, product_ptr.dtype.element_ty, NARROWING)
-    tl.store(ptrs, total, mask=(row < end)[None, :] & (col < COLS)[:, None])
+        total = _chunks(digits, factors, w, part * TILE.chunks, total_rows, W, TILE)
+    part_ptr = product_ptr + tl.cast(part, tl.int64) * total_rows * COLS
+    product.store(part_ptr, total, row[None, :], col[:, None], end, PRODUCT, NARROWING)
 
 
 @triton.jit
