@@ -22,10 +22,10 @@ if jax.config.jax_num_cpu_devices < 1:
 
 
 SLOW = (
-    *("test_amdgcn_*", "test_rocm_*"),  # machine code of AMD GPUs is compiled, and executed in Python
+    *("test_amdgcn_*", "test_rocm_*", "test_mxfp8_matmul_fast"),  # AMD GPUs' code is compiled, and executed in Python
     "test_jax_*",  # XLA compiles programs of many devices, of gradients, for export; test_jax.py has one of each kind
     "test_torch_compile",  # so does inductor, with a C++ compiler
-    *("test_notebooks", "test_bench", "test_docs", "test_package"),  # what stands around the library, as a whole
+    *("test_notebooks", "test_bench*", "test_docs", "test_package"),  # what stands around the library, as a whole
 )
 """Files of tests that take long, by what takes long in them."""
 

@@ -64,6 +64,7 @@ def test_memory_is_accessed_16_bytes_at_a_time(key: tuple[Any, ...], tmp_path: P
     assert re.search(r"REG:\d+ STACK:0 .*LOCAL:0 ", usage), usage
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fp8", FP8_FORMATS)
 @pytest.mark.parametrize("arch", SHARED)
 def test_fast_products_fit_into_shared_memory(arch: str, fp8: str) -> None:

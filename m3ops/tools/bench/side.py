@@ -18,10 +18,10 @@ Shared = tuple[Any, str]
 
 
 ONE_CALL = next(w for w in WORKLOADS if w.op == "swiglu_oai_quantize" and w.num_rows == 4)
-"""What the host does for a call is measured with this one,"""
+"""The call for which the time of the host is measured."""
 
 ON_CPU = ONE_CALL.with_rows(4096)
-"""and a CPU with this one."""
+"""The call that is timed on a CPU."""
 
 
 class Unavailable(Exception):
