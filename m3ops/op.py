@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -49,6 +49,7 @@ class Op(ABC):
         name: The public name in both front ends.
         inputs: The array operands in order, each with what the public docstrings say of it. Every op takes one more,
             ``num_rows``, which is optional (:mod:`m3ops.row_count`).
+        optional: Inputs that a call may leave out.
         quantized: Public arguments that are an ``MXFP8``: for each the two inputs that it brings, values and scales.
             What ``inputs`` says of the values is said of the argument.
         returns: What the public docstrings say of the results.
@@ -62,6 +63,7 @@ class Op(ABC):
 
     name: ClassVar[str]
     inputs: ClassVar[Mapping[str, str]]
+    optional: ClassVar[Collection[str]] = ()
     quantized: ClassVar[Mapping[str, tuple[str, str]]] = {}
     returns: ClassVar[str] = ""
     result_type: ClassVar[str] = "{array}"
@@ -96,6 +98,11 @@ class Op(ABC):
     @abstractmethod
     def axes(self) -> Axes:
         """Which axes of the operands are the same, and what may be divided among devices."""
+
+    def axes_of(self, operands: Collection[str]) -> Axes:
+        """:attr:`axes` for a call with these inputs, which may lack optional ones."""
+        inputs = zip(self.inputs, self.axes.inputs, strict=True)
+        return replace(self.axes, inputs=tuple(axes for name, axes in inputs if name in operands))
 
     @property
     def derivative(self) -> Derivative | None:
@@ -174,6 +181,7 @@ def _made(cls: type[Any], **params: Any) -> Any:
 
 
 def bind(op: Op | type[Op], arrays: Any, num_rows: Any = None) -> dict[str, Any]:
-    """The operands of a call by name: one for each input, and the number of rows that count if it is given."""
-    named = dict(zip(op.inputs, arrays, strict=True))
+    """The operands of a call by name: the inputs, an optional one may be None, and the number of rows that count."""
+    inputs = zip(op.inputs, arrays, strict=True)
+    named = {name: array for name, array in inputs if array is not None or name not in op.optional}
     return named if num_rows is None else {**named, row_count.NAME: num_rows}

@@ -12,6 +12,7 @@ import numpy as np
 
 from m3ops import row_count
 from m3ops.array import ArraySpec
+from m3ops.axes import Axes
 from m3ops.mxfp8 import packed
 from m3ops.numerics.scale_layouts import ROW_MAJOR
 from m3ops.op import Op, bind
@@ -39,6 +40,10 @@ class Call:
     @property
     def counts_rows(self) -> bool:
         return row_count.NAME in self.operands
+
+    @property
+    def axes(self) -> Axes:
+        return self.op.axes_of(self.operands)
 
     def named(self, arrays: Sequence[Any]) -> dict[str, Any]:
         """The arrays by name."""

@@ -17,7 +17,8 @@ def names_of(call: Call, arrays: Sequence[Any]) -> tuple[list[Names], list[Names
 
     Where rows are counted their numbers matter, and everything is whole on each device.
     """
-    inputs, results = call.op.axes.of_arrays([array.shape for array in arrays[: len(call.op.inputs)]])
+    axes = call.axes
+    inputs, results = axes.of_arrays([array.shape for array in arrays[: len(axes.inputs)]])
     if not call.counts_rows:
         return inputs, results
     return [(None,) * len(array.shape) for array in arrays], [(None,) * len(names) for names in results]

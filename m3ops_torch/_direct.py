@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from m3ops import row_count
 from m3ops.op import Op
 from m3ops_torch import _launch, _out, _private
 from m3ops_torch._operands import Tensors, check, empty, kinds_of, spec_of
@@ -78,7 +79,7 @@ kept: dict[Key, Kept] = {}
 def compute(op: Op, operands: Tensors, out: Out = None) -> Given:
     """The implementation of an op for GPUs, which the dispatcher calls."""
     given = tuple(operands.values())
-    key = _key(op, given, out)
+    key = _key(op, [name in operands for name in (*op.inputs, row_count.NAME)], given, out)
     call = kept.get(key)
     if call is None:
         if len(kept) >= MOST_KEPT:
@@ -100,13 +101,13 @@ def attempt(op: Op, operands: Sequence[torch.Tensor | None], out: Out) -> Given 
     given = [tensor for tensor in operands if tensor is not None]
     if not _are_plain(given) or not _are_plain(out or ()):
         return None
-    call = kept.get(_key(op, given, out))
+    call = kept.get(_key(op, [tensor is not None for tensor in operands], given, out))
     return None if call is None else call(given, out)
 
 
-def _key(op: Op, operands: Given, out: Out) -> Key:
-    """What tells one kind of call from another."""
-    facts: list[Any] = [op, len(operands), out is None]
+def _key(op: Op, present: list[bool], operands: Given, out: Out) -> Key:
+    """What tells one kind of call from another; of the inputs and ``num_rows`` some may not be there."""
+    facts: list[Any] = [op, *present, out is None]
     for tensor in operands if out is None else (*operands, *out):
         facts += (tensor.shape, tensor.stride(), tensor.dtype, tensor.device, _pointer_facts(tensor))
     return tuple(facts)

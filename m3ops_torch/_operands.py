@@ -17,9 +17,10 @@ Kinds = tuple[tuple[tuple[int, ...], torch.dtype], ...]
 
 
 def named(op: Op, tensors: Sequence[Any]) -> dict[str, Any]:
-    """The operands by name. ``num_rows``, the last one, may be None or missing."""
+    """The operands by name. What is optional, ``num_rows`` too, may be None or missing at the end."""
     count = len(op.inputs)
-    return bind(op, tensors[:count], *tensors[count:])
+    missing = (None,) * (count - len(tensors))
+    return bind(op, (*tensors[:count], *missing), *tensors[count:])
 
 
 def spec_of(tensor: torch.Tensor) -> ArraySpec:

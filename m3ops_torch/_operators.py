@@ -75,7 +75,7 @@ def _define_out(op_type: type[Op]) -> None:
 
 def _arguments(op_type: type[Op]) -> str:
     """As a schema writes them."""
-    tensors = [f"Tensor {name}" for name in op_type.inputs]
+    tensors = [f"Tensor? {n}=None" if n in op_type.optional else f"Tensor {n}" for n in op_type.inputs]
     hints = typing.get_type_hints(op_type)
     fields = [f"{_schema_type(hints[field.name])} {field.name}" for field in dataclasses.fields(op_type)]
     return ", ".join([*tensors, f"Tensor? {row_count.NAME}=None", "*", *fields])

@@ -70,8 +70,8 @@ def replaceable(op: Op, operands: Tensors) -> dict[str, bool]:
 
     Then the op reads each element of it before it writes a result there, and nobody reads it again.
     """
-    inputs = zip(op.inputs, op.axes.inputs, strict=True)
-    return {**dict.fromkeys(operands, False), **{name: op.in_place and not axes.broadcast for name, axes in inputs}}
+    inputs = dict(zip(op.inputs, op.axes.inputs, strict=True))
+    return {name: op.in_place and name in inputs and not inputs[name].broadcast for name in operands}
 
 
 def check_overlap(replaceable: dict[str, bool], operands: Sequence[torch.Tensor], out: Sequence[torch.Tensor]) -> None:

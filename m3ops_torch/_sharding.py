@@ -8,9 +8,10 @@ import sys
 from functools import partial
 from typing import Any
 
+from m3ops import row_count
 from m3ops.axes import Axes, Operand, Shape
 from m3ops.op import Op
-from m3ops_torch import _private
+from m3ops_torch import _operands, _private
 
 REPLICATED, PARTIAL = "replicated", "a part of a sum"
 
@@ -83,14 +84,14 @@ def _strategy(op_type: type[Op], schema: Any) -> Any:
     from torch.distributed.tensor import Partial, Replicate, Shard
 
     op, dtensor = op_type.of(**schema.kwargs_schema), _private.dtensor()
-    given = [argument for argument in schema.args_schema if argument is not None]
-    shapes = [tuple(argument.strategies[0].output_spec.tensor_meta.shape) for argument in given]
+    operands = _operands.named(op, schema.args_schema)
+    shapes = [tuple(argument.strategies[0].output_spec.tensor_meta.shape) for argument in operands.values()]
     mesh = schema.get_mesh_from_args()
     results = len(op.axes.results)
-    if len(shapes) > len(op.inputs):  # which rows count, only all of them together tell
+    if row_count.NAME in operands:  # which rows count, only all of them together tell
         ways: list[list[Placement]] = [[REPLICATED] * (results + len(shapes))]
     else:
-        ways = placements(op.axes, shapes, max(mesh.shape))
+        ways = placements(op.axes_of(operands), shapes, max(mesh.shape))
     kinds = {REPLICATED: Replicate(), PARTIAL: Partial()}
     rules = [[kinds[place] if isinstance(place, str) else Shard(place) for place in way] for way in ways]
     strategy = dtensor.expand_to_full_mesh_op_strategy(mesh, schema, rules, input_index=results)

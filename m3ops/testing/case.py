@@ -53,9 +53,12 @@ class Case:
 
 
 def operands(op: Op | type[Op], arrays: Sequence[Any]) -> dict[str, Any]:
-    """Arrays by name; one more than the op has inputs is the number of rows that count."""
+    """Arrays by name; optional ones may be missing, and one more than the op has inputs is the number of rows that
+    count.
+    """
     count = len(op.inputs)
-    return bind(op, arrays[:count], *arrays[count:])
+    missing = (None,) * (count - len(arrays))
+    return bind(op, (*arrays[:count], *missing), *arrays[count:])
 
 
 def counting(make: Inputs, count: int) -> tuple[np.ndarray, ...]:
@@ -76,7 +79,7 @@ def canonical_bytes(array: np.ndarray) -> np.ndarray:
     The NaN of an 8-bit float is one definite byte and stays as it is.
     """
     bits = np.ascontiguousarray(array).view(f"u{array.itemsize}")
-    if array.itemsize == 1:
+    if array.itemsize == 1 or array.dtype.kind in "iu":
         return bits
     return np.where(np.isnan(array), np.array(FORMATS[array.dtype.name].nan_code, bits.dtype), bits)
 
