@@ -17,7 +17,7 @@ from m3ops_jax.gemma_rmsnorm import (
 )
 from m3ops_jax.gemma_rmsnorm_heads import gemma_rmsnorm_heads
 from m3ops_jax.mxfp8 import mxfp8_dequantize, mxfp8_quantize
-from m3ops_jax.mxfp8_matmul import mxfp8_matmul
+from m3ops_jax.mxfp8_matmul import mxfp8_grouped_matmul, mxfp8_matmul
 from m3ops_jax.swiglu_oai import swiglu_oai, swiglu_oai_fake_quant, swiglu_oai_quantize
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ __all__ = [
     "gemma_rmsnorm_heads",
     "gemma_rmsnorm_quantize",
     "mxfp8_dequantize",
+    "mxfp8_grouped_matmul",
     "mxfp8_matmul",
     "mxfp8_quantize",
     "swiglu_oai",

@@ -39,7 +39,12 @@ def _int64(size: int) -> jax.Array:
     return jnp.asarray(size, jnp.int64)
 
 
-COMPILERS[jnp] = Compiler(barrier=jax.lax.optimization_barrier, fold=_fold, choose=_choose)
+def _each(function: Callable[..., Any], *terms: jax.Array) -> jax.Array:
+    stacked: jax.Array = jax.lax.map(lambda term: function(*term), terms)
+    return stacked
+
+
+COMPILERS[jnp] = Compiler(barrier=jax.lax.optimization_barrier, fold=_fold, each=_each, choose=_choose)
 
 
 def results_of(call: Call, arrays: Sequence[jax.Array]) -> dict[str, jax.Array]:
@@ -134,7 +139,7 @@ def _primitive(name: str, needs_devices: bool) -> Primitive:
 
 def _batch(primitive: Primitive, arrays: Sequence[Any], dims: Sequence[Any], *, call: Call) -> tuple[Any, Any]:
     """Batch axes become leading axes of one call, so that the rows of all examples run in one launch."""
-    axes = call.op.axes
+    axes = call.axes
     mapped = [dim is not None for dim in dims]
     if call.counts_rows or not all(operand.rows for operand, m in zip(axes.inputs, mapped, strict=True) if m):
         return _one_by_one(primitive, arrays, dims, call)

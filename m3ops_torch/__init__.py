@@ -15,7 +15,7 @@ from m3ops_torch.gemma_rmsnorm import (
 )
 from m3ops_torch.gemma_rmsnorm_heads import gemma_rmsnorm_heads
 from m3ops_torch.mxfp8 import mxfp8_dequantize, mxfp8_quantize
-from m3ops_torch.mxfp8_matmul import mxfp8_matmul
+from m3ops_torch.mxfp8_matmul import mxfp8_grouped_matmul, mxfp8_matmul
 from m3ops_torch.swiglu_oai import swiglu_oai, swiglu_oai_fake_quant, swiglu_oai_quantize
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "gemma_rmsnorm_heads",
     "gemma_rmsnorm_quantize",
     "mxfp8_dequantize",
+    "mxfp8_grouped_matmul",
     "mxfp8_matmul",
     "mxfp8_quantize",
     "swiglu_oai",

@@ -7,9 +7,63 @@ from __future__ import annotations
 
 import torch
 
-from m3ops.ops.mxfp8_matmul import MXFP8Matmul
+from m3ops.ops.mxfp8_matmul import MXFP8GroupedMatmul, MXFP8Matmul
 from m3ops_torch._call import dtype_name, run
 from m3ops_torch._mxfp8 import MXFP8, quantized
+
+
+def mxfp8_grouped_matmul(
+    x: MXFP8,
+    w: MXFP8,
+    group_sizes: torch.Tensor,
+    *,
+    rows: torch.Tensor | None = None,
+    arithmetic: str = "exact",
+    out_dtype: torch.dtype = torch.bfloat16,
+    num_rows: torch.Tensor | None = None,
+    out: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """``x @ w[g].T`` of MXFP8 matrices for consecutive groups of rows, as the experts of a layer need it.
+
+    The first ``group_sizes[0]`` rows of the product are of group 0, the next ``group_sizes[1]`` of group 1, and so on,
+    as in ``jax.lax.ragged_dot``. Rows past the last group are zero. A row's bytes are those that :func:`mxfp8_matmul`
+    gives for it and its group's weight.
+
+    Args:
+        x: An ``MXFP8`` of values ``[T, K]``, as :func:`mxfp8_quantize` returns it.
+        w: The weights, an ``MXFP8`` of values ``[G, N, K]``, quantized along K too. In a tiled layout each group's
+            scales are a matrix of their own.
+        group_sizes: How many rows each group has, int32 ``[G]``, on the device of the others. Sizes below zero are
+            taken for zero, and rows that do not exist are in no group.
+        rows: For each row of the product the row of x that it is of, int32 ``[R]``, so that x need not be copied for
+            each expert; None for the rows of x as they are. Where there is no such row the product's is zero.
+        arithmetic: ``"exact"``: the same bytes on every machine. ``"fast"``: the sums of a tensor core of bfloat16,
+            within ``error_bound`` of the op in :mod:`m3ops.ops.mxfp8_matmul`. A row's bytes then depend on the kind of
+            GPU, but not on the other rows; a CPU gives the bytes of ``"exact"``.
+        out_dtype: bfloat16, float16 or float32.
+        num_rows: How many rows count, with the leading axes flattened: an int32 tensor of one element, clamped to the
+            rows that exist. The other rows are not read. Their results are zero in a new tensor and stay as they were
+            in ``out``.
+        out: Where to write: tensors of the results' shapes, dtypes and device, nested as the results are. Their rows
+            must be contiguous, and they must not overlap the inputs or each other.
+
+    Returns:
+        The product, shape ``[R, N]``, or ``[T, N]``, rounded once from fp32.
+
+    Raises:
+        TypeError: A dtype is not supported, or a parameter has the wrong type.
+        ValueError: The shapes do not fit each other, or tiled scales, ``group_sizes`` or ``rows`` are not contiguous,
+            or a parameter is out of range.
+    """
+    x = quantized("x", x)
+    w = quantized("w", w)
+    op = MXFP8GroupedMatmul.of(
+        arithmetic=arithmetic, out_dtype=dtype_name(out_dtype), x_layout=x.scale_layout, w_layout=w.scale_layout
+    )
+    result: torch.Tensor = run(
+        op, x.values, x.scales, w.values, w.scales, group_sizes, rows, num_rows=num_rows, out=out
+    )
+    return result
 
 
 def mxfp8_matmul(
@@ -29,8 +83,8 @@ def mxfp8_matmul(
         x: An ``MXFP8`` of values ``[..., K]``, as :func:`mxfp8_quantize` returns it.
         w: The weight, an ``MXFP8`` of values ``[N, K]``, quantized along K too.
         arithmetic: ``"exact"``: the same bytes on every machine. ``"fast"``: the sums of a tensor core of bfloat16,
-            within :meth:`MXFP8Matmul.error_bound` of the exact result. A row's bytes then depend on the kind of GPU,
-            but not on the other rows; a CPU gives the bytes of ``"exact"``.
+            within ``error_bound`` of the op in :mod:`m3ops.ops.mxfp8_matmul`. A row's bytes then depend on the kind of
+            GPU, but not on the other rows; a CPU gives the bytes of ``"exact"``.
         out_dtype: bfloat16, float16 or float32.
         num_rows: How many rows count, with the leading axes flattened: an int32 tensor of one element, clamped to the
             rows that exist. The other rows are not read. Their results are zero in a new tensor and stay as they were

@@ -6,6 +6,7 @@ never changes (NEP 19). All that decides how a kernel is compiled belongs to a c
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -95,6 +96,16 @@ def _shapes(draw: Draw, op: str, groups: int, heads: int) -> dict[str, Shape]:
         "w_values": (columns, size),
         "w_scales": (columns, size // BLOCK),
     }
+    if op == "mxfp8_grouped_matmul":
+        total, groups = math.prod(rows), 1 + draw.below(5)
+        return {
+            "x_values": (total, size),
+            "x_scales": (total, size // BLOCK),
+            "w_values": (groups, columns, size),
+            "w_scales": (groups, columns, size // BLOCK),
+            "group_sizes": (groups,),
+            "rows": (draw.below(20),),
+        }
     if set(OPS[op].inputs) <= set(known):
         return {name: known[name] for name in OPS[op].inputs}
     arrays = draw.one_of([case for case in CASES if case.op == op]).make()
@@ -123,6 +134,8 @@ def _numbers(draw: Draw, shape: Shape, dtype: str) -> np.ndarray:
 def _array(draw: Draw, shape: Shape, dtype: str) -> np.ndarray:
     if dtype in ACTIVATION_DTYPES:
         return _numbers(draw, shape, dtype)
+    if dtype == "int32":  # sizes, and numbers of rows of which some may not be there
+        return (draw.bits(shape) % np.uint64(10)).astype(np.int32) - 1
     unsigned = np.dtype(f"u{np.dtype(dtype).itemsize}")
     return draw.bits(shape).astype(unsigned).view(dtype)
 
@@ -168,7 +181,7 @@ class Call:
         dtype = draw.one_of(ACTIVATION_DTYPES)
         dtypes = dict.fromkeys(shapes, dtype) | {"weight": draw.one_of(ACTIVATION_DTYPES)}
         fp8 = FP8_FORMATS[draw.one_of(tuple(FP8_FORMATS))].name
-        kinds = {"values": fp8, "scales": "uint8"}
+        kinds = {"values": fp8, "scales": "uint8", "sizes": "int32", "rows": "int32"}
         dtypes |= {name: kinds[kind] for name in shapes if (kind := name.rpartition("_")[2]) in kinds}
         return params, {name: (shape, dtypes[name], draw.one_of(LAYOUTS)) for name, shape in shapes.items()}
 
@@ -189,7 +202,10 @@ class Call:
     def arrays(self, time: int) -> tuple[np.ndarray, ...]:
         """The input arrays, likewise."""
         draw = Draw(f"{self.id}, {time}")
-        return tuple(_laid_out(_array(draw, shape, dtype), layout) for shape, dtype, layout in self._drawn[1].values())
+        return tuple(
+            _laid_out(_array(draw, shape, dtype), "contiguous" if dtype == "int32" else layout)
+            for shape, dtype, layout in self._drawn[1].values()
+        )
 
     def expected(self, time: int) -> tuple[np.ndarray, ...]:
         """The specification's results."""

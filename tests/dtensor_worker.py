@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from inputs import OPS_OF_ROWS
 from test_torch import function
 from torch.utils import _pytree as pytree
 
 import m3ops_torch  # before DTensor, which it has to notice later
-from m3ops.ops import OPS
 
 WORLD = 2
 
@@ -55,7 +55,7 @@ def main(rank: int, device: str, folder: Path) -> None:
             local = expected.chunk(WORLD, placement.dim)[rank] if isinstance(placement, Shard) else expected
             assert same_bytes(actual.to_local(), local), placement
 
-    for name in OPS:
+    for name in OPS_OF_ROWS:
         op, operands = function(name), everything[name]
         for axis in range(operands[0].ndim - 1):
             check(op, operands, axis, sharded=True)
@@ -71,6 +71,14 @@ def main(rank: int, device: str, folder: Path) -> None:
 
     check(tiled, [x], 0, sharded=True)
     check(tiled, [x], 1, sharded=False)  # the rows of a matrix share tiles
+
+    operands = everything["mxfp8_grouped_matmul"]
+    kinds = [Shard(1) if t.ndim == 3 else Replicate() for t in operands]  # the weights' rows are the product's columns
+    grouped = function("mxfp8_grouped_matmul")
+    with CommDebugMode() as communication:
+        got = grouped(*(distributed(t, kind) for t, kind in zip(operands, kinds, strict=True)))
+    assert communication.get_total_counts() == 0
+    check_results(got, grouped(*operands), Shard(1))
 
     def counted(x: torch.Tensor, number: torch.Tensor) -> Any:
         return m3ops_torch.mxfp8_quantize(x, num_rows=number)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 
+from m3ops.ops import OPS
 from m3ops.testing.arrays import normal
 
 INPUTS = {
@@ -22,4 +23,24 @@ INPUTS = {
     "weight_q": normal((8,), "bfloat16"),
     "weight_k": normal((8,), "float32", 0.5),
 }
-"""An array for each input of an op. Arrays of 4 x 6 rows have three axes, and no other has."""
+"""An array for each input of an op of rows. Arrays of 4 x 6 rows have three axes, and no other has."""
+
+OWN = {
+    "mxfp8_grouped_matmul": {
+        "x_values": INPUTS["x_values"].reshape(24, 128),
+        "x_scales": INPUTS["x_scales"].reshape(24, 4),
+        "w_values": normal((3, 8, 128), "float32", 3.0).astype(ml_dtypes.float8_e4m3fn),
+        "w_scales": np.arange(3 * 8 * 4, dtype=np.uint8).reshape(3, 8, 4) + 80,
+        "group_sizes": np.array([10, 0, 11], np.int32),
+        "rows": np.arange(22, dtype=np.int32)[::-1].copy(),
+    }
+}
+"""Those of ops whose operands have no leading axes."""
+
+OPS_OF_ROWS = [name for name, op in OPS.items() if op.of().axes.inputs[0].rows]
+
+
+def arguments(name: str) -> tuple[np.ndarray, ...]:
+    """The inputs of an op in their order."""
+    given = OWN.get(name, INPUTS)
+    return tuple(given[argument] for argument in OPS[name].inputs)

@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 from backends import interpreted, planned, specs_of
 from compare import assert_same_bytes
+from inputs import OPS_OF_ROWS, arguments
 from test_interpreter import (
     BF16,
     E4M3FN,
@@ -302,7 +303,7 @@ def operands(name: str, dtype: str) -> tuple[np.ndarray, ...]:
         "w_values": values[0, ::-1],
         "w_scales": scales[1],
     }
-    return tuple(made[argument] for argument in OPS[name].inputs)
+    return tuple(made[argument] for argument in OPS[name].inputs) if name in OPS_OF_ROWS else arguments(name)
 
 
 QUANTIZED_NORM = [{}, {"round_activation": True, "out_norm": True, "fp8_format": "e4m3fnuz"}]

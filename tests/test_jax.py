@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from absl.testing import parameterized
 from compare import assert_same_bytes
-from inputs import INPUTS
+from inputs import OPS_OF_ROWS, arguments
 from specification import reference
 
 import m3ops_jax
@@ -21,8 +21,9 @@ from m3ops.ops import OPS
 from m3ops.testing.arrays import normal
 from m3ops.tools.run import jax_function
 
-ARGUMENTS = {name: tuple(INPUTS[argument] for argument in op.inputs) for name, op in OPS.items()}
+ARGUMENTS = {name: arguments(name) for name in OPS}
 every_op = pytest.mark.parametrize("name", OPS)
+every_op_of_rows = pytest.mark.parametrize("name", OPS_OF_ROWS)
 
 
 def same(actual: Any, expected: Any) -> None:
@@ -64,7 +65,7 @@ def test_eval_shape(name: str) -> None:
     assert [(s.shape, s.dtype) for s in shapes] == [(r.shape, r.dtype) for r in results]
 
 
-@every_op
+@every_op_of_rows
 @pytest.mark.parametrize("axis", [0, 1])
 def test_vmap_is_one_call_over_more_rows(name: str, axis: int) -> None:
     op, arrays = jax_function(name), ARGUMENTS[name]
@@ -75,14 +76,14 @@ def test_vmap_is_one_call_over_more_rows(name: str, axis: int) -> None:
     assert len(calls) == 1
 
 
-@every_op
+@every_op_of_rows
 def test_nested_vmap(name: str) -> None:
     op, arrays = jax_function(name), ARGUMENTS[name]
     in_axes = tuple(0 if a.ndim == 3 else None for a in arrays)
     same(jax.jit(jax.vmap(jax.vmap(op, in_axes), in_axes))(*arrays), op(*arrays))
 
 
-@every_op
+@every_op_of_rows
 def test_nested_vmap_along_any_axes_is_one_call(name: str) -> None:
     op, arrays = jax_function(name), ARGUMENTS[name]
     rows = [a.ndim == 3 for a in arrays]

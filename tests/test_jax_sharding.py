@@ -18,7 +18,7 @@ from compare import assert_same_bytes
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from specification import reference
-from test_jax import ARGUMENTS, every_op
+from test_jax import ARGUMENTS, every_op_of_rows
 
 import m3ops_jax
 from m3ops.axes import Axes
@@ -69,7 +69,7 @@ def check_rows(name: str, spec: P, kinds: tuple[AxisType, AxisType]) -> None:
         assert result.sharding.is_equivalent_to(NamedSharding(mesh, spec), 3)
 
 
-@every_op
+@every_op_of_rows
 @every_kind
 def test_rows(name: str, kinds: tuple[AxisType, AxisType]) -> None:
     check_rows(name, P("a", "b"), kinds)
@@ -81,7 +81,7 @@ def test_rows_on_any_mesh_axes(kinds: tuple[AxisType, AxisType], spec: P) -> Non
     check_rows("gemma_fused_add_rmsnorm", spec, kinds)
 
 
-@every_op
+@every_op_of_rows
 @pytest.mark.parametrize("kind", [AUTO, EXPLICIT], ids=str)
 def test_rows_without_a_mesh_in_context(name: str, kind: AxisType) -> None:
     op, arrays = jax_function(name), arguments(name)
@@ -92,7 +92,7 @@ def test_rows_without_a_mesh_in_context(name: str, kind: AxisType) -> None:
     expect(name, op(*sharded), arrays)
 
 
-@every_op
+@every_op_of_rows
 @every_kind
 def test_vmap(name: str, kinds: tuple[AxisType, AxisType]) -> None:
     mesh, arrays = mesh_of(*kinds), arguments(name)
@@ -103,7 +103,7 @@ def test_vmap(name: str, kinds: tuple[AxisType, AxisType]) -> None:
     expect(name, results, arrays)
 
 
-@every_op
+@every_op_of_rows
 @every_kind
 def test_scan(name: str, kinds: tuple[AxisType, AxisType]) -> None:
     mesh, op, arrays = mesh_of(*kinds), jax_function(name), arguments(name)
@@ -119,7 +119,7 @@ def test_scan(name: str, kinds: tuple[AxisType, AxisType]) -> None:
     expect(name, results, arrays)
 
 
-@every_op
+@every_op_of_rows
 @pytest.mark.parametrize(
     ("kind", "manual", "check_vma"),
     [(AUTO, "ab", True), (EXPLICIT, "ab", False), (AUTO, "a", True), (AUTO, "b", False), (EXPLICIT, "b", True)],
@@ -142,7 +142,7 @@ def test_shard_map(name: str, kind: AxisType, manual: str, check_vma: bool) -> N
     expect(name, results, arrays)
 
 
-@every_op
+@every_op_of_rows
 def test_shard_map_that_leaves_xla_an_axis_of_one_device(name: str) -> None:
     """XLA has nothing to divide there, and would leave a custom_partitioning as it is."""
     arrays = arguments(name)
@@ -167,7 +167,7 @@ def test_shard_map_over_the_weight_alone() -> None:
         jax.jit(mapped(P()))(x, weight)
 
 
-@every_op
+@every_op_of_rows
 def test_a_sharded_last_axis_is_gathered_once(name: str) -> None:
     mesh, op, arrays = mesh_of(AUTO, AUTO), jax_function(name), arguments(name)
     sharded = [jax.device_put(a, NamedSharding(mesh, P("a", None, "b") if a.ndim == 3 else P("b"))) for a in arrays]
@@ -177,7 +177,7 @@ def test_a_sharded_last_axis_is_gathered_once(name: str) -> None:
     expect(name, results, arrays)
 
 
-@every_op
+@every_op_of_rows
 def test_a_sharded_last_axis_is_refused_where_types_tell(name: str) -> None:
     mesh, op, arrays = mesh_of(EXPLICIT, EXPLICIT), jax_function(name), arguments(name)
     first = next(iter(OPS[name].inputs))
@@ -263,7 +263,7 @@ def test_a_block_of_a_model(kinds: tuple[AxisType, AxisType]) -> None:
         assert_same_bytes([*map(np.asarray, results)], [*map(np.asarray, jax.tree.leaves(alone))])
 
 
-@every_op
+@every_op_of_rows
 def test_an_explicit_mesh_needs_no_devices(name: str) -> None:
     """A program for devices that this machine does not have."""
     op, arrays = jax_function(name), arguments(name)

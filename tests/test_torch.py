@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from compare import assert_same_bytes
-from inputs import INPUTS
+from inputs import OPS_OF_ROWS, arguments
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
@@ -22,6 +22,7 @@ from m3ops_torch._operators import parameters
 from m3ops_torch._reference import to_array
 
 every_op = pytest.mark.parametrize("name", OPS)
+every_op_of_rows = pytest.mark.parametrize("name", OPS_OF_ROWS)
 
 OPCHECKS = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
 
@@ -36,16 +37,17 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
 
 
 def tensors(name: str, device: str) -> list[torch.Tensor]:
-    return [to_tensor(INPUTS[argument], device) for argument in OPS[name].inputs]
+    return [to_tensor(array, device) for array in arguments(name)]
 
 
 def function(name: str) -> Any:
     """A public function as one of tensors."""
     public, quantized = getattr(m3ops_torch, name), len(OPS[name].quantized)
+    others = [*OPS[name].inputs][2 * quantized :]
 
     def call(*tensors: Any, **given: Any) -> Any:
         pairs = [MXFP8(*tensors[2 * i : 2 * i + 2]) for i in range(quantized)]
-        return public(*pairs, *tensors[2 * quantized :], **given)
+        return public(*pairs, **dict(zip(others, tensors[2 * quantized :], strict=True)), **given)
 
     return call if quantized else public
 
@@ -54,7 +56,7 @@ def arrays(results: Any) -> list[np.ndarray]:
     return [to_numpy(tensor) for tensor in flat(results)]
 
 
-@every_op
+@every_op_of_rows
 @pytest.mark.parametrize("shape", ["contiguous", "strided", "no rows"])
 def test_opcheck(name: str, shape: str, device: str) -> None:
     operator = getattr(torch.ops.m3ops, name).default
@@ -79,7 +81,7 @@ def test_inputs_stay_as_they_are(name: str, device: str) -> None:
     assert_same_bytes([to_numpy(tensor) for tensor in inputs], before)
 
 
-@every_op
+@every_op_of_rows
 def test_later_calls_give_the_same_bytes(name: str, device: str) -> None:
     """On a GPU they take a shorter way, which other calls and other tensors must not be mistaken for."""
     op, first = function(name), tensors(name, device)
@@ -144,7 +146,7 @@ def test_storage_can_still_be_resized(name: str) -> None:
         tensor.untyped_storage().resize_(0)
 
 
-@every_op
+@every_op_of_rows
 @pytest.mark.parametrize("shape", [(0,), (2, 0)], ids=str)
 def test_results_without_elements_have_ordinary_strides(name: str, shape: tuple[int, ...], device: str) -> None:
     operands = [
@@ -155,7 +157,7 @@ def test_results_without_elements_have_ordinary_strides(name: str, shape: tuple[
         assert result.stride() == torch.empty(result.shape, device="meta").stride()
 
 
-@every_op
+@every_op_of_rows
 def test_symbolic_sizes_outside_of_a_compiled_function(name: str) -> None:
     def call(*operands: torch.Tensor) -> Any:
         return flat(function(name)(*operands))

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from compare import assert_same_bytes
-from test_torch import arrays, every_op, function, tensors
+from test_torch import arrays, every_op, every_op_of_rows, function, tensors
 from torch.utils import _pytree as pytree
 
 import m3ops_torch
@@ -48,7 +48,7 @@ def test_compile_without_graph_break(name: str, device: str) -> None:
     assert_same_bytes(arrays(compiled(*tensors(name, device))), arrays(op(*tensors(name, device))))
 
 
-@every_op
+@every_op_of_rows
 @pytest.mark.parametrize("dynamic", [True, None], ids=["dynamic", "automatic"])
 def test_no_recompilation_for_other_row_counts(name: str, dynamic: bool | None, device: str) -> None:
     """Left to itself Dynamo takes the first row count for a constant, and the second call tells it better."""
@@ -152,7 +152,7 @@ def test_parameters_of_the_caller_are_constants_of_the_graph() -> None:
         assert_same_bytes(arrays(compiled(x, alpha)), arrays(m3ops_torch.swiglu_oai(x, alpha=alpha)))
 
 
-@every_op
+@every_op_of_rows
 @pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
 def test_export_save_and_load(name: str, dynamic: bool, device: str, tmp_path: Path) -> None:
     op = function(name)

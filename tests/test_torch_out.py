@@ -12,7 +12,7 @@ import torch
 from backends import no_gpu
 from compare import assert_same_bytes
 from rocm import torch_device
-from test_torch import OPCHECKS, arrays, every_op, function, tensors
+from test_torch import OPCHECKS, arrays, every_op, every_op_of_rows, function, tensors
 
 import m3ops_torch
 from m3ops.numerics.scale_layouts import TILES
@@ -70,7 +70,7 @@ def test_tiled_scales_in_given_tensors(layout: str, device: str) -> None:
 
 
 @pytest.mark.parametrize("arch", ["gfx942", "gfx950"])
-@every_op
+@every_op_of_rows
 def test_the_machine_code_for_amd_writes_given_tensors(name: str, arch: str) -> None:
     inputs = [t[:2, :3] if t.ndim == 3 else t for t in tensors(name, "cpu")]
     op = function(name)
@@ -265,7 +265,7 @@ def test_compile_in_place(device: str) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(no_gpu() is not None, reason=str(no_gpu()))
-@every_op
+@every_op_of_rows
 def test_graphs_replay_into_given_tensors(name: str) -> None:
     op, inputs = function(name), tensors(name, "cuda")
     out = nested(op(*inputs), torch.zeros_like)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from compare import assert_same_bytes
-from test_torch import arrays, every_op, function, tensors
+from test_torch import arrays, every_op_of_rows, function, tensors
 from torch.func import vmap
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -34,7 +34,7 @@ def moved(results: Any, source: int, destination: int) -> Any:
     return pytree.tree_map(lambda t: t.movedim(source, destination), results)
 
 
-@every_op
+@every_op_of_rows
 @pytest.mark.parametrize(("axis", "out_axis"), [(0, 0), (1, 1), (-2, 0)])
 def test_one_call_for_all_examples(name: str, axis: int, out_axis: int, device: str) -> None:
     op, operands = function(name), tensors(name, device)
@@ -46,7 +46,7 @@ def test_one_call_for_all_examples(name: str, axis: int, out_axis: int, device: 
     assert_same_bytes(arrays(moved(got, out_axis, axis)), arrays(op(*operands)))
 
 
-@every_op
+@every_op_of_rows
 def test_nested(name: str, device: str) -> None:
     op, operands = function(name), tensors(name, device)
     outer = tuple(1 if t.ndim == 3 else None for t in operands)
@@ -115,7 +115,7 @@ def test_many_gradients_at_once(name: str, num_rows: int, device: str) -> None:
         assert_same_bytes(arrays([g[i] for g in got]), arrays(want))
 
 
-@every_op
+@every_op_of_rows
 @pytest.mark.parametrize("counted", [False, True], ids=["all rows", "num_rows"])
 def test_no_examples(name: str, counted: bool, device: str) -> None:
     op, operands = function(name), [t[:0] if t.ndim == 3 else t for t in tensors(name, device)]

@@ -27,6 +27,26 @@ TYPE_ERRORS: Table = {
         ),
         "out_dtype must be bfloat16, float16 or float32, got float8_e4m3fn",
     ),
+    "float32 group_sizes": (
+        lambda m, a: m.mxfp8_grouped_matmul(_quantized(m, a, 4, 64), _quantized(m, a, 2, 8, 64), a(2, dtype="float32")),
+        "group_sizes must have dtype int32, got float32",
+    ),
+    "rows in bfloat16": (
+        lambda m, a: m.mxfp8_grouped_matmul(
+            _quantized(m, a, 4, 64), _quantized(m, a, 2, 8, 64), a(2, dtype="int32"), rows=a(3)
+        ),
+        "rows must have dtype int32, got bfloat16",
+    ),
+    "rows as a list": (
+        lambda m, a: m.mxfp8_grouped_matmul(
+            _quantized(m, a, 4, 64), _quantized(m, a, 2, 8, 64), a(2, dtype="int32"), rows=[1, 2]
+        ),
+        "rows must be an array, got list",
+    ),
+    "group_sizes that are None": (
+        lambda m, a: m.mxfp8_grouped_matmul(_quantized(m, a, 4, 64), _quantized(m, a, 2, 8, 64), None),
+        "group_sizes must be an array, got NoneType",
+    ),
     "a list": (lambda m, a: m.swiglu_oai([1.0, 2.0]), "gate_up must be an array, got list"),
     "None": (lambda m, a: m.mxfp8_quantize(None), "x must be an array, got NoneType"),
     "a number for weight": (lambda m, a: m.gemma_rmsnorm(a(2, 8), 1.0), "weight must be an array, got float"),
@@ -153,6 +173,32 @@ VALUE_ERRORS: Table = {
     "an unknown arithmetic": (
         lambda m, a: m.mxfp8_matmul(_quantized(m, a, 4, 64), _quantized(m, a, 8, 64), arithmetic="quick"),
         "arithmetic must be 'exact' or 'fast', got 'quick'",
+    ),
+    "sizes of more groups than there are": (
+        lambda m, a: m.mxfp8_grouped_matmul(_quantized(m, a, 4, 64), _quantized(m, a, 2, 8, 64), a(3, dtype="int32")),
+        "group_sizes must have shape (2,), one for each of w_values, got (3,)",
+    ),
+    "ends of groups in two axes": (
+        lambda m, a: m.mxfp8_grouped_matmul(
+            _quantized(m, a, 4, 64), _quantized(m, a, 2, 8, 64), a(2, 1, dtype="int32")
+        ),
+        "group_sizes must have one axis, [G], got shape (2, 1)",
+    ),
+    "rows in two axes": (
+        lambda m, a: m.mxfp8_grouped_matmul(
+            _quantized(m, a, 4, 64), _quantized(m, a, 2, 8, 64), a(2, dtype="int32"), rows=a(3, 1, dtype="int32")
+        ),
+        "rows must have one axis, [R], got shape (3, 1)",
+    ),
+    "leading axes of a grouped product": (
+        lambda m, a: m.mxfp8_grouped_matmul(
+            _quantized(m, a, 3, 4, 64), _quantized(m, a, 2, 8, 64), a(2, dtype="int32")
+        ),
+        "x_values must have two axes, [T, K], got shape (3, 4, 64)",
+    ),
+    "one weight for all groups": (
+        lambda m, a: m.mxfp8_grouped_matmul(_quantized(m, a, 4, 64), _quantized(m, a, 8, 64), a(1, dtype="int32")),
+        "w_values must have three axes, [G, N, K], got shape (8, 64)",
     ),
     "a batch of weights": (
         lambda m, a: m.mxfp8_matmul(_quantized(m, a, 4, 64), _quantized(m, a, 2, 8, 64)),

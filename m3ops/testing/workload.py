@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from m3ops.array import ArraySpec
+from m3ops.axes import Axes
 from m3ops.op import Op
 from m3ops.ops import EVERY_OP, OPS
 from m3ops.testing.case import operands
@@ -14,6 +15,10 @@ from m3ops.testing.model import LIVE_ROWS, PADDED_ROWS
 
 Inputs = Callable[[int, int], tuple[ArraySpec, ...]]
 """The inputs of an op by the number of rows and the elements of a row of the result."""
+
+
+SomeRows = Callable[[Sequence[Any], Any], tuple[Any, ...]]
+"""The operands by those of all rows and the numbers of some."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,8 @@ class Workload:
         small: Whether launch latency decides its speed, not memory bandwidth.
         live: How many of the rows count, given on the device as ``num_rows=``; None for all, without it.
         into: Whether results go to memory that is given as ``out=``.
+        some_rows: Gives the operands of some rows of the result, where these are not just those rows of the operands.
+        rows_each: What int32 operands hold, the rows of each group.
     """
 
     op: str
@@ -41,6 +48,8 @@ class Workload:
     small: bool = False
     live: int | None = None
     into: bool = False
+    some_rows: SomeRows | None = None
+    rows_each: int = 0
 
     @property
     def kind(self) -> str:
@@ -62,6 +71,11 @@ class Workload:
     def call(self) -> Op:
         """The op with its parameters."""
         return EVERY_OP[self.op].of(**self.given)
+
+    @property
+    def axes(self) -> Axes:
+        """Those of the inputs that there are, and of the results."""
+        return self.call.axes_of(operands(self.call, self.inputs))
 
     @property
     def inputs(self) -> tuple[ArraySpec, ...]:

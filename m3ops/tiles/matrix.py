@@ -20,11 +20,13 @@ class Matrix:
         values: Rows of the values.
         scales: Rows of the scales; of use only where these are stored row by row.
         mx: Format, conversion, and the tiled layout of the scales.
+        groups: How many matrices of as many rows follow each other.
     """
 
     values: Rows
     scales: Rows
     mx: Mx
+    groups: int = 1
 
 
 @triton.jit

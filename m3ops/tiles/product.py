@@ -58,16 +58,33 @@ def num_tiles(num_rows, COLS: tl.constexpr, TILE: tl.constexpr):
 
 
 @triton.jit
-def place(t, end, COLS: tl.constexpr, TILE: tl.constexpr):
-    """Where tile number ``t`` of ``end`` rows is: ``(part, first row, columns)``. The first row is int64."""
+def place(t, row_tiles, COLS: tl.constexpr, TILE: tl.constexpr):
+    """Which part of K, which of so many tiles of rows and which columns tile number ``t`` is of."""
     COL_TILES: tl.constexpr = (COLS + TILE.cols - 1) // TILE.cols
     part, t = t % TILE.parts, t // TILE.parts
     row_tile, col_tile = t // COL_TILES, t % COL_TILES
     if TILE.in_turns:
         first = t // (COL_TILES * _TURNS) * _TURNS
-        if first + _TURNS <= tl.cdiv(end, TILE.rows):  # the others, at the end, follow each other
+        if first + _TURNS <= row_tiles:  # the others, at the end, follow each other
             row_tile, col_tile = first + t % _TURNS, t // _TURNS % COL_TILES
-    return part, tl.cast(row_tile, tl.int64) * TILE.rows, col_tile * TILE.cols + tl.arange(0, TILE.cols)
+    return part, row_tile, col_tile * TILE.cols + tl.arange(0, TILE.cols)
+
+
+@triton.jit
+def first_row(row_tile, TILE: tl.constexpr):
+    """The first row of a tile of rows, int64."""
+    return tl.cast(row_tile, tl.int64) * TILE.rows
+
+
+@triton.jit
+def source(row, end, rows_ptr, x_rows):
+    """The rows of x that some of the product are of, and which of them there are."""
+    if rows_ptr is None:
+        return row, row < end
+    else:
+        index = tl.load(rows_ptr + row, mask=row < end, other=-1).to(tl.int64)
+        there = (index >= 0) & (index < x_rows)
+        return tl.where(there, index, 0), there
 
 
 @triton.jit

@@ -15,7 +15,8 @@ from m3ops.op import Op
 from m3ops.ops import EVERY_OP, OPS
 from m3ops.testing.case import operands
 
-Arrays = Sequence[np.ndarray]
+Arrays = Sequence[Any]
+"""Arrays of NumPy; None for one that is optional."""
 _UNSIGNED = {1: "uint8", 2: "uint16", 4: "uint32"}
 
 
@@ -25,7 +26,7 @@ def run_jax(platform: str, op: str, arrays: Arrays, given: Mapping[str, Any]) ->
 
     call = _jitted(op, tuple(given.items()))
     with jax.default_device(jax.local_devices(backend=platform)[0]):
-        results = call(*map(np.ascontiguousarray, arrays))
+        results = call(*(array if array is None else np.ascontiguousarray(array) for array in arrays))
     return [np.asarray(out) for out in jax.tree.leaves(results)]
 
 
@@ -41,7 +42,8 @@ def run_torch(device: str, op: str, arrays: Arrays, given: Mapping[str, Any], ou
     """An op of m3ops_torch on tensors with the strides of the arrays, ``out`` as memory for the results."""
     memory = None if out is None else tuple(to_tensor(array, device) for array in out)
     into = {} if memory is None else {"out": memory}
-    results = torch_function(op)(*(to_tensor(array, device) for array in arrays), **given, **into)
+    tensors = (array if array is None else to_tensor(array, device) for array in arrays)
+    results = torch_function(op)(*tensors, **given, **into)
     return [to_numpy(result) for result in memory or flat(results)]
 
 

@@ -23,16 +23,17 @@ from rocm.launch import POISON, Execute, Launch
 
 _DTYPES = {
     "bf16": "bfloat16", "f16": "float16", "f32": "float32", "f8E4M3FN": "float8_e4m3fn",
-    "f8E4M3FNUZ": "float8_e4m3fnuz", "ui8": "uint8",
+    "f8E4M3FNUZ": "float8_e4m3fnuz", "ui8": "uint8", "i32": "int32",
 }  # fmt: skip
 
 
 def run(
-    arch: str, op: str, arrays: Sequence[np.ndarray], params: Mapping[str, Any], execute: Execute = Launch.run
+    arch: str, op: str, arrays: Sequence[Any], params: Mapping[str, Any], execute: Execute = Launch.run
 ) -> list[np.ndarray]:
     """Calls an op of ``m3ops_jax`` on an AMD GPU. JAX has no views: arrays are copied to be contiguous first."""
-    inputs = [np.ascontiguousarray(a).reshape(a.shape) for a in arrays]
-    return execute_program(lower(arch, op, inputs, params), inputs, execute)
+    inputs = [a if a is None else np.ascontiguousarray(a).reshape(a.shape) for a in arrays]
+    given = [array for array in inputs if array is not None]
+    return execute_program(lower(arch, op, inputs, params), given, execute)
 
 
 def lower(arch: str, op: str, avals: Sequence[Any], params: Mapping[str, Any]) -> jax.stages.Lowered:

@@ -19,12 +19,14 @@ class Compiler:
     Attributes:
         barrier: Keeps an intermediate result from being fused into its uses.
         fold: :func:`fold` as a loop of the program.
+        each: :func:`each` as a loop of the program.
         choose: ``functions[b](*arrays)`` of the arguments ``(size, bounds, functions, *arrays)``, b being how many of
             the bounds the size reaches; the size may be a symbol (jax.export).
     """
 
     barrier: Callable[[Array], Array]
     fold: Callable[..., Array]
+    each: Callable[..., Array]
     choose: Callable[..., Array]
 
 
@@ -61,3 +63,10 @@ def fold(step: Callable[..., Array], total: Array, *terms: Array) -> Array:
     for term in zip(*terms, strict=True):
         total = step(total, *term)
     return total
+
+
+def each(function: Callable[..., Array], *terms: Array) -> Array:
+    """``function(*term)`` for each term along the first axes, of which there is at least one, stacked."""
+    if compiler := COMPILERS.get(terms[0].__array_namespace__()):
+        return compiler.each(function, *terms)
+    return np.stack([function(*term) for term in zip(*terms, strict=True)])

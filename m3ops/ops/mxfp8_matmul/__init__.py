@@ -1,5 +1,5 @@
 """Matrix products of MXFP8."""
 
-from m3ops.ops.mxfp8_matmul.spec import MXFP8Matmul
+from m3ops.ops.mxfp8_matmul.spec import MXFP8GroupedMatmul, MXFP8Matmul
 
-__all__ = ["MXFP8Matmul"]
+__all__ = ["MXFP8GroupedMatmul", "MXFP8Matmul"]

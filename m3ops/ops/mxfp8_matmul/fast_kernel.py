@@ -36,12 +36,46 @@ def _sum_of_numbers(x_ptrs, w_ptrs, TILE: tl.constexpr):
 
 
 @triton.jit
+def tile_of_codes(
+    group,
+    first_row,
+    end,
+    col,
+    x_ptr,
+    w_values_ptr,
+    w_scales_ptr,
+    rows_ptr,
+    x_rows,
+    product_ptr,
+    W: tl.constexpr,
+    PRODUCT: tl.constexpr,
+    TILE: tl.constexpr,
+    NARROWING: tl.constexpr,
+):
+    """A tile of the product with the weight of one group, and zeros where there is no such group."""
+    COLS: tl.constexpr = PRODUCT.size
+    row = first_row + tl.arange(0, TILE.rows)
+    total = tl.zeros((TILE.cols, TILE.rows), tl.float32)
+    if group < W.groups:
+        # A mask, since sixteen times the same row, where there is one, take a tenth longer than that row and zeros.
+        x_row, there = product.source(row, end, rows_ptr, x_rows)
+        x_ptrs = (x_ptr + x_row * (32 * TILE.blocks))[:, None] + tl.arange(0, 32 * TILE.step)[None, :]
+        w_row = tl.cast(group, tl.int64) * COLS + tl.minimum(col, COLS - 1)
+        w = matrix.row_pointers(w_values_ptr, w_scales_ptr, w_row, W)
+        total = _sum_of_codes(x_ptrs, there[:, None], w, W, TILE)
+        if rows_ptr is not None:
+            total = tl.where(there[None, :], total, 0.0)
+    product.store(product_ptr, total, row[None, :], col[:, None], end, PRODUCT, NARROWING)
+
+
+@triton.jit
 def _fast_tile(
     t,
     end,
     x_ptr,
     w_ptr,
     w_scales_ptr,
+    total_rows,
     product_ptr,
     W: tl.constexpr,
     PRODUCT: tl.constexpr,
@@ -50,21 +84,19 @@ def _fast_tile(
 ):
     COLS: tl.constexpr = PRODUCT.size
     SIZE: tl.constexpr = 32 * TILE.blocks
-    _, first_row, col = product.place(t, end, COLS, TILE)
-    row = first_row + tl.arange(0, TILE.rows)
-    w_row = tl.minimum(col, COLS - 1).to(tl.int64)
+    _, row_tile, col = product.place(t, tl.cdiv(end, TILE.rows), COLS, TILE)
+    first_row = product.first_row(row_tile, TILE)
     if w_scales_ptr is None:
+        row = first_row + tl.arange(0, TILE.rows)
+        w_row = tl.minimum(col, COLS - 1).to(tl.int64)
         # Past the edges the last row is read once more, which costs less than a mask.
         x_ptrs = (x_ptr + tl.minimum(row, end - 1) * SIZE)[:, None] + tl.arange(0, 32 * TILE.step)[None, :]
         w_ptrs = (w_ptr + w_row * SIZE)[:, None] + tl.arange(0, 32 * TILE.step)[None, :]
         total = _sum_of_numbers(x_ptrs, w_ptrs, TILE)
         product.store(product_ptr, total, row[:, None], col[None, :], end, PRODUCT, NARROWING)
     else:
-        # A mask, since sixteen times the same row, where there is one, take a tenth longer than that row and zeros.
-        x_ptrs = (x_ptr + row * SIZE)[:, None] + tl.arange(0, 32 * TILE.step)[None, :]
-        w = matrix.row_pointers(w_ptr, w_scales_ptr, w_row, W)
-        total = _sum_of_codes(x_ptrs, (row < end)[:, None], w, W, TILE)
-        product.store(product_ptr, total, row[None, :], col[:, None], end, PRODUCT, NARROWING)
+        results = product_ptr, W, PRODUCT, TILE, NARROWING
+        tile_of_codes(0, first_row, end, col, x_ptr, w_ptr, w_scales_ptr, None, total_rows, *results)
 
 
 @triton.jit
@@ -82,7 +114,7 @@ def _mxfp8_matmul_fast_kernel(
     COUNT: tl.constexpr,
 ):
     t = tl.program_id(0)
-    operands = x_ptr, w_ptr, w_scales_ptr, product_ptr
+    operands = x_ptr, w_ptr, w_scales_ptr, total_rows, product_ptr
     if num_rows_ptr is None:
         _fast_tile(t, total_rows, *operands, W, PRODUCT, TILE, NARROWING)
     else:

@@ -17,5 +17,26 @@ def matmul_jax(x_values: Any, x_scales: Any, w_values: Any, w_scales: Any, *, ar
     return dequantize_jax(x_values, x_scales) @ dequantize_jax(w_values, w_scales).T
 
 
-TORCH = {"mxfp8_matmul": matmul_torch}
-JAX = {"mxfp8_matmul": matmul_jax}
+def grouped_torch(
+    x_values: Any, x_scales: Any, w_values: Any, w_scales: Any, group_sizes: Any, *, arithmetic: str = ""
+) -> Any:
+    """PyTorch's product of groups, which takes the ends of the groups."""
+    import torch
+
+    ends = torch.cumsum(group_sizes, 0, dtype=torch.int32)
+    w = dequantize_torch(w_values, w_scales)
+    return torch._grouped_mm(dequantize_torch(x_values, x_scales), w.transpose(-2, -1), offs=ends)
+
+
+def grouped_jax(
+    x_values: Any, x_scales: Any, w_values: Any, w_scales: Any, group_sizes: Any, *, arithmetic: str = ""
+) -> Any:
+    """JAX's, which takes sizes."""
+    import jax
+
+    x, w = dequantize_jax(x_values, x_scales), dequantize_jax(w_values, w_scales)
+    return jax.lax.ragged_dot(x, w.swapaxes(-2, -1), group_sizes)
+
+
+TORCH = {"mxfp8_matmul": matmul_torch, "mxfp8_grouped_matmul": grouped_torch}
+JAX = {"mxfp8_matmul": matmul_jax, "mxfp8_grouped_matmul": grouped_jax}

@@ -116,6 +116,56 @@ def _chunks(digits, factors, w, first_chunk, total_rows, W: tl.constexpr, TILE: 
 
 
 @triton.jit
+def _x_rows(first_row, end, rows_ptr, x_rows, TILE: tl.constexpr):
+    """For a tile of rows those of x, those of the digits, and which there are."""
+    row = first_row + tl.arange(0, TILE.rows)
+    if rows_ptr is None:  # past the edge the last row is read once more, which costs less than a mask
+        digit_row = tl.minimum(2 * first_row + tl.arange(0, 2 * TILE.rows), 2 * tl.cast(end, tl.int64) - 1)
+        return tl.minimum(row, end - 1), digit_row, row < end
+    else:
+        x_row, there = product.source(row, end, rows_ptr, x_rows)
+        digit = tl.arange(0, 2 * TILE.rows)
+        twice, _ = product.source(first_row + digit // 2, end, rows_ptr, x_rows)
+        return x_row, 2 * twice + digit % 2, there
+
+
+@triton.jit
+def exact_tile(
+    part,
+    group,
+    first_row,
+    end,
+    col,
+    digits_ptr,
+    factors_ptr,
+    w_values_ptr,
+    w_scales_ptr,
+    rows_ptr,
+    x_rows,
+    total_rows,
+    product_ptr,
+    W: tl.constexpr,
+    PRODUCT: tl.constexpr,
+    TILE: tl.constexpr,
+    NARROWING: tl.constexpr,
+):
+    """A tile of the product with the weight of one group, and zeros where there is no such group."""
+    COLS: tl.constexpr = PRODUCT.size
+    total = tl.zeros((TILE.cols, TILE.rows), tl.float32)
+    if digits_ptr is not None and group < W.groups:
+        x_row, digit_row, there = _x_rows(first_row, end, rows_ptr, x_rows, TILE)
+        digits = digits_ptr + digit_row[:, None] * (32 * TILE.blocks)
+        w_row = tl.cast(group, tl.int64) * COLS + tl.minimum(col, COLS - 1)
+        w = matrix.row_pointers(w_values_ptr, w_scales_ptr, w_row, W)
+        total = _chunks(digits, factors_ptr + x_row, w, part * TILE.chunks, x_rows, W, TILE)
+        if rows_ptr is not None:
+            total = tl.where(there[None, :], total, 0.0)
+    row = first_row + tl.arange(0, TILE.rows)
+    part_ptr = product_ptr + tl.cast(part, tl.int64) * total_rows * COLS
+    product.store(part_ptr, total, row[None, :], col[:, None], end, PRODUCT, NARROWING)
+
+
+@triton.jit
 def _product_tile(
     t,
     end,
@@ -130,20 +180,11 @@ def _product_tile(
     TILE: tl.constexpr,
     NARROWING: tl.constexpr,
 ):
-    COLS: tl.constexpr = PRODUCT.size
-    part, first_row, col = product.place(t, end, COLS, TILE)
-    row = first_row + tl.arange(0, TILE.rows)
-    if TILE.blocks == 0:
-        total = tl.zeros((TILE.cols, TILE.rows), tl.float32)
-    else:
-        # Past the edges the last row is read once more, which costs less than a mask.
-        digit_row = tl.minimum(2 * first_row + tl.arange(0, 2 * TILE.rows), 2 * tl.cast(end, tl.int64) - 1)
-        digits = digits_ptr + digit_row[:, None] * (32 * TILE.blocks)
-        factors = factors_ptr + tl.minimum(row, end - 1)
-        w = matrix.row_pointers(w_values_ptr, w_scales_ptr, tl.minimum(col, COLS - 1).to(tl.int64), W)
-        total = _chunks(digits, factors, w, part * TILE.chunks, total_rows, W, TILE)
-    part_ptr = product_ptr + tl.cast(part, tl.int64) * total_rows * COLS
-    product.store(part_ptr, total, row[None, :], col[:, None], end, PRODUCT, NARROWING)
+    part, row_tile, col = product.place(t, tl.cdiv(end, TILE.rows), PRODUCT.size, TILE)
+    w = w_values_ptr, w_scales_ptr
+    first_row = product.first_row(row_tile, TILE)
+    results = total_rows, product_ptr, W, PRODUCT, TILE, NARROWING
+    exact_tile(part, 0, first_row, end, col, digits_ptr, factors_ptr, *w, None, total_rows, *results)
 
 
 @triton.jit

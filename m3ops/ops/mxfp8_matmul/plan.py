@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from functools import partial
+from math import prod
 from typing import Any
 
 from m3ops import row_count
@@ -18,7 +18,7 @@ from m3ops.ops.mxfp8_matmul.kernel import (
     _mxfp8_matmul_kernel,
     _mxfp8_matmul_sum_kernel,
 )
-from m3ops.ops.mxfp8_matmul.spec import MXFP8Matmul
+from m3ops.ops.mxfp8_matmul.spec import MXFP8Matmul, Product
 from m3ops.plan import Launch, Plan, pointers
 from m3ops.planning.launch import PROGRAMS, bytes_moved, counts_rows, tiled_launch
 from m3ops.planning.mx import cast, scale_plan
@@ -48,7 +48,10 @@ def exact_plan(op: MXFP8Matmul, specs: Specs, target: Target, *, keep: Collectio
     """The digits of x, their products with those of the weight, and where K is divided the sum of its parts."""
     product, size = specs["product"], specs["x_values"].shape[-1]
     rows, cols = product.size // max(product.shape[-1], 1), product.shape[-1]
-    tile, programs = _tile(rows, cols, size, target, decode=counts_rows(specs))
+    decode = counts_rows(specs)
+    tile_rows = 16 if decode else tile_rows_of(rows)
+    row_tiles = 1 if decode else -(-rows // tile_rows)
+    tile = tile_of(tile_rows, row_tiles, cols, size, target, decode=decode)
     moved, flops = bytes_moved(specs), 2 * rows * cols * size
     scratch, launches = {}, []
     if size:
@@ -57,39 +60,54 @@ def exact_plan(op: MXFP8Matmul, specs: Specs, target: Target, *, keep: Collectio
             "factors": ArraySpec((size // BLOCK, rows), "float32"),
         }
         specs = {**specs, **scratch}
-        launches.append(_digits_launch(op, specs, target))
-    launch = partial(
-        product_launch,
+        launches.append(digits_launch(op, specs, target))
+    weight = weight_at(op, specs, target)
+    arrays, keeps = specs, keep
+    if tile.parts > 1:
+        scratch["partials"] = ArraySpec((tile.parts, rows, cols), "float32")
+        arrays, keeps = {**specs, "product": scratch["partials"]}, ("product",)
+    launch = product_launch(
         _mxfp8_matmul_kernel,
-        weight=weight_at(op, specs, target),
-        target=target,
-        tile=tile,
-        programs=programs,
-        num_warps=4 if target.vendor == "nvidia" else 2,
-        options={"num_stages": 3 if target.vendor == "nvidia" else 2},
+        arrays,
+        weight,
+        target,
+        tile,
+        row_tiles,
+        num_warps=warps_of(target),
+        options=stages_of(target),
     )
-    if tile.parts == 1:
-        return Plan((*launches, launch(specs, keep=keep)), moved, flops, scratch)
-    scratch["partials"] = partials = ArraySpec((tile.parts, rows, cols), "float32")
-    parts = launch({**specs, "product": partials}, keep=("product",)).renamed({"product": "partials"})
-    launches += [parts, _sum_launch(op, specs, target, tile.parts, keep=keep)]
-    return Plan(tuple(launches), moved, flops, scratch)
+    launch = counted(launch, specs, target, keep=keeps)
+    if tile.parts > 1:
+        launches.append(launch.renamed({"product": "partials"}))
+        launch = sum_launch(op, specs, target, tile.parts, keep=keep)
+    return Plan((*launches, launch), moved, flops, scratch)
 
 
-def _tile(rows: int, cols: int, size: int, target: Target, *, decode: bool) -> tuple[ProductTile, int]:
-    """The tile and how many programs there are."""
-    tile_rows = 16 if decode else min(max(power_of_two_at_least(rows), 16), MOST_ROWS)
-    row_tiles = 1 if decode else -(-rows // tile_rows)
+def tile_rows_of(rows: int) -> int:
+    """Rows of a tile for so many rows of x."""
+    return min(max(power_of_two_at_least(rows), 16), MOST_ROWS)
+
+
+def tile_of(tile_rows: int, row_tiles: int, cols: int, size: int, target: Target, *, decode: bool) -> ProductTile:
+    """The tile of a product of so many tiles of rows."""
     chunks, enough = -(-size // (BLOCK * CHUNK_BLOCKS)), PROGRAMS_OF_A_DECODE * target.multiprocessors
     wide = tile_rows == 16 and row_tiles * -(-cols // (2 * COLS)) * chunks >= enough
     tile_cols = 2 * COLS if wide else COLS
-    col_tiles = -(-cols // tile_cols)
-    parts = max(chunks, 1) if decode or row_tiles * col_tiles < enough else 1
-    tile = ProductTile(tile_rows, tile_cols, size // BLOCK, row_tiles > ROWS_OF_TILES, parts=parts)
-    return tile, row_tiles * col_tiles * parts
+    parts = max(chunks, 1) if decode or row_tiles * -(-cols // tile_cols) < enough else 1
+    return ProductTile(tile_rows, tile_cols, size // BLOCK, row_tiles > ROWS_OF_TILES, parts=parts)
 
 
-def _digits_launch(op: MXFP8Matmul, specs: Specs, target: Target) -> Launch:
+def warps_of(target: Target) -> int:
+    """Warps of a program that multiplies."""
+    return 4 if target.vendor == "nvidia" else 2
+
+
+def stages_of(target: Target) -> dict[str, int]:
+    """How far it loads ahead."""
+    return {"num_stages": 3 if target.vendor == "nvidia" else 2}
+
+
+def digits_launch(op: Product, specs: Specs, target: Target) -> Launch:
     values, scales = specs["x_values"], specs["x_scales"]
     *leading, size = values.shape
     beside = ArraySpec((*leading, 2 * size), "float16")
@@ -116,28 +134,39 @@ def product_launch(
     weight: Matrix,
     target: Target,
     tile: ProductTile,
-    programs: int,
+    row_tiles: int,
     *,
-    keep: Collection[str],
     num_warps: int,
     options: Mapping[str, Any],
+    **numbers: int,
 ) -> Launch:
-    """The launch of a kernel that multiplies; ``arrays`` are those of its pointers, by name."""
+    """The launch of a kernel that multiplies.
+
+    Args:
+        kernel: The kernel.
+        arrays: Those of its pointers, by name.
+        weight: Where the weight lies.
+        target: The device.
+        tile: The tile.
+        row_tiles: Tiles of rows.
+        num_warps: Warps of a program.
+        options: Further compiler options.
+        numbers: Arguments of the kernel beside pointers and how many rows and tiles of rows there are.
+    """
     product = arrays["product"]
     total_rows, at = rows_of({"product": product})
     if tile.parts > 1:
         total_rows, at = total_rows // tile.parts, {"product": Rows(product.shape[-1], (), (product.shape[-1], 1))}
-    count = RowCount(PROGRAMS * target.multiprocessors, tuple(keep)) if counts_rows(arrays) else None
+    numbers |= {"total_rows": total_rows, "row_tiles": row_tiles}
     return Launch(
         kernel=kernel,
-        grid=(count.programs if count else programs,),
-        arguments={**pointers(kernel, arrays), "total_rows": total_rows},
+        grid=(row_tiles * -(-product.shape[-1] // tile.cols) * tile.parts,),
+        arguments={**pointers(kernel, arrays), **{name: n for name, n in numbers.items() if name in kernel.arg_names}},
         constants={
             "W": weight,
             "PRODUCT": at["product"],
             "TILE": tile,
             "NARROWING": narrowing(product.dtype, target, beside_fp8=False),
-            "COUNT": count,
         },
         writes=("product",),
         num_warps=num_warps,
@@ -145,16 +174,25 @@ def product_launch(
     )
 
 
-def weight_at(op: MXFP8Matmul, specs: Specs, target: Target) -> Matrix:
+def counted(launch: Launch, specs: Specs, target: Target, *, keep: Collection[str]) -> Launch:
+    """The launch of a kernel that can count rows, as one that does if the call does."""
+    if not counts_rows(specs):
+        return replace(launch, constants={**launch.constants, "COUNT": None})
+    count = RowCount(PROGRAMS * target.multiprocessors, tuple(keep))
+    return replace(launch, grid=(count.programs,), constants={**launch.constants, "COUNT": count})
+
+
+def weight_at(op: Product, specs: Specs, target: Target) -> Matrix:
     """Where the weight lies and how its bytes are read."""
     values, scales = specs["w_values"], specs["w_scales"]
     tiles = scale_plan(op.w_layout, values, scales).tiles
     _, at = rows_of({"values": values, **({} if tiles else {"scales": scales})})
     fp8 = fp8_format_of(values.dtype)
-    return Matrix(at["values"], at.get("scales", Rows(0, (), ())), Mx(fp8, cast(fp8, target), scale_tiles=tiles))
+    mx = Mx(fp8, cast(fp8, target), scale_tiles=tiles)
+    return Matrix(at["values"], at.get("scales", Rows(0, (), ())), mx, prod(values.shape[:-2]))
 
 
-def _sum_launch(op: MXFP8Matmul, specs: Specs, target: Target, parts: int, *, keep: Collection[str]) -> Launch:
+def sum_launch(op: Product, specs: Specs, target: Target, parts: int, *, keep: Collection[str]) -> Launch:
     product = specs["product"]
     each = ArraySpec(product.shape, "float32")
     total_rows, at = rows_of({"partials": each, "product": product})

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+
 from m3ops.array import ArraySpec
 from m3ops.numerics.formats import BLOCK
 from m3ops.testing.model import HIDDEN
@@ -10,13 +14,28 @@ from m3ops.testing.workload import Workload
 WIDE = 8 * HIDDEN
 """Rows of a weight that does not fit into the L2 cache; no layer of the model has so many."""
 
+EXPERTS = 8
+"""Of a layer's 128, so that the specification is done in seconds; together they do not fit into the L2 cache either."""
 
-def _quantized(num_rows: int) -> tuple[ArraySpec, ArraySpec]:
-    return ArraySpec((num_rows, HIDDEN), "float8_e4m3fn"), ArraySpec((num_rows, HIDDEN // BLOCK), "uint8")
+
+def _quantized(*shape: int) -> tuple[ArraySpec, ArraySpec]:
+    *leading, size = shape
+    return ArraySpec(shape, "float8_e4m3fn"), ArraySpec((*leading, size // BLOCK), "uint8")
 
 
 def _inputs(num_rows: int, size: int) -> tuple[ArraySpec, ...]:
-    return *_quantized(num_rows), *_quantized(size)
+    return *_quantized(num_rows, HIDDEN), *_quantized(size, HIDDEN)
+
+
+def _grouped(num_rows: int, size: int) -> tuple[ArraySpec, ...]:
+    return *_quantized(num_rows, HIDDEN), *_quantized(EXPERTS, size, HIDDEN), ArraySpec((EXPERTS,), "int32")
+
+
+def _some_rows(inputs: Any, rows: np.ndarray) -> tuple[Any, ...]:
+    """The operands of some rows of a grouped product, in their order."""
+    *operands, sizes = inputs
+    counts = np.diff(np.searchsorted(rows, np.cumsum(sizes)), prepend=0)
+    return *operands, counts.astype(np.int32), rows.astype(np.int32)
 
 
 def _rows(num_rows: int, size: int, suffix: str = "", **given: str) -> Workload:
@@ -25,8 +44,26 @@ def _rows(num_rows: int, size: int, suffix: str = "", **given: str) -> Workload:
     return Workload("mxfp8_matmul", name, num_rows, size, _inputs, given, small=small)
 
 
+def _experts(rows_each: int, suffix: str = "", **given: str) -> Workload:
+    name = f"{EXPERTS} experts, {rows_each} row{'s' * (rows_each > 1)} each{suffix}"
+    return Workload(
+        "mxfp8_grouped_matmul",
+        name,
+        rows_each * EXPERTS,
+        HIDDEN,
+        _grouped,
+        given,
+        small=rows_each == 1,
+        some_rows=_some_rows,
+        rows_each=rows_each,
+    )
+
+
 SIZES = ((8192, HIDDEN), (16, WIDE), (1, HIDDEN), (16, HIDDEN))
+ROWS_EACH = (256, 8, 1)
 WORKLOADS = (
     *(_rows(*sizes) for sizes in SIZES),
     *(_rows(*sizes, ", fast", arithmetic="fast") for sizes in SIZES),
+    *(_experts(rows) for rows in ROWS_EACH),
+    *(_experts(rows, ", fast", arithmetic="fast") for rows in ROWS_EACH),
 )

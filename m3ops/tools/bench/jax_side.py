@@ -56,10 +56,13 @@ class JaxSide:
     def make(self, workload: Workload, seed: int) -> Inputs:
         keys = self._jax.random.split(self._jax.random.key(seed), len(workload.inputs))
         with self._jax.default_device(self._device):
-            return tuple(self._random(spec, key) for spec, key in zip(workload.inputs, keys, strict=True))
+            specs = zip(workload.inputs, keys, strict=True)
+            return tuple(self._random(spec, key, workload.rows_each) for spec, key in specs)
 
-    def _random(self, spec: ArraySpec, key: Any) -> Any:
+    def _random(self, spec: ArraySpec, key: Any, rows_each: int) -> Any:
         random, jnp = self._jax.random, self._jnp
+        if spec.dtype == "int32":
+            return jnp.full(spec.shape, rows_each, jnp.int32)
         if spec.dtype == "uint8":  # scales from 2**-17 to 2**12
             return random.randint(key, spec.shape, 110, 140).astype(jnp.uint8)
         return random.normal(key, spec.shape, jnp.bfloat16).astype(jnp.dtype(spec.dtype))

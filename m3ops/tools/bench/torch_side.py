@@ -49,10 +49,12 @@ class TorchSide:
 
     def make(self, workload: Workload, seed: int) -> Inputs:
         generator = self._torch.Generator(self._device).manual_seed(seed)
-        return tuple(self._random(spec, generator) for spec in workload.inputs)
+        return tuple(self._random(spec, generator, workload.rows_each) for spec in workload.inputs)
 
-    def _random(self, spec: ArraySpec, generator: Any) -> Any:
+    def _random(self, spec: ArraySpec, generator: Any, rows_each: int) -> Any:
         torch = self._torch
+        if spec.dtype == "int32":
+            return torch.full(spec.shape, rows_each, dtype=torch.int32, device=self._device)
         if spec.dtype == "uint8":  # scales from 2**-17 to 2**12
             return torch.randint(110, 140, spec.shape, dtype=torch.uint8, device=self._device, generator=generator)
         normal = torch.randn(spec.shape, dtype=torch.bfloat16, device=self._device, generator=generator)

@@ -1,0 +1,159 @@
+"""Launch plans of grouped products: the table of tiles, x as its arithmetic wants it, and the product."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import Any
+
+from m3ops import row_count
+from m3ops.array import ArraySpec
+from m3ops.numerics.formats import BLOCK
+from m3ops.op import Specs
+from m3ops.ops.mxfp8_matmul import fast_plan as fast
+from m3ops.ops.mxfp8_matmul import plan as exact
+from m3ops.ops.mxfp8_matmul.grouped_kernel import (
+    _mxfp8_grouped_matmul_fast_kernel,
+    _mxfp8_grouped_matmul_kernel,
+    _mxfp8_matmul_groups_kernel,
+)
+from m3ops.ops.mxfp8_matmul.spec import MXFP8GroupedMatmul
+from m3ops.plan import Launch, Plan, pointers
+from m3ops.planning.launch import bytes_moved, counts_rows
+from m3ops.target import Target
+from m3ops.tiles import groups
+from m3ops.tiles.matrix import Matrix
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What both arithmetics have in common of a call.
+
+    Attributes:
+        op: The op.
+        specs: All operands by name.
+        target: The device.
+        keep: Results that keep what their memory held in the rows that do not count.
+    """
+
+    op: MXFP8GroupedMatmul
+    specs: Specs
+    target: Target
+    keep: Collection[str]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Rows and columns of the product, and K."""
+        return (*self.specs["product"].shape, self.specs["x_values"].shape[-1])  # type: ignore[return-value]
+
+    @property
+    def groups(self) -> int:
+        return self.specs["w_values"].shape[0]
+
+    @property
+    def rows_each(self) -> int:
+        """Rows of a group on average; where the device counts rows they are few."""
+        return 1 if counts_rows(self.specs) else -(-self.shape[0] // max(self.groups, 1))
+
+    @property
+    def x(self) -> Specs:
+        """The operands of what is done with x beforehand. Which rows are gathered, only the product knows."""
+        left_out = row_count.NAME if "rows" in self.specs else ""
+        return {name: spec for name, spec in self.specs.items() if name != left_out}
+
+    @property
+    def weight(self) -> Matrix:
+        """The weights; none where x has no rows, so that nobody looks for one."""
+        at = exact.weight_at(self.op, self.specs, self.target)
+        return at if self.specs["x_values"].shape[0] else replace(at, groups=0)
+
+    def plan(self, scratch: dict[str, ArraySpec], launches: list[Launch]) -> Plan:
+        rows, cols, size = self.shape
+        return Plan(tuple(launches), bytes_moved(self.specs), 2 * rows * cols * size, scratch)
+
+    def row_tiles(self, tile_rows: int) -> int:
+        return groups.most_tiles(self.shape[0], self.groups, tile_rows)
+
+    def table(self, tile_rows: int, *, keep: Collection[str]) -> tuple[ArraySpec, Launch]:
+        """The table of tiles of so many rows, and the launch that writes it."""
+        kernel, row_tiles = _mxfp8_matmul_groups_kernel, self.row_tiles(tile_rows)
+        table = ArraySpec((row_tiles + 1, 3), "int32")
+        bound = pointers(kernel, {**self.specs, "tiles": table})
+        launch = Launch(
+            kernel=kernel,
+            grid=(groups.programs(row_tiles, self.groups),),
+            arguments={**bound, "total_rows": self.shape[0], "row_tiles": row_tiles},
+            constants={"GROUPS": self.groups, "ROWS": tile_rows, "KEEPS": "product" in keep},
+            writes=("tiles",),
+            num_warps=4,
+        )
+        return table, launch
+
+
+def exact_plan(op: MXFP8GroupedMatmul, specs: Specs, target: Target, *, keep: Collection[str]) -> Plan:
+    """The digits of x, their products with those of the weights, and where K is divided the sum of its parts."""
+    call = _Call(op, specs, target, keep)
+    rows, cols, size = call.shape
+    x_rows = specs["x_values"].shape[0]
+    tile_rows = exact.tile_rows_of(call.rows_each)
+    decode = counts_rows(specs)
+    tile = exact.tile_of(tile_rows, call.row_tiles(tile_rows), cols, size, target, decode=decode)
+    kept = ("product",) if tile.parts > 1 else keep
+    table, launch = call.table(tile_rows, keep=kept)
+    scratch, launches = {"tiles": table}, [launch]
+    if size and x_rows:
+        digits = {
+            "digits": ArraySpec((x_rows, 2, size), "float16"),
+            "factors": ArraySpec((size // BLOCK, x_rows), "float32"),
+        }
+        scratch |= digits
+        launches.append(exact.digits_launch(op, {**call.x, **digits}, target))
+    arrays: dict[str, Any] = {**specs, **scratch}
+    if tile.parts > 1:
+        arrays["product"] = scratch["partials"] = ArraySpec((tile.parts, rows, cols), "float32")
+    launch = exact.product_launch(
+        _mxfp8_grouped_matmul_kernel,
+        arrays,
+        call.weight,
+        target,
+        tile,
+        call.row_tiles(tile_rows),
+        num_warps=exact.warps_of(target),
+        options=exact.stages_of(target),
+        x_rows=x_rows,
+    )
+    launch = exact.counted(launch, specs, target, keep=keep)
+    if tile.parts > 1:
+        launches.append(launch.renamed({"product": "partials"}))
+        launch = exact.sum_launch(op, specs, target, tile.parts, keep=keep)
+    return call.plan(scratch, [*launches, launch])
+
+
+def fast_plan(op: MXFP8GroupedMatmul, specs: Specs, target: Target, *, keep: Collection[str]) -> Plan:
+    """The rows of x in bfloat16 and their products with the weights, whose codes the kernel converts."""
+    call = _Call(op, specs, target, keep)
+    _, cols, size = call.shape
+    x_rows, weight = specs["x_values"].shape[0], call.weight
+    tile_rows = fast.tile_rows_of_codes(call.rows_each)
+    table, launch = call.table(tile_rows, keep=keep)
+    scratch, launches = {"tiles": table, "x": ArraySpec((x_rows, size), "bfloat16")}, [launch]
+    if x_rows:
+        launches.append(fast.numbers("x", op.x_layout, call.x, target))
+    choice = fast.choice_of_codes(
+        tile_rows,
+        call.row_tiles(tile_rows),
+        cols,
+        size // BLOCK,
+        fast.step_of(weight),
+        target,
+        in_turns=call.rows_each > tile_rows,
+    )
+    launch = fast.fast_launch(
+        _mxfp8_grouped_matmul_fast_kernel,
+        {**specs, **scratch},
+        weight,
+        choice,
+        target,
+        x_rows=x_rows,
+    )
+    return call.plan(scratch, [*launches, exact.counted(launch, specs, target, keep=keep)])
