@@ -63,6 +63,7 @@ def _params(draw: Draw, op: str) -> dict[str, Any]:
         "num_heads_q": lambda: draw.one_of([1, 3, 4, 8]),
         "num_heads_k": lambda: draw.one_of([1, 2, 4]),
         "num_heads_v": lambda: draw.one_of([0, 1, 2, 4]),
+        "top_k": lambda: draw.one_of([1, 2, 4, 8]),
     }
     parameters = [parameter.name for parameter in fields(OPS[op])]
     return {
@@ -94,6 +95,8 @@ def _shapes(draw: Draw, op: str, groups: int, heads: int) -> dict[str, Shape]:
         **dict.fromkeys(("scales", "x_scales"), (*rows, size // BLOCK)),
         "w_values": (columns, size),
         "w_scales": (columns, size // BLOCK),
+        "logits": (*rows, 7 + size),
+        "bias": (*shared[:-1], 7 + size),
     }
     if set(OPS[op].inputs) <= set(known):
         return {name: known[name] for name in OPS[op].inputs}

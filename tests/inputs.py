@@ -21,5 +21,7 @@ INPUTS = {
     "qkv": normal((4, 6, 72 * 8), "bfloat16"),
     "weight_q": normal((8,), "bfloat16"),
     "weight_k": normal((8,), "float32", 0.5),
+    "logits": normal((4, 6, 16), "float32"),
+    "bias": normal((16,), "float32", 0.25),
 }
 """An array for each input of an op. Arrays of 4 x 6 rows have three axes, and no other has."""

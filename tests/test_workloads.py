@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -105,6 +106,9 @@ FP32_ERROR = {
     "gemma_rmsnorm_heads": (128 / 2 + 18) * U,
     "gemma_rmsnorm_quantize": (6144 / 2 + 18) * U,
     "gemma_fused_add_rmsnorm_quantize": (6144 / 2 + 18) * U,
+    # A sigmoid is within 6 on either side at |z| < 6, and so is a sum of them, to which three additions add 3; the
+    # division adds 1.
+    "moe_route": 32 * U,
 }
 Evaluate = Callable[[Workload, list[np.ndarray]], list[np.ndarray]]
 
@@ -152,10 +156,12 @@ def test_a_formula_is_the_specification_up_to_fp32_rounding(workload: Workload, 
         assert (got.shape, got.dtype) == (want.shape, want.dtype)
         apart = np.abs(ordered_codes(got) - ordered_codes(want))
         # Numbers that close round to the same or to neighbouring results, seldom to the latter: neighbours are at least
-        # 2**-(mantissa bits + 1) apart, and a tie has to lie between. Scale bytes differ more seldom still.
+        # 2**-(mantissa bits + 1) apart, and a tie has to lie between. Scale bytes differ more seldom still. Results in
+        # fp32 may have that many others between them. Whoever chooses by fp32 numbers makes the same choice.
         bits = FORMATS[want.dtype.name].mantissa_bits if want.dtype.name in FORMATS else 0
-        assert apart.max() <= (FP32_ERROR[workload.op] > 0)
-        assert np.mean(apart > 0) <= 2 * FP32_ERROR[workload.op] * 2 ** (bits + 1)
+        places = FP32_ERROR[workload.op] * 2 ** (bits + 1)
+        assert apart.max() <= (0 if want.dtype == np.int32 else math.ceil(places))
+        assert np.mean(apart > 0) <= 2 * places
 
 
 NORMS_IN_FP32 = """

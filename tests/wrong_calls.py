@@ -58,6 +58,15 @@ TYPE_ERRORS: Table = {
         lambda m, a: m.gemma_rmsnorm_heads(a(2, 576), a(8, dtype="int32"), a(8)),
         "weight_q must have dtype bfloat16, float16 or float32, got int32",
     ),
+    "int32 logits": (
+        lambda m, a: m.moe_route(a(2, 16, dtype="int32"), a(16)),
+        "logits must have dtype bfloat16, float16 or float32, got int32",
+    ),
+    "a list for bias": (lambda m, a: m.moe_route(a(2, 16), [0.0] * 16), "bias must be an array, got list"),
+    "a float for top_k": (
+        lambda m, a: m.moe_route(a(2, 16), a(16), top_k=4.0),
+        "top_k must be a Python integer, known before the kernel is compiled, got float",
+    ),
     "a string for alpha": (
         lambda m, a: m.swiglu_oai(a(2, 64), alpha="1"),
         "alpha must be a Python number, known before the kernel is compiled, got str",
@@ -229,6 +238,24 @@ VALUE_ERRORS: Table = {
         lambda m, a: m.gemma_rmsnorm_heads(a(2, 32), a(8), a(8), num_heads_v=-1),
         "num_heads_v must be at least 0, got -1",
     ),
+    "fewer experts than top_k": (
+        lambda m, a: m.moe_route(a(2, 3), a(3)),
+        "logits must have a last axis of 4 (top_k) to 4096 elements, got shape (2, 3)",
+    ),
+    "more experts than a program holds": (
+        lambda m, a: m.moe_route(a(2, 4097), a(4097)),
+        "logits must have a last axis of 4 (top_k) to 4096 elements, got shape (2, 4097)",
+    ),
+    "a bias of other experts": (
+        lambda m, a: m.moe_route(a(2, 16), a(8)),
+        "bias must have shape (16,) or broadcast against logits (2, 16), got (8,)",
+    ),
+    "a bias that would enlarge logits": (
+        lambda m, a: m.moe_route(a(1, 16), a(2, 16)),
+        "bias must have shape (16,) or broadcast against logits (1, 16), got (2, 16)",
+    ),
+    "no expert of a token": (lambda m, a: m.moe_route(a(2, 16), a(16), top_k=0), "top_k must be at least 1, got 0"),
+    "33 experts of a token": (lambda m, a: m.moe_route(a(2, 64), a(64), top_k=33), "top_k must be at most 32, got 33"),
     "alpha NaN": (lambda m, a: m.swiglu_oai(a(2, 64), alpha=math.nan), "alpha must be a finite fp32 number"),
     "alpha 1e-30": (lambda m, a: m.swiglu_oai(a(2, 64), alpha=1e-30), "alpha must be 0 or at least 5.42101e-20, got "),
     "alpha -1": (lambda m, a: m.swiglu_oai_quantize(a(2, 64), alpha=-1.0), "got -1.0"),

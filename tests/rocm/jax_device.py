@@ -23,7 +23,7 @@ from rocm.launch import POISON, Execute, Launch
 
 _DTYPES = {
     "bf16": "bfloat16", "f16": "float16", "f32": "float32", "f8E4M3FN": "float8_e4m3fn",
-    "f8E4M3FNUZ": "float8_e4m3fnuz", "ui8": "uint8",
+    "f8E4M3FNUZ": "float8_e4m3fnuz", "ui8": "uint8", "i32": "int32",
 }  # fmt: skip
 
 
