@@ -17,6 +17,7 @@ from m3ops_jax.gemma_rmsnorm import (
 )
 from m3ops_jax.gemma_rmsnorm_heads import gemma_rmsnorm_heads
 from m3ops_jax.moe import moe_route
+from m3ops_jax.moe_sort import moe_sort
 from m3ops_jax.mxfp8 import mxfp8_dequantize, mxfp8_quantize
 from m3ops_jax.mxfp8_matmul import mxfp8_matmul
 from m3ops_jax.swiglu_oai import swiglu_oai, swiglu_oai_fake_quant, swiglu_oai_quantize
@@ -42,6 +43,7 @@ __all__ = [
     "gemma_rmsnorm_heads",
     "gemma_rmsnorm_quantize",
     "moe_route",
+    "moe_sort",
     "mxfp8_dequantize",
     "mxfp8_matmul",
     "mxfp8_quantize",

@@ -15,6 +15,7 @@ from m3ops_torch.gemma_rmsnorm import (
 )
 from m3ops_torch.gemma_rmsnorm_heads import gemma_rmsnorm_heads
 from m3ops_torch.moe import moe_route
+from m3ops_torch.moe_sort import moe_sort
 from m3ops_torch.mxfp8 import mxfp8_dequantize, mxfp8_quantize
 from m3ops_torch.mxfp8_matmul import mxfp8_matmul
 from m3ops_torch.swiglu_oai import swiglu_oai, swiglu_oai_fake_quant, swiglu_oai_quantize
@@ -28,6 +29,7 @@ __all__ = [
     "gemma_rmsnorm_heads",
     "gemma_rmsnorm_quantize",
     "moe_route",
+    "moe_sort",
     "mxfp8_dequantize",
     "mxfp8_matmul",
     "mxfp8_quantize",

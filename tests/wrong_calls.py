@@ -67,6 +67,12 @@ TYPE_ERRORS: Table = {
         lambda m, a: m.moe_route(a(2, 16), a(16), top_k=4.0),
         "top_k must be a Python integer, known before the kernel is compiled, got float",
     ),
+    "uint8 ids": (lambda m, a: m.moe_sort(a(2, 4, dtype="uint8"), 8), "ids must have dtype int32, got uint8"),
+    "a list of ids": (lambda m, a: m.moe_sort([[0, 1]], 8), "ids must be an array, got list"),
+    "an array for num_experts": (
+        lambda m, a: m.moe_sort(a(2, 4, dtype="int32"), a(1, dtype="int32")),
+        "num_experts must be a Python integer, known before the kernel is compiled, got an array",
+    ),
     "a string for alpha": (
         lambda m, a: m.swiglu_oai(a(2, 64), alpha="1"),
         "alpha must be a Python number, known before the kernel is compiled, got str",
@@ -256,6 +262,11 @@ VALUE_ERRORS: Table = {
     ),
     "no expert of a token": (lambda m, a: m.moe_route(a(2, 16), a(16), top_k=0), "top_k must be at least 1, got 0"),
     "33 experts of a token": (lambda m, a: m.moe_route(a(2, 64), a(64), top_k=33), "top_k must be at most 32, got 33"),
+    "ids without an axis": (
+        lambda m, a: m.moe_sort(a(dtype="int32"), 8),
+        "ids must have at least one axis, got shape ()",
+    ),
+    "no experts": (lambda m, a: m.moe_sort(a(2, 4, dtype="int32"), 0), "num_experts must be at least 1, got 0"),
     "alpha NaN": (lambda m, a: m.swiglu_oai(a(2, 64), alpha=math.nan), "alpha must be a finite fp32 number"),
     "alpha 1e-30": (lambda m, a: m.swiglu_oai(a(2, 64), alpha=1e-30), "alpha must be 0 or at least 5.42101e-20, got "),
     "alpha -1": (lambda m, a: m.swiglu_oai_quantize(a(2, 64), alpha=-1.0), "got -1.0"),
