@@ -63,6 +63,7 @@ def _params(draw: Draw, op: str) -> dict[str, Any]:
         "num_heads_q": lambda: draw.one_of([1, 3, 4, 8]),
         "num_heads_k": lambda: draw.one_of([1, 2, 4]),
         "num_heads_v": lambda: draw.one_of([0, 1, 2, 4]),
+        "scale": lambda: draw.one_of([2.0, 1.0, draw.between(-3, 3)]),
         "top_k": lambda: draw.one_of([1, 2, 4, 8]),
     }
     parameters = [parameter.name for parameter in fields(OPS[op])]
@@ -97,6 +98,9 @@ def _shapes(draw: Draw, op: str, groups: int, heads: int) -> dict[str, Shape]:
         "w_scales": (columns, size // BLOCK),
         "logits": (*rows, 7 + size),
         "bias": (*shared[:-1], 7 + size),
+        "y": (1 + columns % 11, size),
+        **dict.fromkeys(("slots", "weights"), (*rows, 1 + columns % 7)),
+        "shared": (*rows, size),
     }
     if set(OPS[op].inputs) <= set(known):
         return {name: known[name] for name in OPS[op].inputs}
@@ -173,6 +177,7 @@ class Call:
         fp8 = FP8_FORMATS[draw.one_of(tuple(FP8_FORMATS))].name
         kinds = {"values": fp8, "scales": "uint8"}
         dtypes |= {name: kinds[kind] for name in shapes if (kind := name.rpartition("_")[2]) in kinds}
+        dtypes |= {name: kind for name, kind in (("slots", "int32"), ("weights", "float32")) if name in shapes}
         return params, {name: (shape, dtypes[name], draw.one_of(LAYOUTS)) for name, shape in shapes.items()}
 
     @property
@@ -192,7 +197,8 @@ class Call:
     def arrays(self, time: int) -> tuple[np.ndarray, ...]:
         """The input arrays, likewise."""
         draw = Draw(f"{self.id}, {time}")
-        return tuple(_laid_out(_array(draw, shape, dtype), layout) for shape, dtype, layout in self._drawn[1].values())
+        drawn = (_laid_out(_array(draw, shape, dtype), layout) for shape, dtype, layout in self._drawn[1].values())
+        return tuple(array % np.int32(12) if array.dtype == np.int32 else array for array in drawn)
 
     def expected(self, time: int) -> tuple[np.ndarray, ...]:
         """The specification's results."""

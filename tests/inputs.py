@@ -23,5 +23,9 @@ INPUTS = {
     "weight_k": normal((8,), "float32", 0.5),
     "logits": normal((4, 6, 16), "float32"),
     "bias": normal((16,), "float32", 0.25),
+    "y": normal((20, 128), "bfloat16"),
+    "slots": (np.arange(4 * 6 * 3, dtype=np.int32) * 7 % 23 - 2).reshape(4, 6, 3),
+    "weights": normal((4, 6, 3), "float32"),
+    "shared": normal((4, 6, 128), "bfloat16"),
 }
 """An array for each input of an op. Arrays of 4 x 6 rows have three axes, and no other has."""

@@ -171,6 +171,9 @@ def _operand(name: str, num_rows: int) -> ArraySpec:
         "w_scales": ((6144, 96), "uint8"),
         "logits": ((num_rows, 128), "float32"),
         "bias": ((128,), "float32"),
+        "y": ((4 * num_rows, 3072), "bfloat16"),
+        "slots": ((num_rows, 4), "int32"),
+        "weights": ((num_rows, 4), "float32"),
     }
     return ArraySpec(*special.get(name, ((num_rows, 3072), "bfloat16")))
 

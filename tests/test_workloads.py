@@ -21,8 +21,10 @@ from compare import assert_same_bytes
 from specification import reference
 
 import m3ops
+from m3ops.array import ArraySpec
 from m3ops.numerics.formats import FORMATS
 from m3ops.ops import EVERY_OP, OPS
+from m3ops.ops.moe.cases_combine import permuted
 from m3ops.target import Target
 from m3ops.testing import formulas
 from m3ops.testing.arrays import normal, random_bits
@@ -37,12 +39,15 @@ from m3ops.tools.run import flat, to_numpy, to_tensor
 
 
 def arrays_of(workload: Workload) -> list[np.ndarray]:
-    return [
-        (random_bits(spec.shape, workload.id) % np.uint64(30) + np.uint64(110)).astype(np.uint8)
-        if spec.dtype == "uint8"
-        else normal(spec.shape, "float32", 1.5).astype(spec.dtype)
-        for spec in workload.inputs
-    ]
+    return [_array(spec, workload.id) for spec in workload.inputs]
+
+
+def _array(spec: ArraySpec, seed: str) -> np.ndarray:
+    if spec.dtype == "uint8":  # scales
+        return (random_bits(spec.shape, seed) % np.uint64(30) + np.uint64(110)).astype(np.uint8)
+    if spec.dtype == "int32":  # slots
+        return permuted(spec.shape)
+    return normal(spec.shape, "float32", 1.5).astype(spec.dtype)
 
 
 def test_workloads_cover_every_op_at_prefill_and_decode() -> None:
@@ -141,9 +146,10 @@ def ordered_codes(array: np.ndarray) -> np.ndarray:
 def first_of_each_kind() -> list[Workload]:
     """The first workload of each op and set of parameters.
 
-    Products have a bound of their own (test_mxfp8_matmul.py): their terms cancel. Gradients are in test_bench.py.
+    Terms cancel in products and in sums of experts' results, which have bounds of their own (test_mxfp8_matmul.py,
+    test_moe_combine.py). Gradients are in test_bench.py.
     """
-    others = [w for w in reversed(WORKLOADS) if w.op != "mxfp8_matmul" and w.kind != "gradient"]
+    others = [w for w in reversed(WORKLOADS) if w.op in FP32_ERROR]
     return list({(w.op, *w.given.items()): w for w in others}.values())
 
 

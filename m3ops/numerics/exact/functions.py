@@ -131,6 +131,23 @@ def route(logits: Array, bias: Array, top_k: int) -> tuple[Array, Array, Array, 
     return ids, round32(scores / total[..., None]), exp2, scores
 
 
+def combine(y: Array, slots: Array, weights: Array) -> Array:
+    """Sums of weighted rows, ``[..., N]``: of y ``[R, N]`` those that slots ``[..., k]`` name, each times its weight.
+
+    A chain of fma from +0 in the order of the slots. A slot that is no row's contributes nothing. y is given in its own
+    dtype.
+    """
+    xp = y.__array_namespace__()
+    exists = (slots >= 0) & (slots < y.shape[0])
+    y = xp.concatenate((xp.zeros((1, y.shape[1]), y.dtype), y))  # so that there is a row to read in any case
+    rows = xp.where(exists, slots + 1, 0)
+    total: Array = barrier(xp.zeros((*slots.shape[:-1], y.shape[1]), xp.float64))  # XLA would drop a known 0
+    for place in range(slots.shape[-1]):
+        more = fma(weights[..., place, None], load(y[rows[..., place]]), total)
+        total = barrier(xp.where(exists[..., place, None], more, total))
+    return total
+
+
 def scale_exponents(amax: Array, rule: str, fmt: Format) -> Array:
     """E8M0 bytes (as int32) of blocks with these largest magnitudes, from the bits of amax.
 

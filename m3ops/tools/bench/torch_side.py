@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import platform
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -55,6 +56,9 @@ class TorchSide:
         torch = self._torch
         if spec.dtype == "uint8":  # scales from 2**-17 to 2**12
             return torch.randint(110, 140, spec.shape, dtype=torch.uint8, device=self._device, generator=generator)
+        if spec.dtype == "int32":  # slots: each row once
+            size = math.prod(spec.shape)
+            return torch.randperm(size, device=self._device, generator=generator).int().reshape(spec.shape)
         normal = torch.randn(spec.shape, dtype=torch.bfloat16, device=self._device, generator=generator)
         return normal.to(getattr(torch, spec.dtype))
 
