@@ -22,8 +22,24 @@ PAGES = {
 """Where a file of the repository is on the site."""
 
 PACKAGES = {
-    "m3ops_jax": ("JAX", ("m3ops_jax.compile_for.compile_for", "m3ops_jax.nnx.GemmaRMSNorm", "m3ops_jax.nnx.DenseMLP")),
-    "m3ops_torch": ("PyTorch", ("m3ops_torch.nn.GemmaRMSNorm", "m3ops_torch.nn.SwigluOAI", "m3ops_torch.compat.vllm")),
+    "m3ops_jax": (
+        "JAX",
+        (
+            "m3ops_jax.moe_sort.moe_sort",
+            "m3ops_jax.compile_for.compile_for",
+            "m3ops_jax.nnx.GemmaRMSNorm",
+            "m3ops_jax.nnx.DenseMLP",
+        ),
+    ),
+    "m3ops_torch": (
+        "PyTorch",
+        (
+            "m3ops_torch.moe_sort.moe_sort",
+            "m3ops_torch.nn.GemmaRMSNorm",
+            "m3ops_torch.nn.SwigluOAI",
+            "m3ops_torch.compat.vllm",
+        ),
+    ),
 }
 """For each front end its framework, and what stands on its reference page after the ops."""
 

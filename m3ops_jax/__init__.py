@@ -16,6 +16,8 @@ from m3ops_jax.gemma_rmsnorm import (
     gemma_rmsnorm_quantize,
 )
 from m3ops_jax.gemma_rmsnorm_heads import gemma_rmsnorm_heads
+from m3ops_jax.moe import moe_combine, moe_combine_add, moe_route
+from m3ops_jax.moe_sort import moe_sort
 from m3ops_jax.mxfp8 import mxfp8_dequantize, mxfp8_quantize
 from m3ops_jax.mxfp8_matmul import mxfp8_grouped_matmul, mxfp8_matmul
 from m3ops_jax.swiglu_oai import swiglu_oai, swiglu_oai_fake_quant, swiglu_oai_quantize
@@ -40,6 +42,10 @@ __all__ = [
     "gemma_rmsnorm",
     "gemma_rmsnorm_heads",
     "gemma_rmsnorm_quantize",
+    "moe_combine",
+    "moe_combine_add",
+    "moe_route",
+    "moe_sort",
     "mxfp8_dequantize",
     "mxfp8_grouped_matmul",
     "mxfp8_matmul",

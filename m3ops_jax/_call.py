@@ -97,7 +97,7 @@ def run(op: Op, *arrays: Any, num_rows: Any = None) -> Any:
     given = {name: _unwrapped(array) for name, array in bind(op, arrays, num_rows).items()}
     refs = {name: array for name, array in given.items() if name in op.updates and isinstance(array, jax.Ref)}
     given |= {name: ref[...] for name, ref in refs.items()}
-    op.check({name: _spec(name, array) for name, array in given.items()})
+    op.check({name: spec_of(name, array) for name, array in given.items()})
     updates = tuple((name, op.updates[name]) for name in refs)
     call = Call(op, tuple(given), current_targets(), updates)
     results = results_of(call, _operands(given))
@@ -112,7 +112,12 @@ def _unwrapped(array: Any) -> Any:
     return array.__jax_array__()
 
 
-def _spec(name: str, array: Any) -> ArraySpec:
+def spec_of(name: str, array: Any) -> ArraySpec:
+    """What the core knows of an argument.
+
+    Raises:
+        TypeError: It is no array.
+    """
     if not isinstance(array, jax.Array | np.ndarray):
         raise TypeError(f"{name} must be an array, got {type(array).__name__}")
     return array_spec(array)

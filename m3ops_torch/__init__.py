@@ -14,6 +14,8 @@ from m3ops_torch.gemma_rmsnorm import (
     gemma_rmsnorm_quantize,
 )
 from m3ops_torch.gemma_rmsnorm_heads import gemma_rmsnorm_heads
+from m3ops_torch.moe import moe_combine, moe_combine_add, moe_route
+from m3ops_torch.moe_sort import moe_sort
 from m3ops_torch.mxfp8 import mxfp8_dequantize, mxfp8_quantize
 from m3ops_torch.mxfp8_matmul import mxfp8_grouped_matmul, mxfp8_matmul
 from m3ops_torch.swiglu_oai import swiglu_oai, swiglu_oai_fake_quant, swiglu_oai_quantize
@@ -26,6 +28,10 @@ __all__ = [
     "gemma_rmsnorm",
     "gemma_rmsnorm_heads",
     "gemma_rmsnorm_quantize",
+    "moe_combine",
+    "moe_combine_add",
+    "moe_route",
+    "moe_sort",
     "mxfp8_dequantize",
     "mxfp8_grouped_matmul",
     "mxfp8_matmul",

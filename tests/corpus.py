@@ -64,6 +64,8 @@ def _params(draw: Draw, op: str) -> dict[str, Any]:
         "num_heads_q": lambda: draw.one_of([1, 3, 4, 8]),
         "num_heads_k": lambda: draw.one_of([1, 2, 4]),
         "num_heads_v": lambda: draw.one_of([0, 1, 2, 4]),
+        "scale": lambda: draw.one_of([2.0, 1.0, draw.between(-3, 3)]),
+        "top_k": lambda: draw.one_of([1, 2, 4, 8]),
     }
     parameters = [parameter.name for parameter in fields(OPS[op])]
     return {
@@ -95,6 +97,11 @@ def _shapes(draw: Draw, op: str, groups: int, heads: int) -> dict[str, Shape]:
         **dict.fromkeys(("scales", "x_scales"), (*rows, size // BLOCK)),
         "w_values": (columns, size),
         "w_scales": (columns, size // BLOCK),
+        "logits": (*rows, 7 + size),
+        "bias": (*shared[:-1], 7 + size),
+        "y": (1 + columns % 11, size),
+        **dict.fromkeys(("slots", "weights"), (*rows, 1 + columns % 7)),
+        "shared": (*rows, size),
     }
     if op == "mxfp8_grouped_matmul":
         total, groups = math.prod(rows), 1 + draw.below(5)
@@ -183,6 +190,7 @@ class Call:
         fp8 = FP8_FORMATS[draw.one_of(tuple(FP8_FORMATS))].name
         kinds = {"values": fp8, "scales": "uint8", "sizes": "int32", "rows": "int32"}
         dtypes |= {name: kinds[kind] for name in shapes if (kind := name.rpartition("_")[2]) in kinds}
+        dtypes |= {name: kind for name, kind in (("slots", "int32"), ("weights", "float32")) if name in shapes}
         return params, {name: (shape, dtypes[name], draw.one_of(LAYOUTS)) for name, shape in shapes.items()}
 
     @property
@@ -202,9 +210,10 @@ class Call:
     def arrays(self, time: int) -> tuple[np.ndarray, ...]:
         """The input arrays, likewise."""
         draw = Draw(f"{self.id}, {time}")
+        drawn = self._drawn[1].items()
         return tuple(
-            _laid_out(_array(draw, shape, dtype), "contiguous" if dtype == "int32" else layout)
-            for shape, dtype, layout in self._drawn[1].values()
+            _laid_out(_array(draw, shape, dtype), "contiguous" if name in ("group_sizes", "rows") else layout)
+            for name, (shape, dtype, layout) in drawn
         )
 
     def expected(self, time: int) -> tuple[np.ndarray, ...]:

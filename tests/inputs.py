@@ -22,6 +22,12 @@ INPUTS = {
     "qkv": normal((4, 6, 72 * 8), "bfloat16"),
     "weight_q": normal((8,), "bfloat16"),
     "weight_k": normal((8,), "float32", 0.5),
+    "logits": normal((4, 6, 16), "float32"),
+    "bias": normal((16,), "float32", 0.25),
+    "y": normal((20, 128), "bfloat16"),
+    "slots": (np.arange(4 * 6 * 3, dtype=np.int32) * 7 % 23 - 2).reshape(4, 6, 3),
+    "weights": normal((4, 6, 3), "float32"),
+    "shared": normal((4, 6, 128), "bfloat16"),
 }
 """An array for each input of an op of rows. Arrays of 4 x 6 rows have three axes, and no other has."""
 
@@ -37,7 +43,7 @@ OWN = {
 }
 """Those of ops whose operands have no leading axes."""
 
-OPS_OF_ROWS = [name for name, op in OPS.items() if op.of().axes.inputs[0].rows]
+OPS_OF_ROWS = [name for name, op in OPS.items() if any(own.rows for own in op.of().axes.inputs)]
 
 
 def arguments(name: str) -> tuple[np.ndarray, ...]:

@@ -302,6 +302,12 @@ def operands(name: str, dtype: str) -> tuple[np.ndarray, ...]:
         "x_scales": scales.transpose(1, 0, 2),
         "w_values": values[0, ::-1],
         "w_scales": scales[1],
+        "logits": x[..., ::3].transpose(1, 0, 2),
+        "bias": x[1, 0, 127::-1].astype(F32),
+        "y": x[0, :, ::2],
+        "slots": rng.integers(-1, 4, (2, 3, 8), dtype=I32).transpose(1, 0, 2)[..., ::2],
+        "weights": x[..., 4:8].transpose(1, 0, 2).astype(F32),
+        "shared": x[..., ::-2].transpose(1, 0, 2),
     }
     return tuple(made[argument] for argument in OPS[name].inputs) if name in OPS_OF_ROWS else arguments(name)
 
@@ -316,6 +322,9 @@ PARAMS: dict[str, list[dict[str, Any]]] = {
     "mxfp8_matmul": [{}, {"out_dtype": "float16"}, {"out_dtype": "float32"}],
     "gemma_rmsnorm": [{}, {"eps": 0.0}],
     "gemma_rmsnorm_heads": [{"num_heads_q": 3, "num_heads_k": 1, "num_heads_v": 2}],
+    "moe_route": [{}, {"top_k": 1}, {"top_k": 7}],
+    "moe_combine": [{}, {"out_dtype": "float32"}],
+    "moe_combine_add": [{}, {"scale": 0.7, "out_dtype": "float16"}],
     "gemma_rmsnorm_quantize": QUANTIZED_NORM,
     "gemma_fused_add_rmsnorm_quantize": QUANTIZED_NORM,
 }

@@ -78,6 +78,39 @@ TYPE_ERRORS: Table = {
         lambda m, a: m.gemma_rmsnorm_heads(a(2, 576), a(8, dtype="int32"), a(8)),
         "weight_q must have dtype bfloat16, float16 or float32, got int32",
     ),
+    "int32 logits": (
+        lambda m, a: m.moe_route(a(2, 16, dtype="int32"), a(16)),
+        "logits must have dtype bfloat16, float16 or float32, got int32",
+    ),
+    "a list for bias": (lambda m, a: m.moe_route(a(2, 16), [0.0] * 16), "bias must be an array, got list"),
+    "a float for top_k": (
+        lambda m, a: m.moe_route(a(2, 16), a(16), top_k=4.0),
+        "top_k must be a Python integer, known before the kernel is compiled, got float",
+    ),
+    "uint8 slots": (
+        lambda m, a: m.moe_combine(a(8, 64), a(2, 4, dtype="uint8"), a(2, 4, dtype="float32")),
+        "slots must have dtype int32, got uint8",
+    ),
+    "bfloat16 weights": (
+        lambda m, a: m.moe_combine(a(8, 64), a(2, 4, dtype="int32"), a(2, 4)),
+        "weights must have dtype float32, got bfloat16",
+    ),
+    "a sum to int8": (
+        lambda m, a: m.moe_combine(
+            a(8, 64), a(2, 4, dtype="int32"), a(2, 4, dtype="float32"), out_dtype=a(1, dtype="int8").dtype
+        ),
+        "out_dtype must be bfloat16, float16 or float32, got int8",
+    ),
+    "None for shared": (
+        lambda m, a: m.moe_combine_add(a(8, 64), a(2, 4, dtype="int32"), a(2, 4, dtype="float32"), None),
+        "shared must be an array, got NoneType",
+    ),
+    "uint8 ids": (lambda m, a: m.moe_sort(a(2, 4, dtype="uint8"), 8), "ids must have dtype int32, got uint8"),
+    "a list of ids": (lambda m, a: m.moe_sort([[0, 1]], 8), "ids must be an array, got list"),
+    "an array for num_experts": (
+        lambda m, a: m.moe_sort(a(2, 4, dtype="int32"), a(1, dtype="int32")),
+        "num_experts must be a Python integer, known before the kernel is compiled, got an array",
+    ),
     "a string for alpha": (
         lambda m, a: m.swiglu_oai(a(2, 64), alpha="1"),
         "alpha must be a Python number, known before the kernel is compiled, got str",
@@ -275,6 +308,49 @@ VALUE_ERRORS: Table = {
         lambda m, a: m.gemma_rmsnorm_heads(a(2, 32), a(8), a(8), num_heads_v=-1),
         "num_heads_v must be at least 0, got -1",
     ),
+    "fewer experts than top_k": (
+        lambda m, a: m.moe_route(a(2, 3), a(3)),
+        "logits must have a last axis of 4 (top_k) to 4096 elements, got shape (2, 3)",
+    ),
+    "more experts than a program holds": (
+        lambda m, a: m.moe_route(a(2, 4097), a(4097)),
+        "logits must have a last axis of 4 (top_k) to 4096 elements, got shape (2, 4097)",
+    ),
+    "a bias of other experts": (
+        lambda m, a: m.moe_route(a(2, 16), a(8)),
+        "bias must have shape (16,) or broadcast against logits (2, 16), got (8,)",
+    ),
+    "a bias that would enlarge logits": (
+        lambda m, a: m.moe_route(a(1, 16), a(2, 16)),
+        "bias must have shape (16,) or broadcast against logits (1, 16), got (2, 16)",
+    ),
+    "no expert of a token": (lambda m, a: m.moe_route(a(2, 16), a(16), top_k=0), "top_k must be at least 1, got 0"),
+    "33 experts of a token": (lambda m, a: m.moe_route(a(2, 64), a(64), top_k=33), "top_k must be at most 32, got 33"),
+    "rows of experts with three axes": (
+        lambda m, a: m.moe_combine(a(2, 4, 64), a(2, 4, dtype="int32"), a(2, 4, dtype="float32")),
+        "y must have two axes, [R, N], got shape (2, 4, 64)",
+    ),
+    "no slots": (
+        lambda m, a: m.moe_combine(a(8, 64), a(2, 0, dtype="int32"), a(2, 0, dtype="float32")),
+        "slots must have a last axis of 1 to 32 elements, got shape (2, 0)",
+    ),
+    "fewer weights than slots": (
+        lambda m, a: m.moe_combine(a(8, 64), a(2, 4, dtype="int32"), a(2, 3, dtype="float32")),
+        "weights must have the shape of slots, (2, 4), got (2, 3)",
+    ),
+    "a shared result of other rows": (
+        lambda m, a: m.moe_combine_add(a(8, 64), a(2, 4, dtype="int32"), a(2, 4, dtype="float32"), a(1, 64)),
+        "shared must have the shape of the result, (2, 64), got (1, 64)",
+    ),
+    "an infinite scale": (
+        lambda m, a: m.moe_combine(a(8, 64), a(2, 4, dtype="int32"), a(2, 4, dtype="float32"), scale=math.inf),
+        "scale must be a finite fp32 number, got inf",
+    ),
+    "ids without an axis": (
+        lambda m, a: m.moe_sort(a(dtype="int32"), 8),
+        "ids must have at least one axis, got shape ()",
+    ),
+    "no experts": (lambda m, a: m.moe_sort(a(2, 4, dtype="int32"), 0), "num_experts must be at least 1, got 0"),
     "alpha NaN": (lambda m, a: m.swiglu_oai(a(2, 64), alpha=math.nan), "alpha must be a finite fp32 number"),
     "alpha 1e-30": (lambda m, a: m.swiglu_oai(a(2, 64), alpha=1e-30), "alpha must be 0 or at least 5.42101e-20, got "),
     "alpha -1": (lambda m, a: m.swiglu_oai_quantize(a(2, 64), alpha=-1.0), "got -1.0"),

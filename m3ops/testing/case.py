@@ -79,7 +79,7 @@ def canonical_bytes(array: np.ndarray) -> np.ndarray:
     The NaN of an 8-bit float is one definite byte and stays as it is.
     """
     bits = np.ascontiguousarray(array).view(f"u{array.itemsize}")
-    if array.itemsize == 1 or array.dtype.kind in "iu":
+    if array.itemsize == 1 or array.dtype.name not in FORMATS:
         return bits
     return np.where(np.isnan(array), np.array(FORMATS[array.dtype.name].nan_code, bits.dtype), bits)
 

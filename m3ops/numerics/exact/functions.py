@@ -39,7 +39,8 @@ def sigmoid(gate: Array, alpha: float) -> tuple[Array, Array, Array, Array]:
 
     Returns:
         ``(gate, y, exp2, sigmoid)``: the gate clamped from below by -bound and from both sides by bound (see
-        :func:`constants.sigmoid_constants`), ``exp(-alpha * y)``, and the sigmoid.
+        :func:`constants.sigmoid_constants`), ``exp(-alpha * y)``, and the sigmoid. Of a NaN the last two are not
+        defined.
     """
     slope, bound = c.sigmoid_constants(alpha)
     gate = at_least(gate, -bound)
@@ -104,6 +105,47 @@ def swiglu_oai_backward(
     grad_gate = round32(grad * round32(slope * round32(add_scalar(up, c.float32(beta)))))
     grad_up = round32(grad * round32(gate * s))
     return xp.where(cut_gate, 0.0, grad_gate), xp.where(cut_up, 0.0, grad_up)
+
+
+def route(logits: Array, bias: Array, top_k: int) -> tuple[Array, Array, Array, Array]:
+    """The experts of each row of fp32 logits ``[..., E]``, and the weights of what they return.
+
+    Chosen are the largest of ``sigmoid(logit) + bias``, the largest first. A NaN is larger than infinity; of what is
+    equal, NaNs too, the lower index comes first. A weight is the sigmoid over the sum of those that are chosen.
+
+    Returns:
+        ``(ids, weights, exp2, scores)``, each ``[..., top_k]``: the indices as int64, the weights, and what
+        :func:`sigmoid` gives of the chosen logits.
+    """
+    xp = logits.__array_namespace__()
+    _, _, exp2, scores = sigmoid(logits, 1.0)
+    exp2, scores = barrier(exp2), barrier(xp.where(xp.isnan(logits), xp.nan, scores))
+    choice = round32(scores + bias)
+    bits = choice.view(xp.int64)  # of negative numbers they grow the other way; no sum is -0
+    key = xp.where(xp.isnan(choice), 2**63 - 1, xp.where(bits < 0, bits ^ (2**63 - 1), bits))
+    ids = barrier(xp.argsort(~key, axis=-1, stable=True)[..., :top_k])
+    exp2, scores = (xp.take_along_axis(x, ids, axis=-1) for x in (exp2, scores))
+    total = scores[..., 0]
+    for place in range(1, top_k):
+        total = round32(total + scores[..., place])
+    return ids, round32(scores / total[..., None]), exp2, scores
+
+
+def combine(y: Array, slots: Array, weights: Array) -> Array:
+    """Sums of weighted rows, ``[..., N]``: of y ``[R, N]`` those that slots ``[..., k]`` name, each times its weight.
+
+    A chain of fma from +0 in the order of the slots. A slot that is no row's contributes nothing. y is given in its own
+    dtype.
+    """
+    xp = y.__array_namespace__()
+    exists = (slots >= 0) & (slots < y.shape[0])
+    y = xp.concatenate((xp.zeros((1, y.shape[1]), y.dtype), y))  # so that there is a row to read in any case
+    rows = xp.where(exists, slots + 1, 0)
+    total: Array = barrier(xp.zeros((*slots.shape[:-1], y.shape[1]), xp.float64))  # XLA would drop a known 0
+    for place in range(slots.shape[-1]):
+        more = fma(weights[..., place, None], load(y[rows[..., place]]), total)
+        total = barrier(xp.where(exists[..., place, None], more, total))
+    return total
 
 
 def scale_exponents(amax: Array, rule: str, fmt: Format) -> Array:

@@ -104,6 +104,15 @@ def swiglu_oai_backward(
     return grad_gate, grad_up
 
 
+@triton.jit
+def choice_keys(scores, bias):
+    """int32 that order like the sums ``scores + bias``; NaN is the largest of all. None is the smallest int32."""
+    choice = scores + bias
+    bits = bits32(choice)
+    keys = bits ^ ((bits >> 31) & MAGNITUDE)  # of negative numbers they grow the other way; no sum is -0
+    return tl.where(choice == choice, keys, MAGNITUDE)
+
+
 @triton.constexpr_function
 def _scale_constants(FP8, RULE):
     """(carry, emax, largest number) of a format and a scale rule; see ``scale_exponents`` in exact/functions.py."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 from collections.abc import Callable, Iterator, Sequence
@@ -61,10 +62,12 @@ class JaxSide:
 
     def _random(self, spec: ArraySpec, key: Any, rows_each: int) -> Any:
         random, jnp = self._jax.random, self._jnp
-        if spec.dtype == "int32":
+        if spec.dtype == "int32" and rows_each:  # sizes of groups
             return jnp.full(spec.shape, rows_each, jnp.int32)
         if spec.dtype == "uint8":  # scales from 2**-17 to 2**12
             return random.randint(key, spec.shape, 110, 140).astype(jnp.uint8)
+        if spec.dtype == "int32":  # slots: each row once
+            return random.permutation(key, math.prod(spec.shape)).astype(jnp.int32).reshape(spec.shape)
         return random.normal(key, spec.shape, jnp.bfloat16).astype(jnp.dtype(spec.dtype))
 
     def share(self, arrays: Sequence[Any]) -> list[Shared]:
@@ -81,7 +84,7 @@ class JaxSide:
             return self._jax.device_put(array.cpu().numpy(), self._device)
 
     def _integers(self, array: Any) -> Any:
-        return array.view({1: self._jnp.uint8, 2: self._jnp.int16}[array.dtype.itemsize])
+        return array.view({1: self._jnp.uint8, 2: self._jnp.int16, 4: self._jnp.int32}[array.dtype.itemsize])
 
     def results(self, outputs: Any) -> tuple[Any, ...]:
         return tuple(self._jax.block_until_ready(self._jax.tree.leaves(outputs)))

@@ -1,0 +1,5 @@
+"""The choice of experts, and the sum of what they return."""
+
+from m3ops.ops.moe.spec import MoECombine, MoECombineAdd, MoERoute
+
+__all__ = ["MoECombine", "MoECombineAdd", "MoERoute"]

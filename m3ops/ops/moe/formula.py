@@ -1,0 +1,43 @@
+"""The choice of experts, and the sum of what they return, as a user of PyTorch or JAX would write them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from m3ops.ops.moe import MoECombine, MoERoute
+
+TOP_K = MoERoute.of().top_k
+SCALE = MoECombine.of().scale
+
+
+def _route_torch(logits: Any, bias: Any) -> Any:
+    scores = logits.float().sigmoid()
+    ids = (scores + bias).topk(TOP_K, -1).indices
+    chosen = scores.gather(-1, ids)
+    return ids.int(), chosen / chosen.sum(-1, keepdim=True)
+
+
+def _route_jax(logits: Any, bias: Any) -> Any:
+    import jax
+    import jax.numpy as jnp
+
+    scores = jax.nn.sigmoid(logits.astype(jnp.float32))
+    _, ids = jax.lax.top_k(scores + bias, TOP_K)
+    chosen = jnp.take_along_axis(scores, ids, axis=-1)
+    return ids, chosen / chosen.sum(-1, keepdims=True)
+
+
+def _combine_torch(y: Any, slots: Any, weights: Any, shared: Any = None) -> Any:
+    result = SCALE * (y[slots].float() * weights[..., None]).sum(-2)
+    return (result if shared is None else result + shared).to(y.dtype)
+
+
+def _combine_jax(y: Any, slots: Any, weights: Any, shared: Any = None) -> Any:
+    import jax.numpy as jnp
+
+    result = SCALE * (y[slots].astype(jnp.float32) * weights[..., None]).sum(-2)
+    return (result if shared is None else result + shared).astype(y.dtype)
+
+
+TORCH = {"moe_route": _route_torch, "moe_combine": _combine_torch, "moe_combine_add": _combine_torch}
+JAX = {"moe_route": _route_jax, "moe_combine": _combine_jax, "moe_combine_add": _combine_jax}

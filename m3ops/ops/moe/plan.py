@@ -1,0 +1,55 @@
+"""Launch plans of the choice of experts and of the sum of their results."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from m3ops.numerics.constants import float32, sigmoid_constants
+from m3ops.op import Specs
+from m3ops.ops.moe.combine_kernel import Combine, CombineAt, _moe_combine_kernel
+from m3ops.ops.moe.route_kernel import Route, RouteAt, _moe_route_kernel
+from m3ops.ops.moe.spec import Combination, MoERoute
+from m3ops.plan import Plan
+from m3ops.planning.launch import bytes_moved, counts_rows, tiled_launch
+from m3ops.planning.narrowing import narrowing
+from m3ops.planning.rows import rows_of
+from m3ops.planning.tiling import ROW_TILE, Tiling, element_tiling, power_of_two_at_least, tiling
+from m3ops.target import Target
+
+FLOPS_PER_LOGIT = 24
+
+LOGITS_OF_A_THREAD = 4
+"""Few: each is compared twice for each expert that is chosen, one expert after the other. Not measured yet."""
+
+
+def route_plan(op: MoERoute, specs: Specs, target: Target, *, keep: Collection[str]) -> Plan:
+    total_rows, rows = rows_of({name: spec for name, spec in specs.items() if name != "num_rows"})
+    slope, bound = sigmoid_constants(1.0)
+    route = Route(op.top_k, power_of_two_at_least(op.top_k), slope, bound)
+    tiles = _tiling(total_rows, specs["logits"].shape[-1], target, masked=route.cols != op.top_k)
+    constants = {"AT": RouteAt(**rows), "ROUTE": route}
+    launch = tiled_launch(_moe_route_kernel, op, specs, target, tiles, total_rows, constants, keep=keep)
+    return Plan((launch,), bytes_moved(specs), FLOPS_PER_LOGIT * specs["logits"].size)
+
+
+def _tiling(total_rows: int, size: int, target: Target, *, masked: bool) -> Tiling:
+    """Whole rows, short ones gathered."""
+    cols = power_of_two_at_least(max(size, 32))
+    rows = max(1, min(ROW_TILE // cols, power_of_two_at_least(total_rows)))
+    base = tiling(total_rows, size, rows, cols, max(1, rows * cols // (LOGITS_OF_A_THREAD * target.warp_size)))
+    return replace(base, tile=replace(base.tile, masked=base.tile.masked or masked))
+
+
+def combine_plan(op: Combination, specs: Specs, target: Target, *, keep: Collection[str]) -> Plan:
+    y, slots, result = specs["y"], specs["slots"], specs["result"]
+    total_rows, rows = rows_of({name: spec for name, spec in specs.items() if name not in ("y", "num_rows")})
+    _, of_y = rows_of({"y": y})
+    tiles = element_tiling(total_rows, y.shape[-1], target, decode=counts_rows(specs))
+    constants = {
+        "AT": CombineAt(**of_y, **rows),
+        "COMBINE": Combine(float32(op.scale), narrowing(result.dtype, target, beside_fp8=False)),
+    }
+    launch = tiled_launch(_moe_combine_kernel, op, specs, target, tiles, total_rows, constants, keep=keep)
+    launch = replace(launch, arguments={**launch.arguments, "num_slots": y.shape[0]})
+    return Plan((launch,), bytes_moved(specs), 2 * slots.shape[-1] * result.size)

@@ -1,0 +1,108 @@
+"""Triton kernel of the choice of experts, a few whole rows at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import triton
+import triton.language as tl
+
+from m3ops.numerics.tile import fp32, functions
+from m3ops.tiles import row_count, rows
+from m3ops.tiles.rows import Rows
+
+_TAKEN = tl.constexpr(-(2**31))
+
+
+@dataclass(frozen=True)
+class RouteAt:
+    """Where the rows of each operand lie, a constexpr."""
+
+    logits: Rows
+    bias: Rows
+    ids: Rows
+    weights: Rows
+
+
+@dataclass(frozen=True)
+class Route:
+    """How experts are chosen, a constexpr.
+
+    Attributes:
+        top_k: How many.
+        cols: A power of two of at least as many columns.
+        slope: Of the sigmoid, see ``constants.sigmoid_constants``.
+        bound: Likewise.
+    """
+
+    top_k: int
+    cols: int
+    slope: float
+    bound: float
+
+
+@triton.jit
+def _choose(scores, bias, SIZE: tl.constexpr, ROUTE: tl.constexpr):
+    """The indices and the scores of the chosen experts, both ``[rows, ROUTE.cols]``, and the sums of the scores."""
+    col, place = tl.arange(0, scores.shape[1])[None, :], tl.arange(0, ROUTE.cols)[None, :]
+    keys, bits = functions.choice_keys(scores, bias), fp32.bits32(scores)
+    if scores.shape[1] != SIZE:
+        keys = tl.where(col < SIZE, keys, _TAKEN)
+    ids = tl.zeros((scores.shape[0], ROUTE.cols), tl.int32)
+    chosen, total = tl.zeros(ids.shape, tl.float32), tl.zeros((scores.shape[0], 1), tl.float32)
+    for i in range(ROUTE.top_k):
+        largest = tl.max(keys, axis=1, keep_dims=True)
+        index = tl.min(tl.where(keys == largest, col, SIZE), axis=1, keep_dims=True)
+        score = fp32.from_bits32(tl.max(tl.where(col == index, bits, _TAKEN), axis=1, keep_dims=True))
+        keys = tl.where(col == index, _TAKEN, keys)
+        ids = tl.where(place == i, index, ids)
+        chosen = tl.where(place == i, score, chosen)
+        total += score
+    return ids, chosen, total
+
+
+@triton.jit
+def _route_tile(
+    t,
+    end,
+    logits_ptr,
+    bias_ptr,
+    ids_ptr,
+    weights_ptr,
+    AT: tl.constexpr,
+    TILE: tl.constexpr,
+    ROUTE: tl.constexpr,
+):
+    window = rows.window(t, end, AT.logits.size, TILE)
+    logits = rows.load(logits_ptr, window, TILE, AT.logits).to(tl.float32)
+    bias = rows.load(bias_ptr, window, TILE, AT.bias).to(tl.float32)
+    _, _, _, scores = functions.sigmoid(logits, ROUTE.slope, ROUTE.bound, True)
+    scores = tl.where(logits == logits, scores, logits)  # of a NaN the sigmoid is not defined
+    ids, chosen, total = _choose(scores, bias, AT.logits.size, ROUTE)
+    first_row, _, _ = window
+    places = first_row, end, tl.arange(0, ROUTE.cols)[None, :]
+    rows.store(ids_ptr, ids, places, TILE, AT.ids)
+    rows.store(weights_ptr, tl.div_rn(chosen, total), places, TILE, AT.weights)
+
+
+@triton.jit
+def _moe_route_kernel(
+    logits_ptr,  # [total_rows, E]
+    bias_ptr,  # [total_rows or 1, E]
+    num_rows_ptr,  # int32 [1], the number of rows that count, or None for all
+    total_rows,
+    ids_ptr,  # int32 [total_rows, top_k]
+    weights_ptr,  # fp32 [total_rows, top_k]
+    AT: tl.constexpr,
+    TILE: tl.constexpr,
+    ROUTE: tl.constexpr,
+    COUNT: tl.constexpr,
+):
+    if num_rows_ptr is None:
+        _route_tile(tl.program_id(0), total_rows, logits_ptr, bias_ptr, ids_ptr, weights_ptr, AT, TILE, ROUTE)
+    else:
+        valid = row_count.valid_rows(num_rows_ptr, total_rows, COUNT)
+        for t in range(tl.program_id(0), row_count.num_tiles(valid, AT.logits.size, TILE), COUNT.programs):
+            _route_tile(t, valid, logits_ptr, bias_ptr, ids_ptr, weights_ptr, AT, TILE, ROUTE)
+        row_count.clear(ids_ptr, valid, total_rows, ROUTE.top_k, COUNT, "ids")
+        row_count.clear(weights_ptr, valid, total_rows, ROUTE.top_k, COUNT, "weights")

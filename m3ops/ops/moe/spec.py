@@ -1,0 +1,183 @@
+"""What MiniMax-M3's mixture of experts does around its matrix products.
+
+    score   = sigmoid(logit)
+    ids     = the top_k indices with the largest score + bias, the largest first
+    weights = score[ids] / sum(score[ids])
+    result  = scale * sum over j of weights[j] * y[slots[j]] + shared
+
+in fp32. The bias takes part in the choice alone (``use_routing_bias``). Among equal sums the lower index comes first. A
+NaN is larger than infinity here, as it is to ``jax.lax.top_k`` and ``torch.topk``, so that it is seen in the weights.
+The rows of y are those of the experts' product, in any order; their sum has the order of the slots. Sources:
+MiniMax-M3 in Transformers and in vLLM, whose order among equal experts is not specified; ``scale`` is
+``routed_scaling_factor``, which vLLM applies to the sum too, and other kernels to each weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from m3ops import validate
+from m3ops.array import ArraySpec
+from m3ops.axes import Axes
+from m3ops.numerics.constants import float32
+from m3ops.numerics.exact import fp32, functions
+from m3ops.op import Array, Arrays, DTypeName, Op, Specs, parameter
+from m3ops.plan import Plan
+from m3ops.target import Target
+
+MAX_EXPERTS = 4096
+"""Logits that a program keeps in registers."""
+
+MAX_TOP_K = 32
+"""A kernel goes through its row once for each expert that it chooses, and reads the row of each expert's result."""
+
+Y = "What the experts return, a row for each token and expert in any order, ``[R, N]``; bfloat16, float16 or float32."
+SLOTS = (
+    "Which row of y each expert of a token returned, int32 ``[..., k]``, k at most 32. A number that is no row's, such "
+    "as -1, contributes nothing."
+)
+WEIGHTS = "The weight of each, float32, of the shape of slots."
+OUT_DTYPE: Any = parameter(None, "bfloat16, float16 or float32; by default the dtype of y.")
+
+
+@dataclass(frozen=True)
+class MoERoute(Op):
+    """The experts of each token: the ``top_k`` largest of ``sigmoid(logits) + bias``, and their weights, in fp32.
+
+    The largest comes first, and among equal ones the lower index. A NaN is larger than infinity. A weight is the
+    sigmoid, without the bias, over the sum of the sigmoids that are chosen.
+    """
+
+    name: ClassVar[str] = "moe_route"
+    inputs: ClassVar[Mapping[str, str]] = {
+        "logits": "The router's logits, shape ``[..., E]``, E at most 4096; bfloat16, float16 or float32.",
+        "bias": "Shape ``[E]``, or with leading axes that broadcast against those of logits; any of these dtypes.",
+    }
+    returns: ClassVar[str] = "``(ids, weights)``, int32 and float32, both of shape ``[..., top_k]``."
+    result_type: ClassVar[str] = "tuple[{array}, {array}]"
+
+    top_k: int = parameter(4, "Number of experts of a token, 1 to 32, and at most E.")
+
+    def __post_init__(self) -> None:
+        self._canonical(top_k=validate.count("top_k", self.top_k))
+        if self.top_k > MAX_TOP_K:
+            raise ValueError(f"top_k must be at most {MAX_TOP_K}, got {self.top_k}")
+        super().__post_init__()
+
+    @property
+    def axes(self) -> Axes:
+        return Axes.of("*r E!, *r? E! -> *r k!, *r k!")
+
+    def infer(self, logits: ArraySpec, bias: ArraySpec) -> dict[str, ArraySpec]:
+        check_logits(logits, bias, self.top_k)
+        shape = (*logits.shape[:-1], self.top_k)
+        return {"ids": ArraySpec(shape, "int32"), "weights": ArraySpec(shape, "float32")}
+
+    def compute(self, logits: Array, bias: Array) -> Arrays:
+        ids, weights, _, _ = functions.route(fp32.load(logits), fp32.load(bias), self.top_k)
+        return {"ids": ids.astype("int32"), "weights": fp32.store(weights, "float32")}
+
+    def plan(self, specs: Specs, target: Target, *, keep: Collection[str] = ()) -> Plan:
+        from m3ops.ops.moe.plan import route_plan
+
+        return route_plan(self, specs, target, keep=keep)
+
+
+@dataclass(frozen=True)
+class Combination(Op):
+    """What every sum of experts' results takes."""
+
+    scale: float = parameter(2.0, "Factor of the sum, MiniMax-M3's ``routed_scaling_factor``.")
+    out_dtype: DTypeName | None = OUT_DTYPE
+
+    def __post_init__(self) -> None:
+        self._canonical(scale=validate.number("scale", self.scale))
+        if self.out_dtype is not None:
+            validate.output_dtype("out_dtype", self.out_dtype)
+        super().__post_init__()
+
+    def combined_spec(self, y: ArraySpec, slots: ArraySpec, weights: ArraySpec) -> ArraySpec:
+        """Validates what is summed and returns what the result is like."""
+        validate.array("y", y)
+        if len(y.shape) != 2:
+            raise ValueError(f"y must have two axes, [R, N], got shape {y.shape}")
+        validate.array("slots", slots, ("int32",))
+        if not 0 < slots.shape[-1] <= MAX_TOP_K:
+            raise ValueError(f"slots must have a last axis of 1 to {MAX_TOP_K} elements, got shape {slots.shape}")
+        validate.array("weights", weights, ("float32",))
+        if weights.shape != slots.shape:
+            raise ValueError(f"weights must have the shape of slots, {slots.shape}, got {weights.shape}")
+        return ArraySpec((*slots.shape[:-1], y.shape[-1]), self.out_dtype or y.dtype)
+
+    def plan(self, specs: Specs, target: Target, *, keep: Collection[str] = ()) -> Plan:
+        from m3ops.ops.moe.plan import combine_plan
+
+        return combine_plan(self, specs, target, keep=keep)
+
+
+@dataclass(frozen=True)
+class MoECombine(Combination):
+    """The sum of what each token's experts return: ``scale * sum(weights * y[slots])``, in the order of the slots."""
+
+    name: ClassVar[str] = "moe_combine"
+    inputs: ClassVar[Mapping[str, str]] = {"y": Y, "slots": SLOTS, "weights": WEIGHTS}
+    returns: ClassVar[str] = "The sums, shape ``[..., N]``, rounded once from fp32."
+
+    @property
+    def axes(self) -> Axes:
+        return Axes.of("R! n, *r k!, *r k! -> *r n")
+
+    def infer(self, y: ArraySpec, slots: ArraySpec, weights: ArraySpec) -> dict[str, ArraySpec]:
+        return {"result": self.combined_spec(y, slots, weights)}
+
+    def compute(self, y: Array, slots: Array, weights: Array) -> Arrays:
+        total = functions.combine(y, slots, fp32.load(weights))
+        result = fp32.round32(total * float32(self.scale))
+        return {"result": fp32.store(result, self.out_dtype or y.dtype.name)}
+
+
+@dataclass(frozen=True)
+class MoECombineAdd(Combination):
+    """:func:`moe_combine` and the result of a shared expert: ``scale * sum(weights * y[slots]) + shared``."""
+
+    name: ClassVar[str] = "moe_combine_add"
+    inputs: ClassVar[Mapping[str, str]] = {
+        "y": Y,
+        "slots": SLOTS,
+        "weights": WEIGHTS,
+        "shared": "What is added to each sum, shape ``[..., N]``; bfloat16, float16 or float32.",
+    }
+    returns: ClassVar[str] = MoECombine.returns
+
+    @property
+    def axes(self) -> Axes:
+        return Axes.of("R! n, *r k!, *r k!, *r n -> *r n")
+
+    def infer(self, y: ArraySpec, slots: ArraySpec, weights: ArraySpec, shared: ArraySpec) -> dict[str, ArraySpec]:
+        result = self.combined_spec(y, slots, weights)
+        validate.array("shared", shared)
+        if shared.shape != result.shape:
+            raise ValueError(f"shared must have the shape of the result, {result.shape}, got {shared.shape}")
+        return {"result": result}
+
+    def compute(self, y: Array, slots: Array, weights: Array, shared: Array) -> Arrays:
+        total = functions.combine(y, slots, fp32.load(weights))
+        result = fp32.fma(total, float32(self.scale), fp32.load(shared))
+        return {"result": fp32.store(result, self.out_dtype or y.dtype.name)}
+
+
+def check_logits(logits: ArraySpec, bias: ArraySpec, top_k: int) -> None:
+    """Validates what a choice of experts takes."""
+    validate.array("logits", logits)
+    validate.array("bias", bias)
+    experts = logits.shape[-1]
+    if not top_k <= experts <= MAX_EXPERTS:
+        raise ValueError(
+            f"logits must have a last axis of {top_k} (top_k) to {MAX_EXPERTS} elements, got shape {logits.shape}"
+        )
+    if bias.shape[-1] != experts or not validate.broadcasts(bias.shape[:-1], logits.shape[:-1]):
+        raise ValueError(
+            f"bias must have shape ({experts},) or broadcast against logits {logits.shape}, got {bias.shape}"
+        )

@@ -1,0 +1,113 @@
+"""The choice of experts, and the sum of what they return for JAX.
+
+Generated from m3ops/ops/moe/spec.py by ``python -m m3ops.tools.front_ends``.
+"""
+
+from __future__ import annotations
+
+import jax
+from jax.typing import DTypeLike
+
+from m3ops.ops.moe import MoECombine, MoECombineAdd, MoERoute
+from m3ops_jax._call import dtype_name, run
+
+
+def moe_combine(
+    y: jax.Array,
+    slots: jax.Array,
+    weights: jax.Array,
+    *,
+    scale: float = 2.0,
+    out_dtype: DTypeLike | None = None,
+    num_rows: jax.Array | None = None,
+) -> jax.Array:
+    """The sum of what each token's experts return: ``scale * sum(weights * y[slots])``, in the order of the slots.
+
+    Args:
+        y: What the experts return, a row for each token and expert in any order, ``[R, N]``; bfloat16, float16 or
+            float32.
+        slots: Which row of y each expert of a token returned, int32 ``[..., k]``, k at most 32. A number that is no
+            row's, such as -1, contributes nothing.
+        weights: The weight of each, float32, of the shape of slots.
+        scale: Factor of the sum, MiniMax-M3's ``routed_scaling_factor``.
+        out_dtype: bfloat16, float16 or float32; by default the dtype of y.
+        num_rows: How many rows count, with the leading axes flattened: an int32 array of one element, clamped to the
+            rows that exist. The other rows are not read, and their results are zero.
+
+    Returns:
+        The sums, shape ``[..., N]``, rounded once from fp32.
+
+    Raises:
+        TypeError: A dtype is not supported, or a parameter has the wrong type.
+        ValueError: The shapes do not fit each other, or a parameter is out of range.
+    """
+    op = MoECombine.of(scale=scale, out_dtype=dtype_name(out_dtype))
+    result: jax.Array = run(op, y, slots, weights, num_rows=num_rows)
+    return result
+
+
+def moe_combine_add(
+    y: jax.Array,
+    slots: jax.Array,
+    weights: jax.Array,
+    shared: jax.Array,
+    *,
+    scale: float = 2.0,
+    out_dtype: DTypeLike | None = None,
+    num_rows: jax.Array | None = None,
+) -> jax.Array:
+    """:func:`moe_combine` and the result of a shared expert: ``scale * sum(weights * y[slots]) + shared``.
+
+    Args:
+        y: What the experts return, a row for each token and expert in any order, ``[R, N]``; bfloat16, float16 or
+            float32.
+        slots: Which row of y each expert of a token returned, int32 ``[..., k]``, k at most 32. A number that is no
+            row's, such as -1, contributes nothing.
+        weights: The weight of each, float32, of the shape of slots.
+        shared: What is added to each sum, shape ``[..., N]``; bfloat16, float16 or float32.
+        scale: Factor of the sum, MiniMax-M3's ``routed_scaling_factor``.
+        out_dtype: bfloat16, float16 or float32; by default the dtype of y.
+        num_rows: How many rows count, with the leading axes flattened: an int32 array of one element, clamped to the
+            rows that exist. The other rows are not read, and their results are zero.
+
+    Returns:
+        The sums, shape ``[..., N]``, rounded once from fp32.
+
+    Raises:
+        TypeError: A dtype is not supported, or a parameter has the wrong type.
+        ValueError: The shapes do not fit each other, or a parameter is out of range.
+    """
+    op = MoECombineAdd.of(scale=scale, out_dtype=dtype_name(out_dtype))
+    result: jax.Array = run(op, y, slots, weights, shared, num_rows=num_rows)
+    return result
+
+
+def moe_route(
+    logits: jax.Array,
+    bias: jax.Array,
+    *,
+    top_k: int = 4,
+    num_rows: jax.Array | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """The experts of each token: the ``top_k`` largest of ``sigmoid(logits) + bias``, and their weights, in fp32.
+
+    The largest comes first, and among equal ones the lower index. A NaN is larger than infinity. A weight is the
+    sigmoid, without the bias, over the sum of the sigmoids that are chosen.
+
+    Args:
+        logits: The router's logits, shape ``[..., E]``, E at most 4096; bfloat16, float16 or float32.
+        bias: Shape ``[E]``, or with leading axes that broadcast against those of logits; any of these dtypes.
+        top_k: Number of experts of a token, 1 to 32, and at most E.
+        num_rows: How many rows count, with the leading axes flattened: an int32 array of one element, clamped to the
+            rows that exist. The other rows are not read, and their results are zero.
+
+    Returns:
+        ``(ids, weights)``, int32 and float32, both of shape ``[..., top_k]``.
+
+    Raises:
+        TypeError: A dtype is not supported, or a parameter has the wrong type.
+        ValueError: The shapes do not fit each other, or a parameter is out of range.
+    """
+    op = MoERoute.of(top_k=top_k)
+    result: tuple[jax.Array, jax.Array] = run(op, logits, bias, num_rows=num_rows)
+    return result
