@@ -25,6 +25,8 @@ PACKAGES = {
     "m3ops_jax": (
         "JAX",
         (
+            "m3ops_jax.layers.moe_layer",
+            "m3ops_jax.layers.mxfp8_linear",
             "m3ops_jax.moe_sort.moe_sort",
             "m3ops_jax.compile_for.compile_for",
             "m3ops_jax.nnx.GemmaRMSNorm",
@@ -34,6 +36,8 @@ PACKAGES = {
     "m3ops_torch": (
         "PyTorch",
         (
+            "m3ops_torch.layers.moe_layer",
+            "m3ops_torch.layers.mxfp8_linear",
             "m3ops_torch.moe_sort.moe_sort",
             "m3ops_torch.nn.GemmaRMSNorm",
             "m3ops_torch.nn.SwigluOAI",

@@ -16,6 +16,7 @@ from m3ops_jax.gemma_rmsnorm import (
     gemma_rmsnorm_quantize,
 )
 from m3ops_jax.gemma_rmsnorm_heads import gemma_rmsnorm_heads
+from m3ops_jax.layers import moe_layer, mxfp8_linear
 from m3ops_jax.moe import moe_combine, moe_combine_add, moe_route
 from m3ops_jax.moe_sort import moe_sort
 from m3ops_jax.mxfp8 import mxfp8_dequantize, mxfp8_quantize
@@ -44,10 +45,12 @@ __all__ = [
     "gemma_rmsnorm_quantize",
     "moe_combine",
     "moe_combine_add",
+    "moe_layer",
     "moe_route",
     "moe_sort",
     "mxfp8_dequantize",
     "mxfp8_grouped_matmul",
+    "mxfp8_linear",
     "mxfp8_matmul",
     "mxfp8_quantize",
     "swiglu_oai",

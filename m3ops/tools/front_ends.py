@@ -65,7 +65,7 @@ class FrontEnd:
         package: Its package.
         framework: Its framework, in prose.
         summary: How it computes the ops.
-        exports: What it exports beside the ops, by the module that has it.
+        exports: What it exports beside the ops, names by the module that has them.
         modules: Modules that are its attributes.
         lazy: A module that is one when it is asked for, and what that imports; None for none.
         array: The type of an array.
@@ -98,6 +98,7 @@ FRONT_ENDS = (
         summary="primitives that launch the Triton kernels of m3ops through jax-triton",
         exports={
             "m3ops": "__version__",
+            "m3ops_jax.layers": "moe_layer, mxfp8_linear",
             "m3ops_jax.moe_sort": "moe_sort",
             "m3ops_jax._mxfp8": "MXFP8",
             "m3ops_jax.compile_for": "compile_for",
@@ -117,7 +118,12 @@ FRONT_ENDS = (
         package="m3ops_torch",
         framework="PyTorch",
         summary="operators that launch the Triton kernels of m3ops",
-        exports={"m3ops": "__version__", "m3ops_torch.moe_sort": "moe_sort", "m3ops_torch._mxfp8": "MXFP8"},
+        exports={
+            "m3ops": "__version__",
+            "m3ops_torch.layers": "moe_layer, mxfp8_linear",
+            "m3ops_torch.moe_sort": "moe_sort",
+            "m3ops_torch._mxfp8": "MXFP8",
+        },
         modules=("compat", "nn"),
         lazy=None,
         array="torch.Tensor",
@@ -161,7 +167,7 @@ def package(front_end: FrontEnd) -> str:
         lazy = LAZY.format(package=own, module=module, needs=needs)
         imports = ["from importlib import import_module", "from typing import TYPE_CHECKING, Any", ""]
     functions = {f"{own}.{family}": [op.name for op in _ops_of(family)] for family in FAMILIES}
-    exports = {module: [name] for module, name in front_end.exports.items()} | functions
+    exports = {module: names.split(", ") for module, names in front_end.exports.items()} | functions
     lines = [f"from {module} import {', '.join(sorted(names))}" for module, names in exports.items()]
     lines += [f"from {own} import {module} as {module}" for module in front_end.modules]
     return PACKAGE.format(

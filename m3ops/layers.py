@@ -1,0 +1,74 @@
+"""What is made of several ops, written once: ``ops`` is a front end, whose functions do the work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from m3ops.mxfp8 import MXFP8
+from m3ops.numerics.formats import BLOCK
+
+Array = Any
+
+
+def mlp(ops: ModuleType, x: MXFP8, w13: MXFP8, w2: MXFP8, *, arithmetic: str) -> Array:
+    """A dense MLP: ``[gate; up]``, activation, and the way back."""
+    gate_up = ops.mxfp8_matmul(x, w13, arithmetic=arithmetic)
+    return ops.mxfp8_matmul(ops.swiglu_oai_quantize(gate_up), w2, arithmetic=arithmetic)
+
+
+def moe_layer(
+    ops: ModuleType,
+    x: Array | MXFP8,
+    logits: Array,
+    bias: Array,
+    w13: MXFP8,
+    w2: MXFP8,
+    shared: tuple[MXFP8, MXFP8] | None,
+    *,
+    top_k: int,
+    scale: float,
+    arithmetic: str,
+) -> Array:
+    """Route, quantize each token once, and the products of each token's experts."""
+    tokens = _rows(x if isinstance(x, MXFP8) else ops.mxfp8_quantize(x))
+    ids, weights = ops.moe_route(logits, bias, top_k=top_k)
+    order, slots, group_sizes = ops.moe_sort(ids, w13.values.shape[0])
+    gate_up = ops.mxfp8_grouped_matmul(tokens, w13, group_sizes, rows=order // top_k, arithmetic=arithmetic)
+    y = ops.mxfp8_grouped_matmul(ops.swiglu_oai_quantize(gate_up), w2, group_sizes, arithmetic=arithmetic)
+    if shared is None:
+        return ops.moe_combine(y, slots, weights, scale=scale)
+    beside = mlp(ops, tokens, *shared, arithmetic=arithmetic).reshape(*ids.shape[:-1], -1)
+    return ops.moe_combine_add(y, slots, weights, beside, scale=scale)
+
+
+def _rows(q: MXFP8) -> MXFP8:
+    """The rows of all leading axes, as a grouped product takes them."""
+    if q.values.ndim == 2:
+        return q
+    values, scales = (part.reshape(-1, part.shape[-1]) for part in q)
+    return type(q)(values, scales, q.scale_layout)
+
+
+def linear(ops: ModuleType, x: Array, w: Array, **given: str) -> Array:
+    """``x @ w.T`` of x and w in MXFP8."""
+    return _product(ops, x, w, x.dtype, **given)
+
+
+def linear_gradients(
+    ops: ModuleType, pad: Callable[[Array, int], Array], x: Array, w: Array, grad: Array, **given: str
+) -> tuple[Array, Array]:
+    """The gradients of x and w, straight through the rounding: products of MXFP8 too, quantized along what they sum.
+
+    ``pad(matrix, count)`` adds rows of zeros: the weight's gradient is a sum over rows, in blocks of 32.
+    """
+    rows, grads = x.reshape(-1, x.shape[-1]), grad.reshape(-1, grad.shape[-1])
+    of_x = _product(ops, grads, w.T, x.dtype, **given).reshape(x.shape)
+    missing = -rows.shape[0] % BLOCK
+    return of_x, _product(ops, pad(grads, missing).T, pad(rows, missing).T, w.dtype, **given)
+
+
+def _product(ops: ModuleType, x: Array, w: Array, out_dtype: Any, *, scale_rule: str, arithmetic: str) -> Array:
+    quantized = (ops.mxfp8_quantize(operand, scale_rule=scale_rule) for operand in (x, w))
+    return ops.mxfp8_matmul(*quantized, arithmetic=arithmetic, out_dtype=out_dtype)

@@ -1,0 +1,106 @@
+"""Layers made of several ops, for JAX."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+import m3ops_jax
+from m3ops import layers, validate
+from m3ops_jax._call import spec_of
+from m3ops_jax._mxfp8 import MXFP8, quantized
+
+
+def moe_layer(
+    x: jax.Array | MXFP8,
+    logits: jax.Array,
+    bias: jax.Array,
+    w13: MXFP8,
+    w2: MXFP8,
+    shared: tuple[MXFP8, MXFP8] | None = None,
+    *,
+    top_k: int = 4,
+    scale: float = 2.0,
+    arithmetic: str = "exact",
+) -> jax.Array:
+    """MiniMax-M3's mixture of experts, from the router's logits on.
+
+    :func:`moe_route` chooses the experts of each token. A token is quantized once, :func:`moe_sort` and the two
+    :func:`mxfp8_grouped_matmul` around :func:`swiglu_oai_quantize` apply its experts, and :func:`moe_combine` adds what
+    they return. With exact arithmetic a token's bytes are the same on every machine and in any batch.
+
+    Args:
+        x: The tokens, ``[..., H]`` in bfloat16, float16 or float32, or an ``MXFP8`` of them.
+        logits: The router's, ``[..., E]``.
+        bias: That of the choice, fp32 ``[E]``.
+        w13: Gates and ups of the experts, one below the other, an ``MXFP8`` of values ``[E, 2I, H]``.
+        w2: The way back, an ``MXFP8`` of values ``[E, H, I]``.
+        shared: The same of the expert that every token has, ``[2I, H]`` and ``[H, I]``; None for none.
+        top_k: Experts of a token.
+        scale: What the sum of these is multiplied by, before that of the shared expert is added.
+        arithmetic: That of the products, ``"exact"`` or ``"fast"``, see :func:`mxfp8_matmul`.
+
+    Returns:
+        Shape ``[..., H]``, bfloat16.
+
+    Raises:
+        TypeError: A dtype is not supported, or an argument has the wrong type.
+        ValueError: The shapes do not fit each other, or a parameter is out of range.
+    """
+    quantized("w13", w13)
+    quantized("w2", w2)
+    for weight in shared or ():
+        quantized("shared", weight)
+    result: jax.Array = layers.moe_layer(
+        m3ops_jax, x, logits, bias, w13, w2, shared, top_k=top_k, scale=scale, arithmetic=arithmetic
+    )
+    return result
+
+
+def mxfp8_linear(x: jax.Array, w: jax.Array, *, arithmetic: str = "exact", scale_rule: str = "rceil") -> jax.Array:
+    """``x @ w.T`` of x and w rounded to MXFP8, with a gradient: a layer that trains in the numbers it will serve in.
+
+    The gradients pass straight through the rounding. They are products of MXFP8 too: that of x is ``grad @ w``,
+    quantized along N, and that of w is ``grad.T @ x``, quantized along the rows, which are padded to blocks of 32.
+
+    Args:
+        x: Shape ``[..., K]``, bfloat16, float16 or float32; K a multiple of 32.
+        w: The weight, ``[N, K]`` in any of these dtypes; N a multiple of 32.
+        arithmetic: That of the products, ``"exact"`` or ``"fast"``, see :func:`mxfp8_matmul`.
+        scale_rule: That of the rounding, see :func:`mxfp8_quantize`.
+
+    Returns:
+        Shape ``[..., N]``, in the dtype of x. The gradients have the dtypes of x and w.
+
+    Raises:
+        TypeError: A dtype is not supported, or a parameter has the wrong type.
+        ValueError: The shapes do not fit each other, or a parameter is out of range.
+    """
+    validate.linear(spec_of("x", x), spec_of("w", w))
+    result: jax.Array = _linear((arithmetic, scale_rule), jnp.asarray(x), jnp.asarray(w))
+    return result
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _linear(given: tuple[str, str], x: jax.Array, w: jax.Array) -> Any:
+    arithmetic, scale_rule = given
+    return layers.linear(m3ops_jax, x, w, arithmetic=arithmetic, scale_rule=scale_rule)
+
+
+def _forward(given: tuple[str, str], x: jax.Array, w: jax.Array) -> tuple[Any, tuple[jax.Array, jax.Array]]:
+    return _linear(given, x, w), (x, w)
+
+
+def _backward(given: tuple[str, str], kept: tuple[jax.Array, jax.Array], grad: jax.Array) -> Any:
+    arithmetic, scale_rule = given
+    return layers.linear_gradients(m3ops_jax, _pad, *kept, grad, arithmetic=arithmetic, scale_rule=scale_rule)
+
+
+_linear.defvjp(_forward, _backward)
+
+
+def _pad(matrix: jax.Array, count: int) -> jax.Array:
+    return jnp.pad(matrix, ((0, count), (0, 0)))

@@ -1,0 +1,102 @@
+"""Layers made of several ops, for PyTorch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+import m3ops_torch
+from m3ops import layers, validate
+from m3ops_torch import _operands
+from m3ops_torch._mxfp8 import MXFP8, quantized
+
+
+def moe_layer(
+    x: torch.Tensor | MXFP8,
+    logits: torch.Tensor,
+    bias: torch.Tensor,
+    w13: MXFP8,
+    w2: MXFP8,
+    shared: tuple[MXFP8, MXFP8] | None = None,
+    *,
+    top_k: int = 4,
+    scale: float = 2.0,
+    arithmetic: str = "exact",
+) -> torch.Tensor:
+    """MiniMax-M3's mixture of experts, from the router's logits on.
+
+    :func:`moe_route` chooses the experts of each token. A token is quantized once, :func:`moe_sort` and the two
+    :func:`mxfp8_grouped_matmul` around :func:`swiglu_oai_quantize` apply its experts, and :func:`moe_combine` adds what
+    they return. With exact arithmetic a token's bytes are the same on every machine and in any batch.
+
+    Args:
+        x: The tokens, ``[..., H]`` in bfloat16, float16 or float32, or an ``MXFP8`` of them.
+        logits: The router's, ``[..., E]``.
+        bias: That of the choice, fp32 ``[E]``.
+        w13: Gates and ups of the experts, one below the other, an ``MXFP8`` of values ``[E, 2I, H]``.
+        w2: The way back, an ``MXFP8`` of values ``[E, H, I]``.
+        shared: The same of the expert that every token has, ``[2I, H]`` and ``[H, I]``; None for none.
+        top_k: Experts of a token.
+        scale: What the sum of these is multiplied by, before that of the shared expert is added.
+        arithmetic: That of the products, ``"exact"`` or ``"fast"``, see :func:`mxfp8_matmul`.
+
+    Returns:
+        Shape ``[..., H]``, bfloat16.
+
+    Raises:
+        TypeError: A dtype is not supported, or an argument has the wrong type.
+        ValueError: The shapes do not fit each other, or a parameter is out of range.
+    """
+    quantized("w13", w13)
+    quantized("w2", w2)
+    for weight in shared or ():
+        quantized("shared", weight)
+    result: torch.Tensor = layers.moe_layer(
+        m3ops_torch, x, logits, bias, w13, w2, shared, top_k=top_k, scale=scale, arithmetic=arithmetic
+    )
+    return result
+
+
+def mxfp8_linear(
+    x: torch.Tensor, w: torch.Tensor, *, arithmetic: str = "exact", scale_rule: str = "rceil"
+) -> torch.Tensor:
+    """``x @ w.T`` of x and w rounded to MXFP8, with a gradient: a layer that trains in the numbers it will serve in.
+
+    The gradients pass straight through the rounding. They are products of MXFP8 too: that of x is ``grad @ w``,
+    quantized along N, and that of w is ``grad.T @ x``, quantized along the rows, which are padded to blocks of 32.
+
+    Args:
+        x: Shape ``[..., K]``, bfloat16, float16 or float32; K a multiple of 32.
+        w: The weight, ``[N, K]`` in any of these dtypes; N a multiple of 32.
+        arithmetic: That of the products, ``"exact"`` or ``"fast"``, see :func:`mxfp8_matmul`.
+        scale_rule: That of the rounding, see :func:`mxfp8_quantize`.
+
+    Returns:
+        Shape ``[..., N]``, in the dtype of x. The gradients have the dtypes of x and w.
+
+    Raises:
+        TypeError: A dtype is not supported, or a parameter has the wrong type.
+        ValueError: The shapes do not fit each other, or a parameter is out of range.
+    """
+    _operands.require_tensors({"x": x, "w": w})
+    validate.linear(_operands.spec_of(x), _operands.spec_of(w))
+    result: torch.Tensor = _Linear.apply(x, w, arithmetic, scale_rule)
+    return result
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, w: torch.Tensor, arithmetic: str, scale_rule: str) -> Any:
+        ctx.save_for_backward(x, w)
+        ctx.given = {"arithmetic": arithmetic, "scale_rule": scale_rule}
+        return layers.linear(m3ops_torch, x, w, **ctx.given)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> Any:
+        x, w = ctx.saved_tensors
+        return *layers.linear_gradients(m3ops_torch, _pad, x, w, grad, **ctx.given), None, None
+
+
+def _pad(matrix: torch.Tensor, count: int) -> torch.Tensor:
+    return torch.nn.functional.pad(matrix, (0, 0, 0, count))

@@ -1,0 +1,166 @@
+"""Layers made of several ops: the same bytes from both front ends, for a token whatever its company."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+import torch
+from compare import assert_same_bytes
+
+import m3ops_jax
+import m3ops_torch
+from m3ops.numerics.exact import functions
+from m3ops.testing.arrays import normal
+from m3ops.testing.case import digest
+from m3ops.tools.run import to_numpy, to_tensor
+
+TOKENS, HIDDEN, INNER, EXPERTS = 13, 64, 32, 6
+
+Arrays = dict[str, Any]
+
+
+def layer() -> Arrays:
+    """A mixture of experts in bfloat16."""
+    return {
+        "x": normal((TOKENS, HIDDEN), "bfloat16"),
+        "logits": normal((TOKENS, EXPERTS), "float32"),
+        "bias": normal((EXPERTS,), "float32", 0.1),
+        "w13": normal((EXPERTS, 2 * INNER, HIDDEN), "bfloat16", 0.2),
+        "w2": normal((EXPERTS, HIDDEN, INNER), "bfloat16", 0.2),
+        "shared_w13": normal((2 * INNER, HIDDEN), "bfloat16", 0.2),
+        "shared_w2": normal((HIDDEN, INNER), "bfloat16", 0.2),
+    }
+
+
+def run(m: Any, arrays: Arrays, *, shared: bool = True, **given: Any) -> Any:
+    """The layer of a front end, of weights that it quantizes."""
+    w13, w2, *beside = (m.mxfp8_quantize(arrays[name]) for name in ("w13", "w2", "shared_w13", "shared_w2"))
+    return m.moe_layer(
+        arrays["x"], arrays["logits"], arrays["bias"], w13, w2, tuple(beside) if shared else None, **given
+    )
+
+
+def in_torch(arrays: Arrays, device: str = "cpu", **given: Any) -> np.ndarray:
+    return to_numpy(run(m3ops_torch, {name: to_tensor(a, device) for name, a in arrays.items()}, **given))
+
+
+def in_jax(arrays: Arrays, **given: Any) -> np.ndarray:
+    return np.asarray(jax.jit(lambda own: run(m3ops_jax, own, **given))(arrays))
+
+
+@pytest.mark.parametrize("given", [{}, {"shared": False, "top_k": 2, "scale": 1.0}], ids=str)
+def test_both_front_ends_give_the_same_bytes(given: Arrays, device: str) -> None:
+    assert_same_bytes([in_torch(layer(), device, **given)], [in_jax(layer(), **given)])
+
+
+def test_the_bytes_of_a_layer(device: str) -> None:
+    """Published, as those of the ops are."""
+    assert digest([in_torch(layer(), device)]) == "3ed63ed3b2be46b4"
+
+
+def test_a_token_does_not_depend_on_its_company() -> None:
+    whole = in_torch(layer())
+    for tokens in (slice(0, 1), slice(7, 8), slice(3, 11)):
+        part = {name: a[tokens] if name in ("x", "logits") else a for name, a in layer().items()}
+        assert_same_bytes([in_torch(part)], [whole[tokens]])
+
+
+def test_leading_axes_and_quantized_tokens() -> None:
+    arrays = {name: to_tensor(a[:12] if name in ("x", "logits") else a) for name, a in layer().items()}
+    want = run(m3ops_torch, arrays)
+    split = {name: t.reshape(3, 4, -1) if name in ("x", "logits") else t for name, t in arrays.items()}
+    got = run(m3ops_torch, split)
+    quantized = run(m3ops_torch, {**split, "x": m3ops_torch.mxfp8_quantize(split["x"])})
+    for each in (got, quantized):
+        assert each.shape == (3, 4, HIDDEN)
+        assert torch.equal(each.reshape(12, HIDDEN).view(torch.int16), want.view(torch.int16))
+
+
+def test_against_float64() -> None:
+    """The layer in float64, of operands that are rounded as it rounds them, up to the bfloat16 between its products."""
+
+    def rounded(a: np.ndarray) -> np.ndarray:
+        q = m3ops_torch.mxfp8_quantize(to_tensor(np.ascontiguousarray(a, np.float32)))
+        return functions.dequantize_blocks(to_numpy(q.values), to_numpy(q.scales))
+
+    def expert(x: np.ndarray, w13: np.ndarray, w2: np.ndarray) -> np.ndarray:
+        gate_up = (rounded(x) @ rounded(w13).T).astype(ml_dtypes.bfloat16).astype(np.float64)
+        gate, up = np.minimum(gate_up[..., :INNER], 7), np.clip(gate_up[..., INNER:], -7, 7)
+        inner = (up + 1) * gate / (1 + np.exp(-1.702 * gate))
+        return rounded(inner) @ rounded(w2).T
+
+    a = layer()
+    score = 1 / (1 + np.exp(-a["logits"].astype(np.float64)))
+    chosen = np.argsort(-(score + a["bias"]), axis=-1)[:, :4]
+    want = expert(a["x"], a["shared_w13"], a["shared_w2"])
+    for token, ids in enumerate(chosen):
+        weights = score[token, ids] / score[token, ids].sum()
+        for weight, own in zip(weights, ids, strict=True):
+            want[token] += 2 * weight * expert(a["x"][token : token + 1], a["w13"][own], a["w2"][own])[0]
+    # E4M3 values of the inner rows may fall to the other side of a tie, a sixteenth of them; so it is the whole
+    # that is compared.
+    error = np.linalg.norm(in_torch(a).astype(np.float64) - want) / np.linalg.norm(want)
+    assert error < 2.0**-7
+
+
+def test_wrong_layers_are_refused() -> None:
+    for m, arrays in ((m3ops_torch, {n: to_tensor(a) for n, a in layer().items()}), (m3ops_jax, layer())):
+        with pytest.raises(TypeError, match="w13 must be an MXFP8"):
+            m.moe_layer(arrays["x"], arrays["logits"], arrays["bias"], arrays["w13"], arrays["w2"])
+
+
+# --- A product with gradients -------------------------------------------------------------------------------------
+
+
+def quantized_product(x: np.ndarray, w: np.ndarray) -> np.ndarray:
+    q, p = (m3ops_torch.mxfp8_quantize(to_tensor(np.ascontiguousarray(a))) for a in (x, w))
+    return to_numpy(m3ops_torch.mxfp8_matmul(q, p))
+
+
+@pytest.mark.parametrize("rows", [(64,), (5,), (3, 7), (0,)], ids=str)
+@pytest.mark.parametrize("framework", ["torch", "jax"])
+def test_a_product_and_its_gradients(rows: tuple[int, ...], framework: str, device: str) -> None:
+    """Each is a product of MXFP8, quantized along what it sums; rows are padded with zeros."""
+    x, w = normal((*rows, 96), "bfloat16"), normal((64, 96), "bfloat16")
+    grad = normal((*rows, 64), "bfloat16")
+    if framework == "torch":
+        leaves = [to_tensor(a, device).requires_grad_() for a in (x, w)]
+        y = m3ops_torch.mxfp8_linear(*leaves)
+        y.backward(to_tensor(grad, device))
+        got = [to_numpy(t.detach()) for t in (y, *(leaf.grad for leaf in leaves))]
+    else:
+        y, pull = jax.vjp(jax.jit(m3ops_jax.mxfp8_linear), jnp.asarray(x), jnp.asarray(w))
+        got = [np.asarray(a) for a in (y, *pull(jnp.asarray(grad)))]
+    flat, grads = x.reshape(-1, 96), grad.reshape(-1, 64)
+    pad = ((0, -len(flat) % 32), (0, 0))
+    want = [
+        quantized_product(flat, w).reshape(y.shape),
+        quantized_product(grads, w.T).reshape(x.shape),
+        quantized_product(np.pad(grads, pad).T, np.pad(flat, pad).T),
+    ]
+    assert_same_bytes(got, want)
+
+
+def test_a_compiled_product_with_gradients(device: str) -> None:
+    linear = torch.nn.Linear(96, 64, bias=False, dtype=torch.bfloat16, device=device)
+    linear.forward = lambda x: m3ops_torch.mxfp8_linear(x, linear.weight)  # type: ignore[method-assign]
+    x = to_tensor(normal((8, 96), "bfloat16"), device)
+    results = []
+    for call in (linear, torch.compile(linear, fullgraph=True, backend="aot_eager")):
+        linear.zero_grad()
+        call(x).sum().backward()
+        results.append(to_numpy(linear.weight.grad))
+    assert_same_bytes(results[1:], results[:1])
+
+
+def test_wrong_operands_of_a_product_with_gradients() -> None:
+    for m, make in ((m3ops_torch, torch.ones), (m3ops_jax, jnp.ones)):
+        with pytest.raises(ValueError, match=r"w must have shape \[N, 64\] for x of shape \(4, 64\), got \(8, 32\)"):
+            m.mxfp8_linear(make((4, 64)), make((8, 32)))
+        with pytest.raises(ValueError, match="the first axis of w must be a multiple of 32"):
+            m.mxfp8_linear(make((4, 64)), make((8, 64)))
