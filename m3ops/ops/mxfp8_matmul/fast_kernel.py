@@ -95,8 +95,8 @@ def _fast_tile(
         total = _sum_of_numbers(x_ptrs, w_ptrs, TILE)
         product.store(product_ptr, total, row[:, None], col[None, :], end, PRODUCT, NARROWING)
     else:
-        results = product_ptr, W, PRODUCT, TILE, NARROWING
-        tile_of_codes(0, first_row, end, col, x_ptr, w_ptr, w_scales_ptr, None, total_rows, *results)
+        operands = x_ptr, w_ptr, w_scales_ptr, None, total_rows, product_ptr
+        tile_of_codes(0, first_row, end, col, *operands, W, PRODUCT, TILE, NARROWING)
 
 
 @triton.jit

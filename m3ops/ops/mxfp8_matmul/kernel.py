@@ -181,10 +181,9 @@ def _product_tile(
     NARROWING: tl.constexpr,
 ):
     part, row_tile, col = product.place(t, tl.cdiv(end, TILE.rows), PRODUCT.size, TILE)
-    w = w_values_ptr, w_scales_ptr
     first_row = product.first_row(row_tile, TILE)
-    results = total_rows, product_ptr, W, PRODUCT, TILE, NARROWING
-    exact_tile(part, 0, first_row, end, col, digits_ptr, factors_ptr, *w, None, total_rows, *results)
+    operands = digits_ptr, factors_ptr, w_values_ptr, w_scales_ptr, None, total_rows, total_rows, product_ptr
+    exact_tile(part, 0, first_row, end, col, *operands, W, PRODUCT, TILE, NARROWING)
 
 
 @triton.jit
