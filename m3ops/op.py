@@ -167,8 +167,9 @@ class Derivative:
     """The derivative of an op.
 
     Attributes:
-        op: Takes the inputs of the op, then a gradient of each of its results.
-        gradients: For each input of the op the result of ``op`` that is its gradient.
+        op: Takes the inputs of the op, then a gradient of each of its results that is a float.
+        gradients: For each input of the op the result of ``op`` that is its gradient; inputs that only decide a choice
+            have none, which is to say a gradient of zeros.
     """
 
     op: Op

@@ -107,14 +107,17 @@ def _forward(call: Call, *arrays: jax.Array) -> tuple[Any, Any]:
     return _bind(call, *arrays), arrays
 
 
-def _backward(call: Call, arrays: Sequence[jax.Array], grads: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
+def _backward(call: Call, arrays: Sequence[jax.Array], grads: Sequence[jax.Array]) -> tuple[jax.Array | None, ...]:
     derivative = call.op.derivative
     assert derivative is not None
     backward = Call(derivative.op, tuple(derivative.op.inputs), call.targets)
-    operands = (*arrays, *grads)
+    operands = (*arrays, *(grad for grad in grads if grad.dtype != jax.dtypes.float0))
     gradients = dict(zip(backward.results(operands), _bind(backward, *operands), strict=True))
-    named = call.named(arrays)
-    return tuple(like_type(gradients[derivative.gradients[name]], array) for name, array in named.items())
+    of = derivative.gradients
+    return tuple(
+        like_type(gradients[of[name]], array) if name in of else None  # None is a gradient of zeros
+        for name, array in call.named(arrays).items()
+    )
 
 
 _differentiable.defvjp(_forward, _backward)

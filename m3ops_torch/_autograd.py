@@ -57,11 +57,13 @@ def implementation(op_type: type[Op], operator: Any, call: Call) -> Call:
                     kind if wanted else None for kind, wanted in zip(ctx.like, ctx.needs_input_grad[3:], strict=True)
                 ]
                 return None, None, None, *_no_derivative.gradients(_missing(ctx), like, grads)
-            operands = (*ctx.saved_tensors, *grads)
+            operands = (*ctx.saved_tensors, *(grad for grad in grads if grad.is_floating_point()))
             names = derivative.op.check({name: spec_of(t) for name, t in named(derivative.op, operands).items()})
             results = dict(zip(names, call(derivative.op, *operands), strict=True))
-            rest = len(ctx.like) - len(ctx.op.inputs)
-            return None, None, None, *(results[name] for name in derivative.gradients.values()), *(None,) * rest
+            of, rest = derivative.gradients, len(ctx.like) - len(ctx.op.inputs)
+            given = zip(ctx.op.inputs, ctx.saved_tensors, strict=True)
+            every = (results[of[name]] if name in of else torch.zeros_like(tensor) for name, tensor in given)
+            return None, None, None, *every, *(None,) * rest
 
         @staticmethod
         def jvp(ctx: Any, *_: Any) -> NoReturn:

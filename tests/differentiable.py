@@ -11,6 +11,7 @@ from specification import reference
 from m3ops.op import bind
 from m3ops.ops import OPS
 from m3ops.testing.arrays import normal
+from m3ops.tools.run import flat
 
 Array = np.ndarray
 DIFFERENTIABLE = [name for name, op in OPS.items() if op.of().derivative]
@@ -21,17 +22,25 @@ def arguments(name: str, dtype: str = "bfloat16") -> tuple[Array, ...]:
     """Inputs of [5, 6, 64] rows."""
     rows = {"x": normal((5, 6, 64), dtype), "residual": normal((5, 6, 64), dtype, 2.0)}
     given = rows | {"gate_up": normal((5, 6, 128), dtype, 3.0), "weight": normal((64,), "float32", 0.5)}
+    given |= {"logits": normal((5, 6, 64), dtype), "bias": normal((64,), "float32", 0.5)}
     return tuple(given[input_name] for input_name in OPS[name].inputs)
 
 
+def floats(results: Any) -> list[Any]:
+    """Those of an op's results that have gradients, of either framework."""
+    return [result for result in flat(results) if "float" in str(result.dtype)]
+
+
 def cotangents(name: str, inputs: tuple[Array, ...], **given: Any) -> tuple[Array, ...]:
-    results = reference(name, *inputs, **given)
+    results = floats(reference(name, *inputs, **given))
     return tuple(normal(r.shape, r.dtype.name, 0.5 + i) for i, r in enumerate(results))
 
 
 def expected(name: str, inputs: tuple[Array, ...], grads: tuple[Array, ...], **given: Any) -> list[Array]:
-    """The specification's gradients of all inputs."""
+    """The specification's gradients of all inputs, zeros of one that only decides a choice."""
     derivative = OPS[name].of(**given).derivative
     assert derivative is not None
     results = derivative.op.reference(bind(derivative.op, (*inputs, *grads)))
-    return [results[derivative.gradients[argument]] for argument in OPS[name].inputs]
+    of = derivative.gradients
+    arrays = zip(OPS[name].inputs, inputs, strict=True)
+    return [results[of[argument]] if argument in of else np.zeros_like(array) for argument, array in arrays]

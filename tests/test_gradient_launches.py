@@ -11,14 +11,14 @@ import torch
 import torch_launch
 from backends import interpreted, no_gpu, planned, specs_of
 from compare import assert_same_bytes
-from differentiable import arguments, cotangents, every_differentiable_op, expected
+from differentiable import arguments, cotangents, every_differentiable_op, expected, floats
 
 import m3ops_torch
 from m3ops.op import bind
 from m3ops.ops import EVERY_OP, OPS
 from m3ops.plan import Launch, Plan
 from m3ops.testing.arrays import normal
-from m3ops.tools.run import flat, to_numpy, to_tensor
+from m3ops.tools.run import to_numpy, to_tensor
 
 OP = EVERY_OP["gemma_rmsnorm_backward"].of()
 
@@ -67,7 +67,7 @@ def test_torch_compile(name: str) -> None:
     inputs = arguments(name)
     grads = cotangents(name, inputs)
     tensors = [to_tensor(a).requires_grad_() for a in inputs]
-    results = flat(torch.compile(getattr(m3ops_torch, name), fullgraph=True)(*tensors))
+    results = floats(torch.compile(getattr(m3ops_torch, name), fullgraph=True)(*tensors))
     got = torch.autograd.grad(results, tensors, [to_tensor(g) for g in grads])
     assert_same_bytes([to_numpy(g) for g in got], expected(name, inputs, grads))
 
@@ -77,5 +77,7 @@ def test_torch_compile(name: str) -> None:
 def test_opcheck(name: str) -> None:
     params = dataclasses.asdict(OPS[name].of())
     tensors = tuple(to_tensor(a).requires_grad_() for a in arguments(name))
-    checks = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
+    checks = ["test_schema", "test_autograd_registration", "test_faketensor"]
+    if name != "moe_route":  # it would add the sum of weights to that of ids, in place
+        checks.append("test_aot_dispatch_dynamic")
     torch.library.opcheck(getattr(torch.ops.m3ops, name).default, tensors, params, test_utils=checks)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from compare import assert_same_bytes
-from differentiable import DIFFERENTIABLE, arguments, cotangents, every_differentiable_op, expected
+from differentiable import DIFFERENTIABLE, arguments, cotangents, every_differentiable_op, expected, floats
 from specification import reference
 from test_oracles import SMALLEST_WORST, U, gate_bound, norm_rows, tail
 
@@ -21,7 +21,7 @@ import m3ops_torch
 from m3ops.numerics.row_sums import FAN_IN, partials
 from m3ops.ops import EVERY_OP, OPS
 from m3ops.testing.arrays import normal
-from m3ops.tools.run import flat, to_numpy, to_tensor
+from m3ops.tools.run import to_numpy, to_tensor
 from m3ops_jax import _call as jax_call
 from m3ops_torch import _call as torch_call
 
@@ -30,15 +30,15 @@ Array = np.ndarray
 
 def of_jax(name: str, inputs: tuple[Array, ...], grads: tuple[Array, ...], **given: Any) -> list[Array]:
     def gradients(inputs: Any, grads: Any) -> Any:
-        results, pull = jax.vjp(lambda *arrays: getattr(m3ops_jax, name)(*arrays, **given), *inputs)
-        return pull(jax.tree.unflatten(jax.tree.structure(results), grads))
+        _, pull = jax.vjp(lambda *arrays: floats(getattr(m3ops_jax, name)(*arrays, **given)), *inputs)
+        return pull(list(grads))
 
     return [np.asarray(g) for g in jax.jit(gradients)(inputs, grads)]
 
 
 def of_torch(name: str, inputs: tuple[Array, ...], grads: tuple[Array, ...], **given: Any) -> list[Array]:
     tensors = [to_tensor(a).requires_grad_() for a in inputs]
-    results = flat(getattr(m3ops_torch, name)(*tensors, **given))
+    results = floats(getattr(m3ops_torch, name)(*tensors, **given))
     return [to_numpy(g) for g in torch.autograd.grad(results, tensors, [to_tensor(g) for g in grads])]
 
 
@@ -309,12 +309,12 @@ def test_there_is_no_second_derivative(name: str) -> None:
     message = f"({name}|{derivative.op.name.removesuffix('_backward')}) has no second derivative"
 
     def slope(x: Any) -> Any:
-        return jax.grad(lambda x: jax.tree.leaves(getattr(m3ops_jax, name)(x, *others))[0].astype(jnp.float32).sum())(x)
+        return jax.grad(lambda x: floats(getattr(m3ops_jax, name)(x, *others))[0].astype(jnp.float32).sum())(x)
 
     with pytest.raises(NotImplementedError, match=message):
         jax.grad(lambda x: slope(x).astype(jnp.float32).sum())(first)
     tensor, rest = to_tensor(first).requires_grad_(), [to_tensor(a) for a in others]
-    result = flat(getattr(m3ops_torch, name)(tensor, *rest))[0]
+    result = floats(getattr(m3ops_torch, name)(tensor, *rest))[0]
     (gradient,) = torch.autograd.grad(result.float().sum(), tensor, create_graph=True)
     with pytest.raises(NotImplementedError, match=message):
         gradient.float().sum().backward()

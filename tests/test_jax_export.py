@@ -103,7 +103,8 @@ def test_a_symbolic_number_of_rows(name: str) -> None:
     if OPS[name].differentiable:
         loaded = jax.export.deserialize(program.serialize(vjp_order=1))
         results, pull = jax.vjp(loaded.call, *arrays)
-        chex.assert_trees_all_equal(pull(results), jax.vjp(jax_function(name), *arrays)[1](results))
+        grads = jax.tree.map(lambda r: r if "float" in r.dtype.name else np.zeros(r.shape, jax.dtypes.float0), results)
+        chex.assert_trees_all_equal(pull(grads), jax.vjp(jax_function(name), *arrays)[1](grads))
 
 
 def test_gradients_of_a_symbolic_number_of_rows() -> None:

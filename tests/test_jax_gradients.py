@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from compare import assert_same_bytes
-from differentiable import DIFFERENTIABLE, arguments, every_differentiable_op, expected
+from differentiable import DIFFERENTIABLE, arguments, every_differentiable_op, expected, floats
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from test_jax import equations, same
@@ -28,7 +28,7 @@ def loss(name: str) -> Any:
     """A function of all inputs whose cotangents differ from element to element."""
 
     def of(*arrays: jax.Array) -> jax.Array:
-        results = jax.tree.leaves(getattr(m3ops_jax, name)(*arrays))
+        results = floats(getattr(m3ops_jax, name)(*arrays))
         weights = [jnp.arange(r.size, dtype=jnp.float32).reshape(r.shape) % 7 - 2.5 for r in results]
         return sum(jnp.sum(r.astype(jnp.float32) * w) for r, w in zip(results, weights, strict=True))  # type: ignore[return-value]
 
@@ -42,7 +42,7 @@ def gradients(name: str) -> Any:
 def of_loss(name: str, inputs: Any) -> tuple[np.ndarray, ...]:
     """The cotangents that ``loss`` gives the results."""
     results = jax.eval_shape(getattr(m3ops_jax, name), *inputs)
-    return tuple((np.arange(r.size) % 7 - 2.5).reshape(r.shape).astype(r.dtype) for r in jax.tree.leaves(results))
+    return tuple((np.arange(r.size) % 7 - 2.5).reshape(r.shape).astype(r.dtype) for r in floats(results))
 
 
 def want(name: str, inputs: Any) -> list[np.ndarray]:
@@ -121,9 +121,13 @@ def test_nested_vmap_of_grad_over_x_and_weight() -> None:
 def test_grad_of_vmap(name: str) -> None:
     """A shared weight's gradient is a sum of those of the examples."""
     inputs = arguments(name)
-    batched = jax.vmap(getattr(m3ops_jax, name), tuple(0 if a.ndim == 3 else None for a in inputs))
+
+    def op(*arrays: jax.Array) -> Any:
+        return floats(getattr(m3ops_jax, name)(*arrays))
+
+    batched = jax.vmap(op, tuple(0 if a.ndim == 3 else None for a in inputs))
     results, pull = jax.vjp(batched, *inputs)
-    same(results, getattr(m3ops_jax, name)(*inputs))
+    same(results, op(*inputs))
     check_in_parts(pull(results), name, inputs, tuple(map(np.asarray, jax.tree.leaves(results))), (5, 1))
 
 

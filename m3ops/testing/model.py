@@ -29,6 +29,7 @@ SLICE_PREFILL = ("MoE prefill, TP 8", EXPERT_ROWS, TENSOR_PARALLEL_SIZE)
 HIDDEN_PREFILL = ("hidden prefill", TOKENS, HIDDEN)
 QKV_PREFILL = ("packed QK norm prefill", QKV_TOKENS, QKV_SIZE)
 COMBINE_PREFILL = ("MoE output prefill", TOKENS, HIDDEN)
+ROUTER_TRAINING = ("router training step", TOKENS, EXPERTS)
 ROUTER_PREFILL = ("router prefill", TOKENS, EXPERTS)
 QK_PREFILL = ("QK norm prefill", HEAD_ROWS, HEAD_DIM)
 

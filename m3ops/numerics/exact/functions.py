@@ -131,6 +131,24 @@ def route(logits: Array, bias: Array, top_k: int) -> tuple[Array, Array, Array, 
     return ids, round32(scores / total[..., None]), exp2, scores
 
 
+def route_backward(logits: Array, bias: Array, grad: Array) -> Array:
+    """The gradient of the logits of :func:`route` from that of the weights ``[..., top_k]``.
+
+    With p the weights and s the sigmoids it is ``p_j * (grad_j - sum grad_i p_i) * (1 - s_j)`` for the chosen, where
+    ``1 - s`` is ``exp(-logit) * s``, which does not cancel, and 0 for the others.
+    """
+    ids, weights, exp2, scores = map(barrier, route(logits, bias, grad.shape[-1]))
+    xp = logits.__array_namespace__()
+    mean: Array = barrier(xp.zeros(grad.shape[:-1], xp.float64))
+    for place in range(grad.shape[-1]):
+        mean = fma(grad[..., place], weights[..., place], mean)
+    chosen = round32(round32(weights * round32(grad - mean[..., None])) * round32(exp2 * scores))
+    total = xp.zeros(logits.shape, xp.float64)
+    for place in range(grad.shape[-1]):
+        total = xp.where(xp.arange(logits.shape[-1]) == ids[..., place, None], chosen[..., place, None], total)
+    return total
+
+
 def combine(y: Array, slots: Array, weights: Array) -> Array:
     """Sums of weighted rows, ``[..., N]``: of y ``[R, N]`` those that slots ``[..., k]`` name, each times its weight.
 

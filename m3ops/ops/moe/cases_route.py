@@ -92,7 +92,9 @@ def _cases() -> Iterator[Case]:
     yield case("a bias of one number", _given(normal((5, 64), "float32"), np.broadcast_to(np.float32(0.5), (64,))))
     for name, make in views("float32", 128).items():
         yield case(name, routed(make), gradient=name == "transposed leading axes")
-    yield from counted("moe_route", lambda shape: routed(partial(normal, shape, "float32", 2.0)))
 
 
-CASES = tuple(_cases())
+ROUTES = tuple(_cases())
+"""Those whose inputs the gradient may be tried with."""
+
+CASES = (*ROUTES, *counted("moe_route", lambda shape: routed(partial(normal, shape, "float32", 2.0))))

@@ -8,9 +8,9 @@ from dataclasses import replace
 from m3ops.numerics.constants import float32, sigmoid_constants
 from m3ops.op import Specs
 from m3ops.ops.moe.combine_kernel import Combine, CombineAt, _moe_combine_kernel
-from m3ops.ops.moe.route_kernel import Route, RouteAt, _moe_route_kernel
-from m3ops.ops.moe.spec import Combination, MoERoute
-from m3ops.plan import Plan
+from m3ops.ops.moe.route_kernel import Route, RouteAt, _moe_route_backward_kernel, _moe_route_kernel
+from m3ops.ops.moe.spec import Combination, MoERoute, MoERouteBackward, Routing
+from m3ops.plan import Launch, Plan, pointers
 from m3ops.planning.launch import bytes_moved, counts_rows, tiled_launch
 from m3ops.planning.narrowing import narrowing
 from m3ops.planning.rows import rows_of
@@ -25,12 +25,31 @@ LOGITS_OF_A_THREAD = 4
 
 def route_plan(op: MoERoute, specs: Specs, target: Target, *, keep: Collection[str]) -> Plan:
     total_rows, rows = rows_of({name: spec for name, spec in specs.items() if name != "num_rows"})
-    slope, bound = sigmoid_constants(1.0)
-    route = Route(op.top_k, power_of_two_at_least(op.top_k), slope, bound)
+    route = _route(op)
     tiles = _tiling(total_rows, specs["logits"].shape[-1], target, masked=route.cols != op.top_k)
     constants = {"AT": RouteAt(**rows), "ROUTE": route}
     launch = tiled_launch(_moe_route_kernel, op, specs, target, tiles, total_rows, constants, keep=keep)
     return Plan((launch,), bytes_moved(specs), FLOPS_PER_LOGIT * specs["logits"].size)
+
+
+def route_backward_plan(op: MoERouteBackward, specs: Specs, target: Target) -> Plan:
+    logits = specs["logits"]
+    total_rows, rows = rows_of(specs)
+    route = replace(_route(op), narrowing=narrowing(logits.dtype, target, beside_fp8=False))
+    tiles = _tiling(total_rows, logits.shape[-1], target, masked=route.cols != op.top_k)
+    launch = Launch(
+        kernel=_moe_route_backward_kernel,
+        grid=(tiles.num_tiles,),
+        arguments={**pointers(_moe_route_backward_kernel, specs), "total_rows": total_rows},
+        constants={"AT": RouteAt(**rows), "TILE": tiles.tile, "ROUTE": route},
+        writes=("grad_logits",),
+        num_warps=tiles.num_warps,
+    )
+    return Plan((launch,), bytes_moved(specs), FLOPS_PER_LOGIT * logits.size)
+
+
+def _route(op: Routing) -> Route:
+    return Route(op.top_k, power_of_two_at_least(op.top_k), *sigmoid_constants(1.0))
 
 
 def _tiling(total_rows: int, size: int, target: Target, *, masked: bool) -> Tiling:

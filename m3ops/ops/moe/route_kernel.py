@@ -1,4 +1,4 @@
-"""Triton kernel of the choice of experts, a few whole rows at a time."""
+"""Triton kernels of the choice of experts and of its gradient, a few whole rows at a time."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ _TAKEN = tl.constexpr(-(2**31))
 
 @dataclass(frozen=True)
 class RouteAt:
-    """Where the rows of each operand lie, a constexpr."""
+    """Where the rows of each operand lie, a constexpr; None for what a call does not have."""
 
     logits: Rows
     bias: Rows
-    ids: Rows
-    weights: Rows
+    ids: Rows | None = None
+    weights: Rows | None = None
+    grad_weights: Rows | None = None
+    grad_logits: Rows | None = None
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,14 @@ class Route:
         cols: A power of two of at least as many columns.
         slope: Of the sigmoid, see ``constants.sigmoid_constants``.
         bound: Likewise.
+        narrowing: How a gradient is rounded.
     """
 
     top_k: int
     cols: int
     slope: float
     bound: float
+    narrowing: fp32.Narrowing = fp32.Narrowing()  # noqa: RUF009 (frozen too)
 
 
 @triton.jit
@@ -106,3 +110,43 @@ def _moe_route_kernel(
             _route_tile(t, valid, logits_ptr, bias_ptr, ids_ptr, weights_ptr, AT, TILE, ROUTE)
         row_count.clear(ids_ptr, valid, total_rows, ROUTE.top_k, COUNT, "ids")
         row_count.clear(weights_ptr, valid, total_rows, ROUTE.top_k, COUNT, "weights")
+
+
+@triton.jit
+def _at(x, place, PLACE):
+    """One column of a tile of fp32 or int32 numbers, [rows, 1]."""
+    bits = x.to(tl.int32, bitcast=True)
+    return tl.sum(tl.where(place == PLACE, bits, 0), axis=1, keep_dims=True).to(x.dtype, bitcast=True)
+
+
+@triton.jit
+def _moe_route_backward_kernel(
+    logits_ptr,  # [total_rows, E]
+    bias_ptr,  # [total_rows or 1, E]
+    grad_weights_ptr,  # fp32 [total_rows, top_k]
+    total_rows,
+    grad_logits_ptr,  # [total_rows, E]
+    AT: tl.constexpr,
+    TILE: tl.constexpr,
+    ROUTE: tl.constexpr,
+):
+    window = rows.window(tl.program_id(0), total_rows, AT.logits.size, TILE)
+    first_row, end, col = window
+    place = tl.arange(0, ROUTE.cols)[None, :]
+    logits = rows.load(logits_ptr, window, TILE, AT.logits).to(tl.float32)
+    bias = rows.load(bias_ptr, window, TILE, AT.bias).to(tl.float32)
+    grad = rows.load(grad_weights_ptr, (first_row, end, place), TILE, AT.grad_weights)
+    _, _, exp2, scores = functions.sigmoid(logits, ROUTE.slope, ROUTE.bound, True)
+    rest = exp2 * scores
+    scores = tl.where(logits == logits, scores, logits)
+    ids, chosen, total = _choose(scores, bias, AT.logits.size, ROUTE)
+    weights = tl.div_rn(chosen, total)
+    mean = tl.zeros((TILE.rows, 1), tl.float32)
+    for i in range(ROUTE.top_k):
+        mean = tl.fma(_at(grad, place, i), _at(weights, place, i), mean)
+    outer = weights * (grad - mean)
+    gradient = tl.zeros((TILE.rows, TILE.cols), tl.float32)
+    for i in range(ROUTE.top_k):
+        gradient = tl.where(col == _at(ids, place, i), _at(outer, place, i) * rest, gradient)
+    gradient = fp32.narrow(gradient, grad_logits_ptr.dtype.element_ty, ROUTE.narrowing)
+    rows.store(grad_logits_ptr, gradient, window, TILE, AT.grad_logits)

@@ -23,7 +23,7 @@ from m3ops.array import ArraySpec
 from m3ops.axes import Axes
 from m3ops.numerics.constants import float32
 from m3ops.numerics.exact import fp32, functions
-from m3ops.op import Array, Arrays, DTypeName, Op, Specs, parameter
+from m3ops.op import Array, Arrays, Derivative, DTypeName, Op, Specs, parameter
 from m3ops.plan import Plan
 from m3ops.target import Target
 
@@ -43,7 +43,20 @@ OUT_DTYPE: Any = parameter(None, "bfloat16, float16 or float32; by default the d
 
 
 @dataclass(frozen=True)
-class MoERoute(Op):
+class Routing(Op):
+    """What a choice of experts and its gradient take."""
+
+    top_k: int = parameter(4, "Number of experts of a token, 1 to 32, and at most E.")
+
+    def __post_init__(self) -> None:
+        self._canonical(top_k=validate.count("top_k", self.top_k))
+        if self.top_k > MAX_TOP_K:
+            raise ValueError(f"top_k must be at most {MAX_TOP_K}, got {self.top_k}")
+        super().__post_init__()
+
+
+@dataclass(frozen=True)
+class MoERoute(Routing):
     """The experts of each token: the ``top_k`` largest of ``sigmoid(logits) + bias``, and their weights, in fp32.
 
     The largest comes first, and among equal ones the lower index. A NaN is larger than infinity. A weight is the
@@ -58,17 +71,13 @@ class MoERoute(Op):
     returns: ClassVar[str] = "``(ids, weights)``, int32 and float32, both of shape ``[..., top_k]``."
     result_type: ClassVar[str] = "tuple[{array}, {array}]"
 
-    top_k: int = parameter(4, "Number of experts of a token, 1 to 32, and at most E.")
-
-    def __post_init__(self) -> None:
-        self._canonical(top_k=validate.count("top_k", self.top_k))
-        if self.top_k > MAX_TOP_K:
-            raise ValueError(f"top_k must be at most {MAX_TOP_K}, got {self.top_k}")
-        super().__post_init__()
-
     @property
     def axes(self) -> Axes:
         return Axes.of("*r E!, *r? E! -> *r k!, *r k!")
+
+    @property
+    def derivative(self) -> Derivative:
+        return Derivative(MoERouteBackward.of(top_k=self.top_k), {"logits": "grad_logits"})
 
     def infer(self, logits: ArraySpec, bias: ArraySpec) -> dict[str, ArraySpec]:
         check_logits(logits, bias, self.top_k)
@@ -83,6 +92,37 @@ class MoERoute(Op):
         from m3ops.ops.moe.plan import route_plan
 
         return route_plan(self, specs, target, keep=keep)
+
+
+@dataclass(frozen=True)
+class MoERouteBackward(Routing):
+    """The gradient of the logits of :class:`MoERoute` through the weights; the choice, and so the bias, has none.
+
+        grad_logits[j] = weights[j] * (grad_weights[j] - sum over i of grad_weights[i] * weights[i]) * (1 - score[j])
+
+    for the chosen experts, and 0 for the others.
+    """
+
+    name: ClassVar[str] = "moe_route_backward"
+    inputs: ClassVar[Mapping[str, str]] = {"logits": "", "bias": "", "grad_weights": ""}
+
+    @property
+    def axes(self) -> Axes:
+        return Axes.of("*r E!, *r? E!, *r k! -> *r E!")
+
+    def infer(self, logits: ArraySpec, bias: ArraySpec, grad_weights: ArraySpec) -> dict[str, ArraySpec]:
+        check_logits(logits, bias, self.top_k)
+        validate.same("grad_weights", grad_weights, "weights", ArraySpec((*logits.shape[:-1], self.top_k), "float32"))
+        return {"grad_logits": ArraySpec(logits.shape, logits.dtype)}
+
+    def compute(self, logits: Array, bias: Array, grad_weights: Array) -> Arrays:
+        gradient = functions.route_backward(*map(fp32.load, (logits, bias, grad_weights)))
+        return {"grad_logits": fp32.store(gradient, logits.dtype.name)}
+
+    def plan(self, specs: Specs, target: Target, *, keep: Collection[str] = ()) -> Plan:
+        from m3ops.ops.moe.plan import route_backward_plan
+
+        return route_backward_plan(self, specs, target)
 
 
 @dataclass(frozen=True)

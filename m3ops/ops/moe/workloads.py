@@ -6,12 +6,16 @@ from collections.abc import Iterator
 from functools import partial
 
 from m3ops.array import ArraySpec
-from m3ops.testing.model import COMBINE_PREFILL, EXPERTS, HIDDEN, ROUTER_PREFILL, TOP_K
+from m3ops.testing.model import COMBINE_PREFILL, EXPERTS, HIDDEN, ROUTER_PREFILL, ROUTER_TRAINING, TOP_K
 from m3ops.testing.workload import Workload, rows
 
 
 def _route(num_rows: int, size: int) -> tuple[ArraySpec, ...]:
     return ArraySpec((num_rows, size), "float32"), ArraySpec((size,), "float32")
+
+
+def _route_backward(num_rows: int, size: int) -> tuple[ArraySpec, ...]:
+    return *_route(num_rows, size), ArraySpec((num_rows, TOP_K), "float32")
 
 
 def _combine(num_rows: int, size: int) -> tuple[ArraySpec, ...]:
@@ -28,6 +32,7 @@ def _workloads() -> Iterator[Workload]:
     yield route(*ROUTER_PREFILL)
     for num_rows in (1, 64):
         yield route(f"router decode, M = {num_rows}", num_rows, EXPERTS, small=True)
+    yield Workload("moe_route_backward", *ROUTER_TRAINING, _route_backward)
     for op, inputs in (("moe_combine", _combine), ("moe_combine_add", _combine_add)):
         at = partial(Workload, op, inputs_of=inputs)
         yield at(*COMBINE_PREFILL)

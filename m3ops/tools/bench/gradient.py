@@ -26,11 +26,12 @@ def in_torch(workload: Workload, forward: Contender) -> Contender:
     @functools.lru_cache(maxsize=1)
     def graph(*inputs: Any) -> tuple[list[Any], tuple[Any, ...]]:
         leaves = [tensor.detach().requires_grad_() for tensor in inputs]
-        return leaves, flat(forward(*leaves))
+        return leaves, tuple(result for result in flat(forward(*leaves)) if result.is_floating_point())
 
     def backward(*arrays: Any) -> tuple[Any, ...]:
         leaves, outputs = graph(*arrays[:count])
-        return _results(workload, torch.autograd.grad(outputs, leaves, arrays[count:], retain_graph=True))
+        gradients = torch.autograd.grad(outputs, leaves, arrays[count:], retain_graph=True, allow_unused=True)
+        return _results(workload, gradients)
 
     return backward
 
@@ -41,9 +42,12 @@ def in_jax(workload: Workload, forward: Contender) -> Contender:
 
     count = len(OPS[workload.forward].inputs)
 
+    def floats(*inputs: Any) -> list[Any]:
+        return [result for result in jax.tree.leaves(forward(*inputs)) if "float" in result.dtype.name]
+
     def backward(*arrays: Any) -> tuple[Any, ...]:
-        outputs, vjp = jax.vjp(forward, *arrays[:count])
-        return _results(workload, vjp(jax.tree.unflatten(jax.tree.structure(outputs), arrays[count:])))
+        _, vjp = jax.vjp(floats, *arrays[:count])
+        return _results(workload, vjp(list(arrays[count:])))
 
     jitted: Contender = jax.jit(backward)
     return jitted
