@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import gfloat
+import jax
 import numpy as np
 import pytest
 from gfloat import formats
@@ -227,14 +228,16 @@ def fma_any(rng: np.random.Generator) -> tuple[Array, Array, Array]:
 FMA_CASES = (fma_cancelling, fma_ties, fma_subnormal, fma_large, fma_special, fma_any)
 
 
+@pytest.mark.parametrize("compiled", [False, True], ids=["numpy", "xla"])
 @pytest.mark.parametrize("case", FMA_CASES, ids=lambda case: case.__name__)
-def test_fma_as_c(case: Any) -> None:
+def test_fma_as_c(case: Any, compiled: bool) -> None:
     """About 250,000 cases against the C library's fmaf."""
     fmaf = ctypes.CDLL(ctypes.util.find_library("m")).fmaf
     fmaf.argtypes, fmaf.restype = [ctypes.c_float] * 3, ctypes.c_float
-    with np.errstate(all="ignore"):
+    fma = jax.jit(fp32.fma) if compiled else fp32.fma
+    with np.errstate(all="ignore"), jax.enable_x64(True):
         operands = case(np.random.default_rng(2))
-        got = fp32.fma(*(x.astype(np.float64) for x in operands)).astype(np.float32)
+        got = np.asarray(fma(*(x.astype(np.float64) for x in operands))).astype(np.float32)
     want = np.array([fmaf(*row) for row in zip(*(x.tolist() for x in operands), strict=True)], np.float32)
     same(canonical(got), canonical(want), *operands)
 
