@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.experimental.xla_metadata import set_xla_metadata
 from jax.interpreters import mlir
@@ -118,7 +119,10 @@ def _divided_by_xla(call: Call, compute: Compute, arrays: Sequence[jax.Array]) -
         with jax.sharding.use_abstract_mesh(manual):
             return _on_shards(call, compute, names, division, *shards)
 
-    partitioned = custom_partitioning(functools.partial(_whole, compute))  # traced for the results' shapes
+    def results_like(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+        return tuple(jnp.zeros(spec.shape, jnp.dtype(spec.dtype)) for spec in call.results(arrays).values())
+
+    partitioned = custom_partitioning(results_like)  # it is traced for the results' types; partition computes
     partitioned.def_partition(partition, sharding_rule=functools.partial(_sharding_rule, call))
     # The program names these functions by an address. What it computes has to stand in its text too, which is what a
     # compilation cache goes by.
