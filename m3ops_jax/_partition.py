@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.experimental.xla_metadata import set_xla_metadata
 from jax.interpreters import mlir
@@ -34,7 +35,7 @@ def lower(compute: Compute, ctx: mlir.LoweringRuleContext, *args: Any, call: Cal
     context = ctx.module_context.axis_context
     left_to_xla = _mesh_left_to_xla(context)
     several = left_to_xla is not None or _private.num_devices(context) > 1
-    divided = functools.partial(_divided, call, on_device, several and _private.is_export(ctx.module_context))
+    divided = functools.partial(_divided, call, on_device, several, _private.is_export(ctx.module_context))
     if left_to_xla is None:
         return mlir.lower_fun(divided, multiple_results=True)(ctx, *args)
     if left_to_xla.size == 1:  # nothing to divide, and XLA would not expand a custom_partitioning
@@ -54,8 +55,10 @@ def _mesh(arrays: Sequence[jax.Array]) -> AbstractMesh:
     return next((mesh for mesh in meshes if not mesh.empty), meshes[0])
 
 
-def _divided(call: Call, compute: Compute, exported: bool, *arrays: jax.Array) -> Sequence[jax.Array]:
+def _divided(call: Call, compute: Compute, several: bool, exported: bool, *arrays: jax.Array) -> Sequence[jax.Array]:
     if xla_divides(arrays):
+        if not several:
+            return _whole(compute, *arrays)
         if exported:  # custom_partitioning would put a function of this process into the program
             raise NotImplementedError(
                 f"{call.op.name}: a program whose sharding is left to XLA cannot be exported; export it from a mesh of "
@@ -116,19 +119,23 @@ def _divided_by_xla(call: Call, compute: Compute, arrays: Sequence[jax.Array]) -
         with jax.sharding.use_abstract_mesh(manual):
             return _on_shards(call, compute, names, division, *shards)
 
-    def whole(*arrays: jax.Array) -> tuple[jax.Array, ...]:
-        # Traced for the results' shapes. Types that say how rows are divided would keep sums over rows from being that.
-        if (mesh := _mesh(arrays)).explicit_axes:
-            arrays = tuple(jax.sharding.reshard(array, NamedSharding(mesh, PartitionSpec())) for array in arrays)
-        return tuple(compute(*arrays))
+    def results_like(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+        return tuple(jnp.zeros(spec.shape, jnp.dtype(spec.dtype)) for spec in call.results(arrays).values())
 
-    partitioned = custom_partitioning(whole)
+    partitioned = custom_partitioning(results_like)  # it is traced for the results' types; partition computes
     partitioned.def_partition(partition, sharding_rule=functools.partial(_sharding_rule, call))
     # The program names these functions by an address. What it computes has to stand in its text too, which is what a
     # compilation cache goes by.
     with set_xla_metadata(m3ops=f"{__version__} {call}"):
         results: Sequence[jax.Array] = partitioned(*arrays)
     return results
+
+
+def _whole(compute: Compute, *arrays: jax.Array) -> tuple[jax.Array, ...]:
+    """All rows on one device. Types that say how rows are divided would keep sums over rows from being that."""
+    if (mesh := _mesh(arrays)).explicit_axes:
+        arrays = tuple(jax.sharding.reshard(array, NamedSharding(mesh, PartitionSpec())) for array in arrays)
+    return tuple(compute(*arrays))
 
 
 def _sharding_rule(

@@ -150,7 +150,11 @@ FIRST = 100
 CHECKS = (
     Check("some cases", "", partial(_contract, first=True)),
     Check("rows", "rows|tiling|plan", lambda _: _pytest("tests/test_rows.py")("")),
-    Check("oracles", "exact|constants|formats|tile", _pytest("tests/test_oracles.py", "tests/test_scale_rules.py")),
+    Check(
+        "oracles",
+        "exact|constants|formats|tile",
+        _pytest("tests/test_exact_fp32.py", "tests/test_exact_functions.py", "tests/test_scale_rules.py"),
+    ),
     Check("layouts", "scale|rows|tiling|quantize", _pytest("tests/test_scale_layouts.py")),
     Check("launches", "rows|tile|tiling|kernel|plan", _pytest("tests/test_interpreter_launch.py")),
     Check("counts", "row_count|rows|scales|kernel", _pytest("tests/test_row_count.py")),

@@ -158,6 +158,7 @@ def test_without_a_gpu_bench_says_what_is_missing(
     assert "bench needs a CUDA or ROCm device" in complaint
     assert "torch" in complaint
     assert "jax" in complaint
+    assert "columns" not in complaint
 
 
 def test_a_missing_framework_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:

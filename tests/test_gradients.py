@@ -13,8 +13,8 @@ import pytest
 import torch
 from compare import assert_same_bytes
 from differentiable import DIFFERENTIABLE, arguments, cotangents, every_differentiable_op, expected, floats
+from oracles import SMALLEST_WORST, U, gate_bound, norm_rows, tail
 from specification import reference
-from test_oracles import SMALLEST_WORST, U, gate_bound, norm_rows, tail
 
 import m3ops_jax
 import m3ops_torch

@@ -80,9 +80,13 @@ def test_modules_are_reached_from_their_package() -> None:
     assert not hasattr(m3ops_jax, "nn")
 
 
-def test_a_missing_module_names_the_extra_that_has_it() -> None:
-    code = "import sys; sys.modules['flax'] = None\ntry: import m3ops_jax.nnx\nexcept ImportError as e: print(e)"
-    assert _python(code) == "m3ops_jax.nnx needs flax: in a checkout, pip install '.[flax]'"
+@pytest.mark.parametrize(
+    ("module", "needs", "missing"),
+    [("m3ops_jax", "JAX", "jax"), ("m3ops_torch", "PyTorch", "torch"), ("m3ops_jax.nnx", "flax", "flax")],
+)
+def test_a_missing_module_names_the_extra_that_has_it(module: str, needs: str, missing: str) -> None:
+    code = f"import sys; sys.modules['{missing}'] = None\ntry: import {module}\nexcept ImportError as e: print(e)"
+    assert _python(code) == f"{module} needs {needs}: in a checkout, pip install '.[{missing}]'"
 
 
 def test_the_versions_tested_with_are_in_the_ranges() -> None:

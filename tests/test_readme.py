@@ -92,6 +92,14 @@ def test_snippet(page: str, snippet: str) -> None:
         assert given(names[name]) == promised[name]
 
 
+def test_the_first_snippets_print_what_they_say(capsys: pytest.CaptureFixture[str]) -> None:
+    for page, snippet in SNIPPETS:
+        if page == "README.md":
+            run(snippet)
+            (promised,) = re.findall(r"^print\(.*  # (.*)\n", snippet, re.MULTILINE)
+            assert capsys.readouterr().out == f"{promised}\n"
+
+
 def test_every_promise_has_its_snippet() -> None:
     for page, promised in PROMISED.items():
         text = "".join(snippet for of, snippet in SNIPPETS if of == page)

@@ -17,8 +17,8 @@ from gfloat.formats import format_info_mxfp8_e4m3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from oracles import FP8, Array, canonical, f32, raw, same
 from specification import reference
-from test_oracles import FP8, Array, canonical, f32, raw, same
 
 Rule = Callable[[Array], Array]
 

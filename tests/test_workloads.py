@@ -99,8 +99,8 @@ def test_rows_that_do_not_count_move_only_their_zeros() -> None:
 
 U = 2.0**-24
 FP32_ERROR = {
-    # The specification's gate factor is within 4 (test_oracles), a library's sigmoid within 4 at |z| < 16, where z has
-    # an absolute error of 16 ulp and the sigmoid a slope of 1; the products and the sum add 3 on both sides.
+    # The specification's gate factor is within 4 (test_exact_functions), a library's sigmoid within 4 at |z| < 16,
+    # where z has an absolute error of 16 ulp and the sigmoid a slope of 1; products and sum add 3 on both sides.
     "swiglu_oai": 32 * U,
     "swiglu_oai_quantize": 32 * U,
     "swiglu_oai_fake_quant": 32 * U,

@@ -37,17 +37,18 @@ def fma(a: Array, b: Array, addend: Array) -> Array:
     The product is exact in float64. Rounding the sum to float64 and then to fp32 is wrong at most where the float64 sum
     is halfway between two fp32 numbers, since rounding is monotonic: a sum on one side of such a point is not rounded
     past it. These points have bits 1000... below the mantissa of fp32, or are below its normal numbers. There the sum
-    is rounded to odd first.
+    is rounded to odd first; everywhere in a program, which would be longer with both sums and a choice between them.
     """
     product = a * b
+    if product.__array_namespace__() is not np:
+        return round32(sum_to_odd(product, addend))
     total = product + addend
-    xp = total.__array_namespace__()
-    halfway = ((total.view(xp.int64) & (2**29 - 1)) == 2**28) | (xp.abs(total) < 2.0**-126)
+    halfway = ((total.view(np.int64) & (2**29 - 1)) == 2**28) | (np.abs(total) < 2.0**-126)
     return round32(except_where(halfway, total, sum_to_odd, product, addend))
 
 
 def sum_to_odd(x: Array, y: Array) -> Array:
-    """``x + y`` rounded to odd in float64: an inexact sum gets an odd last bit.
+    """``x + y`` rounded to odd in float64: of the two numbers around an inexact sum, the one with an odd last bit.
 
     Rounding that to fp32 equals rounding the exact sum (Boldo and Melquiond, "Emulation of FMA", 2008).
     """
@@ -56,9 +57,8 @@ def sum_to_odd(x: Array, y: Array) -> Array:
     rest = total - x
     error = (x - (total - rest)) + (y - rest)  # TwoSum: x + y == total + error
     bits = total.view(xp.int64)
-    make_odd = (error != 0) & ((bits & 1) == 0) & xp.isfinite(total)
-    odd = bits + xp.where((error > 0) == (total > 0), 1, -1)
-    return xp.where(make_odd, odd, bits).view(xp.float64)
+    truncated = bits + ((bits ^ error.view(xp.int64)) >> 63)  # - 1 where the signs differ: it was rounded up
+    return xp.where(xp.abs(error) > 0, truncated | 1, bits).view(xp.float64)  # the error of an infinity is NaN
 
 
 def bits32(x: Array) -> Array:

@@ -37,7 +37,7 @@ def main(
     if not sides:
         print("bench needs a CUDA or ROCm device and PyTorch or JAX to reach it:", *notes, sep="\n  ", file=sys.stderr)
         return 1
-    report = start_report(sides, notes)
+    report = start_report(sides, [f"{note}; its columns are absent" for note in notes])
     begun = perf_counter()
     run(sides, workloads, contenders, report, parts)
     report.seconds = round(perf_counter() - begun, 1)
@@ -62,7 +62,7 @@ def find_sides(kinds: Sequence[Callable[[], Side]]) -> tuple[list[Side], list[st
         try:
             sides.append(kind())
         except (Unavailable, ImportError) as error:
-            notes.append(f"{error}; its columns are absent")
+            notes.append(str(error))
     return sides, notes
 
 
