@@ -20,6 +20,7 @@ def gemma_rmsnorm_heads(
     num_heads_k: int = 4,
     num_heads_v: int = 4,
     eps: float = 1e-6,
+    weight_offset: float = 1.0,
     num_rows: jax.Array | None = None,
 ) -> jax.Array:
     """QK norm: :func:`gemma_rmsnorm` of each q and k head of a packed qkv in one launch; v keeps its bytes.
@@ -32,6 +33,8 @@ def gemma_rmsnorm_heads(
         num_heads_k: Number of k heads, at least 1.
         num_heads_v: Number of v heads, 0 if there are none.
         eps: Added to the mean square, at least 0.
+        weight_offset: Added to the weight: 1 where a model stores offsets from 1, as Gemma does; 0 for the ordinary
+            RMSNorm.
         num_rows: How many rows count, with the leading axes flattened: an int32 array of one element, clamped to the
             rows that exist. The other rows are not read, and their results are zero.
 
@@ -42,6 +45,8 @@ def gemma_rmsnorm_heads(
         TypeError: A dtype is not supported, or a parameter has the wrong type.
         ValueError: The shapes do not fit each other, or a parameter is out of range.
     """
-    op = GemmaRMSNormHeads.of(num_heads_q=num_heads_q, num_heads_k=num_heads_k, num_heads_v=num_heads_v, eps=eps)
+    op = GemmaRMSNormHeads.of(
+        num_heads_q=num_heads_q, num_heads_k=num_heads_k, num_heads_v=num_heads_v, eps=eps, weight_offset=weight_offset
+    )
     result: jax.Array = run(op, qkv, weight_q, weight_k, num_rows=num_rows)
     return result

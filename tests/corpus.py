@@ -54,6 +54,7 @@ def _params(draw: Draw, op: str) -> dict[str, Any]:
         "beta": lambda: draw.one_of([1.0, 0.0, draw.between(-3, 3)]),
         "limit": lambda: draw.one_of([7.0, None, 2.0 ** draw.between(-6, 10)]),
         "eps": lambda: draw.one_of([1e-6, 0.0, 2.0 ** draw.between(-40, 2)]),
+        "weight_offset": lambda: draw.one_of([1.0, 0.0, draw.between(-2, 2)]),
         "scale_rule": lambda: draw.one_of(SCALE_RULES),
         "fp8_format": lambda: draw.one_of(tuple(FP8_FORMATS)),
         "out_dtype": lambda: draw.one_of(ACTIVATION_DTYPES),

@@ -385,22 +385,25 @@ def norm_rows(rng: np.random.Generator, n: int, rows: int) -> Array:
     return np.concatenate([plain, spiked, tied[:2]])
 
 
-def norm_in_float64(x: Array, weight: Array, eps: float) -> Array:
+def norm_in_float64(x: Array, weight: Array, eps: float, offset: float = 1.0) -> Array:
     x = x.astype(np.float64)
-    return x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + eps) * (1 + weight.astype(np.float64))
+    return x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + eps) * (offset + weight.astype(np.float64))
 
 
 NORM_SIZES = ((1, 8000), (8, 4000), (100, 1000), (128, 1000), (3072, 40), (6144, 40), (131072, 2))
 
 
+@pytest.mark.parametrize("offset", [1.0, 0.0, -0.75])
 @pytest.mark.parametrize(("n", "rows"), NORM_SIZES)
-def test_norms_in_float64(n: int, rows: int) -> None:
+def test_norms_in_float64(n: int, rows: int, offset: float) -> None:
     rng = np.random.default_rng(7)
     x = norm_rows(rng, n, rows)
     weight = rng.uniform(-1, 1, x.shape).astype(np.float32)
-    (got,) = reference("gemma_rmsnorm", x, weight, eps=1e-6)
-    want = norm_in_float64(x, weight, 1e-6)
-    assert within(got.ravel(), want.ravel(), norm_bound(n) * np.ones(x.size), 2.0**-149, x.ravel()) >= SMALLEST_WORST
+    (got,) = reference("gemma_rmsnorm", x, weight, eps=1e-6, weight_offset=offset)
+    want = norm_in_float64(x, weight, 1e-6, offset)
+    bound = norm_bound(n) - (offset == 0)  # then nothing is added to the weight
+    closest = within(got.ravel(), want.ravel(), bound * np.ones(x.size), 2.0**-149, x.ravel())
+    assert closest >= (SMALLEST_WORST if n > 1 else 0.3)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])

@@ -126,6 +126,10 @@ TYPE_ERRORS: Table = {
         "values must have dtype float8_e4m3fn or float8_e4m3fnuz, got float8_e5m2",
     ),
     "alpha complex": (lambda m, a: m.swiglu_oai(a(2, 64), alpha=1j), "alpha must be a Python number"),
+    "a flag for weight_offset": (
+        lambda m, a: m.gemma_rmsnorm_heads(a(2, 576), a(8), a(8), weight_offset=False),
+        "weight_offset must be a Python number, known before the kernel is compiled, got bool",
+    ),
     "eps None": (lambda m, a: m.gemma_rmsnorm(a(2, 64), a(64), eps=None), "eps must be a Python number"),
     "out_norm None": (
         lambda m, a: m.gemma_rmsnorm_quantize(a(2, 64), a(64), out_norm=None),
@@ -252,6 +256,10 @@ VALUE_ERRORS: Table = {
     "eps negative": (
         lambda m, a: m.gemma_rmsnorm(a(2, 64), a(64), eps=-1e-6),
         "eps must be a finite fp32 number and >= 0, got -1e-06",
+    ),
+    "weight_offset infinite": (
+        lambda m, a: m.gemma_fused_add_rmsnorm(a(2, 64), a(2, 64), a(64), weight_offset=math.inf),
+        "weight_offset must be a finite fp32 number, got inf",
     ),
     "eps NaN": (lambda m, a: m.gemma_fused_add_rmsnorm(a(2, 64), a(2, 64), a(64), eps=math.nan), "got nan"),
     "an unknown layout": (

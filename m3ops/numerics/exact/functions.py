@@ -235,21 +235,27 @@ def reciprocal_rms(x: Array, eps: float) -> Array:
     return round32(1.0 / round32(x.__array_namespace__().sqrt(variance)))
 
 
-def rmsnorm(x: Array, weight: Array, eps: float) -> Array:
-    """Gemma's RMSNorm in fp32: ``x / sqrt(mean(x**2) + eps) * (1 + weight)``."""
-    return round32(round32(x * reciprocal_rms(x, eps)) * round32(weight + 1.0))
+def weight_factor(weight: Array, offset: float) -> Array:
+    """``weight + offset``, what a norm is multiplied by. With an offset of 0 nothing is added: -0.0 stays that."""
+    offset = c.float32(offset)
+    return round32(weight + offset) if offset else weight
 
 
-def rmsnorm_backward(x: Array, weight: Array, grad: Array, eps: float) -> tuple[Array, Array, Array]:
+def rmsnorm(x: Array, weight: Array, eps: float, offset: float) -> Array:
+    """RMSNorm in fp32: ``x / sqrt(mean(x**2) + eps) * (weight + offset)``."""
+    return round32(round32(x * reciprocal_rms(x, eps)) * weight_factor(weight, offset))
+
+
+def rmsnorm_backward(x: Array, weight: Array, grad: Array, eps: float, offset: float) -> tuple[Array, Array, Array]:
     """The gradient of x of :func:`rmsnorm` is ``rstd * inner``.
 
     Returns:
-        ``(rstd, inner, normalized)``, fp32, with ``normalized = x * rstd``, ``h = grad * (1 + weight)`` and
+        ``(rstd, inner, normalized)``, fp32, with ``normalized = x * rstd``, ``h = grad * (weight + offset)`` and
         ``inner = h - normalized * mean(h * normalized)``.
     """
     rstd = reciprocal_rms(x, eps)
     normalized = barrier(round32(x * rstd))
-    h = barrier(round32(grad * round32(weight + 1.0)))
+    h = barrier(round32(grad * weight_factor(weight, offset)))
     mean = round32(sum_products(h, normalized) * c.float32(1.0 / x.shape[-1]))
     return rstd, fma(-normalized, mean, h), normalized
 

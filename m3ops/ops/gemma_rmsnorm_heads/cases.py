@@ -41,7 +41,11 @@ def _rows() -> Iterator[tuple[str, Inputs, Heads]]:
 def _cases() -> Iterator[Case]:
     for name, make, heads in _rows():
         yield _case(name, partial(_inputs, make, sum(heads)), heads)
-    yield _case("eps 0 and zeros", lambda: (np.zeros((2, 64), np.float32), *_weights(32, "float32")), (1, 1, 0), 0.0)
+    yield _case(
+        "eps 0 and zeros", lambda: (np.zeros((2, 64), np.float32), *_weights(32, "float32")), (1, 1, 0), eps=0.0
+    )
+    plain = partial(_inputs, one(normal, (5, 128), "bfloat16"), 4)
+    yield _case("plain weights", plain, (2, 1, 1), weight_offset=0.0)
     mixed = lambda: (normal((5, 128), "bfloat16"), normal((32,), "float32"), normal((32,), "float16"))  # noqa: E731
     yield _case("weights of other dtypes", mixed, (2, 1, 1))
     batch = lambda: (normal((3, 5, 128), "bfloat16"), normal((3, 1, 32), "float32"), normal((5, 32), "float32"))  # noqa: E731
@@ -49,8 +53,8 @@ def _cases() -> Iterator[Case]:
     yield from counted("gemma_rmsnorm_heads", lambda shape: partial(_of_shape, shape), _counts((2, 1, 1)))
 
 
-def _case(name: str, make: Inputs, heads: Heads, eps: float = 1e-6) -> Case:
-    return Case("gemma_rmsnorm_heads", name, make, {**_counts(heads), "eps": eps})
+def _case(name: str, make: Inputs, heads: Heads, **given: float) -> Case:
+    return Case("gemma_rmsnorm_heads", name, make, {**_counts(heads), "eps": 1e-6, **given})
 
 
 def _counts(heads: Heads) -> dict[str, Any]:

@@ -35,6 +35,7 @@ class Heads:
         cols: Columns of a head, a power of two; ``dim`` where several are together.
         inv_size: 1 / dim, as fp32.
         eps: As fp32.
+        weight_offset: As fp32.
         narrowing: How the norm is rounded.
     """
 
@@ -46,6 +47,7 @@ class Heads:
     cols: int
     inv_size: float
     eps: float
+    weight_offset: float
     narrowing: fp32.Narrowing
 
 
@@ -74,13 +76,13 @@ def _heads_tile(
         if normed:
             one = first_row, end, tl.arange(0, HEADS.cols)[None, :]
             if head < HEADS.num_q:
-                weight = rows.load(weight_q_ptr, one, TILE, AT.weight_q).to(tl.float32)
+                factor = functions.weight_factor(rows.load(weight_q_ptr, one, TILE, AT.weight_q), HEADS.weight_offset)
             else:
-                weight = rows.load(weight_k_ptr, one, TILE, AT.weight_k).to(tl.float32)
+                factor = functions.weight_factor(rows.load(weight_k_ptr, one, TILE, AT.weight_k), HEADS.weight_offset)
             heads = tl.reshape(x.to(tl.float32), (TILE.rows * HEADS.together, HEADS.cols))
             groups = functions.square_groups(heads, TILE.rows * HEADS.together, HEADS.cols)
             rstd = functions.reciprocal_rms((groups,), HEADS.inv_size, HEADS.eps)
-            scaled = tl.reshape(heads * rstd, (TILE.rows, HEADS.together, HEADS.cols)) * (weight + 1.0)[:, None, :]
+            scaled = tl.reshape(heads * rstd, (TILE.rows, HEADS.together, HEADS.cols)) * factor[:, None, :]
             norm = tl.reshape(scaled, (TILE.rows, TILE.cols))
             x = fp32.narrow(norm, norm_ptr.dtype.element_ty, HEADS.narrowing)
         rows.store(head_norm_ptr, x, window, TILE, AT.norm)

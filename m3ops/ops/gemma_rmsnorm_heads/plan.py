@@ -34,6 +34,7 @@ def heads_plan(op: GemmaRMSNormHeads, specs: Specs, target: Target, *, keep: Col
         cols=cols,
         inv_size=float32(1.0 / dim),
         eps=float32(op.eps),
+        weight_offset=float32(op.weight_offset),
         narrowing=narrowing(specs["qkv"].dtype, target, beside_fp8=False),
     )
     constants = {"AT": HeadsAt(**{**rows, **of_tile}), "HEADS": heads}

@@ -18,6 +18,7 @@ from m3ops.array import ArraySpec
 from m3ops.axes import Axes
 from m3ops.numerics.exact import fp32, functions
 from m3ops.op import Array, Arrays, Op, Specs, parameter
+from m3ops.ops.gemma_rmsnorm.spec import EPS, WEIGHT_OFFSET
 from m3ops.plan import Plan
 from m3ops.target import Target
 
@@ -41,7 +42,8 @@ class GemmaRMSNormHeads(Op):
     num_heads_q: int = parameter(64, "Number of q heads, at least 1.")
     num_heads_k: int = parameter(4, "Number of k heads, at least 1.")
     num_heads_v: int = parameter(4, "Number of v heads, 0 if there are none.")
-    eps: float = parameter(1e-6, "Added to the mean square, at least 0.")
+    eps: float = parameter(1e-6, EPS)
+    weight_offset: float = parameter(1.0, WEIGHT_OFFSET)
 
     def __post_init__(self) -> None:
         self._canonical(
@@ -49,6 +51,7 @@ class GemmaRMSNormHeads(Op):
             num_heads_k=validate.count("num_heads_k", self.num_heads_k),
             num_heads_v=validate.count("num_heads_v", self.num_heads_v, low=0),
             eps=validate.number("eps", self.eps, low=0.0),
+            weight_offset=validate.number("weight_offset", self.weight_offset),
         )
         super().__post_init__()
 
@@ -88,7 +91,8 @@ class GemmaRMSNormHeads(Op):
         return {"norm": xp.concatenate((*normed, heads[..., v:, :]), axis=-2).reshape(qkv.shape)}
 
     def _norm(self, heads: Array, weight: Array) -> Array:
-        norm = functions.rmsnorm(fp32.load(heads), fp32.load(weight)[..., None, :], self.eps)
+        weight = fp32.load(weight)[..., None, :]
+        norm = functions.rmsnorm(fp32.load(heads), weight, self.eps, self.weight_offset)
         return fp32.store(norm, heads.dtype.name)
 
     def plan(self, specs: Specs, target: Target, *, keep: Collection[str] = ()) -> Plan:
