@@ -15,7 +15,7 @@ from m3ops_jax.gemma_rmsnorm import (
     gemma_rmsnorm,
     gemma_rmsnorm_quantize,
 )
-from m3ops_jax.gemma_rmsnorm_heads import gemma_rmsnorm_heads
+from m3ops_jax.gemma_rmsnorm_heads import gemma_rmsnorm_heads, gemma_rmsnorm_rope_heads
 from m3ops_jax.mxfp8 import mxfp8_dequantize, mxfp8_quantize
 from m3ops_jax.mxfp8_matmul import mxfp8_matmul
 from m3ops_jax.swiglu_oai import swiglu_oai, swiglu_oai_fake_quant, swiglu_oai_quantize
@@ -40,6 +40,7 @@ __all__ = [
     "gemma_rmsnorm",
     "gemma_rmsnorm_heads",
     "gemma_rmsnorm_quantize",
+    "gemma_rmsnorm_rope_heads",
     "mxfp8_dequantize",
     "mxfp8_matmul",
     "mxfp8_quantize",

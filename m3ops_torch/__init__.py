@@ -13,7 +13,7 @@ from m3ops_torch.gemma_rmsnorm import (
     gemma_rmsnorm,
     gemma_rmsnorm_quantize,
 )
-from m3ops_torch.gemma_rmsnorm_heads import gemma_rmsnorm_heads
+from m3ops_torch.gemma_rmsnorm_heads import gemma_rmsnorm_heads, gemma_rmsnorm_rope_heads
 from m3ops_torch.mxfp8 import mxfp8_dequantize, mxfp8_quantize
 from m3ops_torch.mxfp8_matmul import mxfp8_matmul
 from m3ops_torch.swiglu_oai import swiglu_oai, swiglu_oai_fake_quant, swiglu_oai_quantize
@@ -26,6 +26,7 @@ __all__ = [
     "gemma_rmsnorm",
     "gemma_rmsnorm_heads",
     "gemma_rmsnorm_quantize",
+    "gemma_rmsnorm_rope_heads",
     "mxfp8_dequantize",
     "mxfp8_matmul",
     "mxfp8_quantize",

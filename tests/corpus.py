@@ -64,6 +64,7 @@ def _params(draw: Draw, op: str) -> dict[str, Any]:
         "num_heads_q": lambda: draw.one_of([1, 3, 4, 8]),
         "num_heads_k": lambda: draw.one_of([1, 2, 4]),
         "num_heads_v": lambda: draw.one_of([0, 1, 2, 4]),
+        "rotary_dim": lambda: draw.one_of([16, 32, 48, 64]),
     }
     parameters = [parameter.name for parameter in fields(OPS[op])]
     return {
@@ -76,11 +77,12 @@ def flags(op: str) -> list[str]:
     return [parameter.name for parameter in fields(OPS[op]) if parameter.type == "bool"]
 
 
-def _shapes(draw: Draw, op: str, groups: int, heads: int) -> dict[str, Shape]:
+def _shapes(draw: Draw, op: str, groups: int, heads: int, rotary_dim: int) -> dict[str, Shape]:
     """Shapes of the inputs, up to 17 rows; where an op has inputs unknown here, those of one of its named cases."""
     rows = draw.one_of([(), (1,), (2,), (7,), (17,), (3, 5), (1, 4), (2, 1, 3), (2, 3, 2)])
     whole_blocks = "quant" in op or "mxfp8" in op
     size = BLOCK * (1 + draw.below(12)) if whole_blocks or draw.chance(2) else 1 + draw.below(400)
+    size += rotary_dim
     shared = draw.one_of([(size,), (*rows[-1:], size), (*(1 for _ in rows), size)])
     columns = 1 + len(OPS[op].inputs) * size % 90
     known = {
@@ -91,6 +93,8 @@ def _shapes(draw: Draw, op: str, groups: int, heads: int) -> dict[str, Shape]:
         "qkv": (*rows, heads * size),
         "weight_q": shared,
         "weight_k": (size,),
+        "cos_sin": (1 + draw.below(20), rotary_dim) if rotary_dim else (),
+        "positions": rows,
         **dict.fromkeys(("values", "x_values"), (*rows, size)),
         **dict.fromkeys(("scales", "x_scales"), (*rows, size // BLOCK)),
         "w_values": (columns, size),
@@ -124,6 +128,8 @@ def _numbers(draw: Draw, shape: Shape, dtype: str) -> np.ndarray:
 def _array(draw: Draw, shape: Shape, dtype: str) -> np.ndarray:
     if dtype in ACTIVATION_DTYPES:
         return _numbers(draw, shape, dtype)
+    if dtype in ("int32", "int64"):  # positions in a table, and some before and after it
+        return (draw.bits(shape) % np.uint64(22)).astype(dtype) - 1
     unsigned = np.dtype(f"u{np.dtype(dtype).itemsize}")
     return draw.bits(shape).astype(unsigned).view(dtype)
 
@@ -133,6 +139,8 @@ LAYOUTS = ("contiguous", "contiguous", "columns of wider rows", "every other col
 
 def _laid_out(array: np.ndarray, layout: str) -> np.ndarray:
     """The same numbers behind other strides."""
+    if not array.shape:
+        return array
     *rows, size = array.shape
     view = array
     if layout == "columns of wider rows":
@@ -163,13 +171,13 @@ class Call:
         draw = Draw(self.id)
         params = _params(draw, self.op)
         heads = sum(params.get(f"num_heads_{part}", 0) for part in "qkv")
-        shapes = _shapes(draw, self.op, params.get("groups", 1), heads)
+        shapes = _shapes(draw, self.op, params.get("groups", 1), heads, params.get("rotary_dim", 0))
         if params.get("groups", 1) > 1 or len(next(iter(shapes.values()))) < 2:
             params.pop("scale_layout", None)  # of matrices alone
         dtype = draw.one_of(ACTIVATION_DTYPES)
         dtypes = dict.fromkeys(shapes, dtype) | {"weight": draw.one_of(ACTIVATION_DTYPES)}
         fp8 = FP8_FORMATS[draw.one_of(tuple(FP8_FORMATS))].name
-        kinds = {"values": fp8, "scales": "uint8"}
+        kinds = {"values": fp8, "scales": "uint8", "positions": draw.one_of(["int32", "int64"])}
         dtypes |= {name: kinds[kind] for name in shapes if (kind := name.rpartition("_")[2]) in kinds}
         return params, {name: (shape, dtypes[name], draw.one_of(LAYOUTS)) for name, shape in shapes.items()}
 

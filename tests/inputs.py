@@ -18,8 +18,10 @@ INPUTS = {
     "x_scales": np.arange(4 * 6 * 4, dtype=np.uint8).reshape(4, 6, 4) + 80,
     "w_values": normal((8, 128), "float32", 3.0).astype(ml_dtypes.float8_e4m3fn),
     "w_scales": np.arange(8 * 4, dtype=np.uint8).reshape(8, 4) + 110,
-    "qkv": normal((4, 6, 72 * 8), "bfloat16"),
-    "weight_q": normal((8,), "bfloat16"),
-    "weight_k": normal((8,), "float32", 0.5),
+    "qkv": normal((4, 6, 72 * 64), "bfloat16"),
+    "weight_q": normal((64,), "bfloat16"),
+    "weight_k": normal((64,), "float32", 0.5),
+    "cos_sin": normal((20, 64), "float32", 0.6),
+    "positions": np.array(7, np.int32),
 }
 """An array for each input of an op. Arrays of 4 x 6 rows have three axes, and no other has."""

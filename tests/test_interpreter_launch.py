@@ -295,6 +295,8 @@ def operands(name: str, dtype: str) -> tuple[np.ndarray, ...]:
         "qkv": x.transpose(1, 0, 2),
         "weight_q": x[1, 0, 96::-1].astype(F32)[:64],
         "weight_k": x[0, 1, :64],
+        "cos_sin": x[1, ::-1, 1:65:2].astype(F32),
+        "positions": np.array([[2, 0, 1], [-1, 1, 3]]).T,
         "values": values[::-1],
         "scales": scales,
         "x_values": values.transpose(1, 0, 2),
@@ -315,6 +317,7 @@ PARAMS: dict[str, list[dict[str, Any]]] = {
     "mxfp8_matmul": [{}, {"out_dtype": "float16"}, {"out_dtype": "float32"}],
     "gemma_rmsnorm": [{}, {"eps": 0.0, "weight_offset": 0.0}],
     "gemma_rmsnorm_heads": [{"num_heads_q": 3, "num_heads_k": 1, "num_heads_v": 2}],
+    "gemma_rmsnorm_rope_heads": [{"num_heads_q": 3, "num_heads_k": 1, "num_heads_v": 2, "rotary_dim": 32}],
     "gemma_rmsnorm_quantize": QUANTIZED_NORM,
     "gemma_fused_add_rmsnorm_quantize": QUANTIZED_NORM,
 }

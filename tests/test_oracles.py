@@ -20,6 +20,7 @@ from specification import reference
 
 from m3ops.numerics.exact import fp32, functions, namespaces
 from m3ops.numerics.formats import FORMATS
+from m3ops.rope import rope_cos_sin
 from m3ops.testing.arrays import bit_patterns
 
 Array = NDArray[Any]
@@ -420,6 +421,33 @@ def test_a_head_is_normed_as_a_row(dtype: str) -> None:
         if head < 5:
             (want,) = reference("gemma_rmsnorm", want, weights[head >= 3], eps=1e-6)
         same(raw(np.ascontiguousarray(got[part])), raw(np.ascontiguousarray(want)))
+
+
+@pytest.mark.parametrize("heads", [(64, 4, 4), (16, 1, 1), (4, 2, 0)])
+@pytest.mark.parametrize(("dim", "rotary_dim"), [(128, 64), (128, 128), (80, 48), (64, 16)])
+def test_rotated_heads_in_float64(heads: tuple[int, int, int], dim: int, rotary_dim: int) -> None:
+    """As vLLM tests its kernel of norm and rotary embedding. With R the bound of the norm, in U: x cos and y sin have R
+    of their magnitudes, the product that is rounded 1 more, and the sum 1.
+    """
+    rng = np.random.default_rng(11)
+    q, k, v = heads
+    qkv = rng.standard_normal((23, sum(heads) * dim)).astype(np.float32)
+    weights = rng.uniform(-1, 1, (2, dim)).astype(np.float32)
+    table, positions = rope_cos_sin(4096, rotary_dim), rng.integers(0, 4096, 23)
+    counts = {"num_heads_q": q, "num_heads_k": k, "num_heads_v": v, "rotary_dim": rotary_dim}
+    (got,) = reference("gemma_rmsnorm_rope_heads", qkv, *weights, table, positions, **counts)
+    got, x = got.reshape(23, -1, dim), qkv.reshape(23, -1, dim)
+    same(raw(got[:, q + k :]), raw(x[:, q + k :]))
+    norm = norm_in_float64(x[:, : q + k], np.repeat(weights, (q, k), axis=0), 1e-6)
+    half = rotary_dim // 2
+    first, second, rest = np.split(norm, [half, rotary_dim], axis=-1)
+    cos, sin = np.split(table[positions].astype(np.float64)[:, None], 2, axis=-1)
+    wanted = (first * cos - second * sin, second * cos + first * sin, rest)
+    terms = (np.abs(first * cos), np.abs(second * sin)), (np.abs(second * cos), np.abs(first * sin))
+    bounds = [norm_bound(dim) * (a + b) + b + np.abs(want) for (a, b), want in zip(terms, wanted, strict=False)]
+    allowed = np.concatenate([*bounds, norm_bound(dim) * np.abs(rest)], axis=-1) * U
+    error = np.abs(got[:, : q + k] - np.concatenate(wanted, axis=-1)) / allowed
+    assert SMALLEST_WORST <= error.max() <= 1
 
 
 def test_fused_add_norm_in_float64() -> None:

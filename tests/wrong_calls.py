@@ -58,6 +58,14 @@ TYPE_ERRORS: Table = {
         lambda m, a: m.gemma_rmsnorm_heads(a(2, 576), a(8, dtype="int32"), a(8)),
         "weight_q must have dtype bfloat16, float16 or float32, got int32",
     ),
+    "positions that are no integers": (
+        lambda m, a: m.gemma_rmsnorm_rope_heads(a(2, 4608), a(64), a(64), a(9, 64), a(2)),
+        "positions must have dtype int32 or int64, got bfloat16",
+    ),
+    "a table of integers": (
+        lambda m, a: m.gemma_rmsnorm_rope_heads(a(2, 4608), a(64), a(64), a(9, 64, dtype="int32"), a(2, dtype="int32")),
+        "cos_sin must have dtype bfloat16, float16 or float32, got int32",
+    ),
     "a string for alpha": (
         lambda m, a: m.swiglu_oai(a(2, 64), alpha="1"),
         "alpha must be a Python number, known before the kernel is compiled, got str",
@@ -224,6 +232,30 @@ VALUE_ERRORS: Table = {
     "a head_dim past the limit": (
         lambda m, a: m.gemma_rmsnorm_heads(a(2, 4096), a(2048), a(2048), num_heads_q=1, num_heads_k=1, num_heads_v=0),
         "weight_q must have a last axis, head_dim, of 1 to 1024 elements, got shape (2048,)",
+    ),
+    "a rotary_dim of 24": (
+        lambda m, a: m.gemma_rmsnorm_rope_heads(a(2, 4608), a(64), a(64), a(9, 24), a(2, dtype="int32"), rotary_dim=24),
+        "rotary_dim must be a multiple of 16, got 24",
+    ),
+    "a rotary_dim past the head": (
+        lambda m, a: m.gemma_rmsnorm_rope_heads(a(2, 2304), a(32), a(32), a(9, 64), a(2, dtype="int32")),
+        "rotary_dim must be at most head_dim, 32, got 64",
+    ),
+    "a table of another rotary_dim": (
+        lambda m, a: m.gemma_rmsnorm_rope_heads(a(2, 4608), a(64), a(64), a(9, 32), a(2, dtype="int32")),
+        "cos_sin must have shape [max_position, 64], got (9, 32)",
+    ),
+    "a table for each row": (
+        lambda m, a: m.gemma_rmsnorm_rope_heads(a(2, 4608), a(64), a(64), a(2, 9, 64), a(2, dtype="int32")),
+        "cos_sin must have shape [max_position, 64], got (2, 9, 64)",
+    ),
+    "an empty table": (
+        lambda m, a: m.gemma_rmsnorm_rope_heads(a(2, 4608), a(64), a(64), a(0, 64), a(2, dtype="int32")),
+        "cos_sin must have shape [max_position, 64], got (0, 64)",
+    ),
+    "positions of other rows": (
+        lambda m, a: m.gemma_rmsnorm_rope_heads(a(2, 4608), a(64), a(64), a(9, 64), a(3, dtype="int32")),
+        "positions must have the leading axes of qkv, (2,), or broadcast against them, got shape (3,)",
     ),
     "no q heads": (
         lambda m, a: m.gemma_rmsnorm_heads(a(2, 32), a(8), a(8), num_heads_q=0),

@@ -272,6 +272,12 @@ def weight_factor(weight, OFFSET: tl.constexpr):
 
 
 @triton.jit
+def rotate(x, y, cos, sin):
+    """The points (x, y) turned: ``(x cos - y sin, y cos + x sin)``, the second product of each sum rounded."""
+    return tl.fma(x, cos, -(y * sin)), tl.fma(y, cos, x * sin)
+
+
+@triton.jit
 def rmsnorm_backward(
     x, rstd, factor, grad, total, first_row, num_rows, ROWS: tl.constexpr, COLS: tl.constexpr, MASKED: tl.constexpr
 ):

@@ -62,6 +62,8 @@ class JaxSide:
         random, jnp = self._jax.random, self._jnp
         if spec.dtype == "uint8":  # scales from 2**-17 to 2**12
             return random.randint(key, spec.shape, 110, 140).astype(jnp.uint8)
+        if spec.dtype == "int32":  # positions
+            return jnp.arange(spec.size, dtype=jnp.int32)
         return random.normal(key, spec.shape, jnp.bfloat16).astype(jnp.dtype(spec.dtype))
 
     def share(self, arrays: Sequence[Any]) -> list[Shared]:
@@ -78,7 +80,7 @@ class JaxSide:
             return self._jax.device_put(array.cpu().numpy(), self._device)
 
     def _integers(self, array: Any) -> Any:
-        return array.view({1: self._jnp.uint8, 2: self._jnp.int16}[array.dtype.itemsize])
+        return array.view({1: self._jnp.uint8, 2: self._jnp.int16, 4: self._jnp.int32}[array.dtype.itemsize])
 
     def results(self, outputs: Any) -> tuple[Any, ...]:
         return tuple(self._jax.block_until_ready(self._jax.tree.leaves(outputs)))

@@ -126,8 +126,11 @@ class _Workload:
 
     def _sampled(self, side: Side, inputs: Sequence[Any]) -> list[np.ndarray]:
         """The rows that are checked, and whole what has none, such as the weight of a product."""
-        each = zip(inputs, self._workload.call.axes.inputs, strict=True)
-        return [side.rows([array], self._rows if axes.rows else np.arange(len(array)))[0] for array, axes in each]
+        sampled = []
+        for array, axes in zip(inputs, self._workload.call.axes.inputs, strict=True):
+            (own,) = side.rows([array], self._rows if axes.rows else np.arange(len(array)))
+            sampled.append(own if axes.axes else own[self._rows])  # positions, a vector, came whole
+        return sampled
 
     def run(self) -> None:
         for side in self._sides:

@@ -55,6 +55,8 @@ class TorchSide:
         torch = self._torch
         if spec.dtype == "uint8":  # scales from 2**-17 to 2**12
             return torch.randint(110, 140, spec.shape, dtype=torch.uint8, device=self._device, generator=generator)
+        if spec.dtype == "int32":  # positions
+            return torch.arange(spec.size, dtype=torch.int32, device=self._device)
         normal = torch.randn(spec.shape, dtype=torch.bfloat16, device=self._device, generator=generator)
         return normal.to(getattr(torch, spec.dtype))
 
