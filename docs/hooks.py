@@ -50,7 +50,7 @@ PACKAGES = {
 WIDE, SHORT = 5, 45
 """From how many columns on a table is wide, and up to how many characters a cell is short."""
 
-CORE = ("m3ops.op", "m3ops.plan", "m3ops.axes", "m3ops.array", "m3ops.target.Target")
+CORE = ("m3ops.op", "m3ops.plan", "m3ops.axes", "m3ops.array", "m3ops.target.Target", "m3ops.rope.rope_cos_sin")
 
 
 @event_priority(100)  # before the plugin that turns notebooks into pages

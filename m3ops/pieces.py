@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from m3ops.array import ArraySpec
-from m3ops.axes import Axes, Shape
+from m3ops.axes import Axes, Operand, Shape
 from m3ops.numerics.formats import BLOCK
 from m3ops.numerics.scale_layouts import ROW_MAJOR, TILES, arrange, restore
 
@@ -65,7 +65,7 @@ def _with_restored_scales(op: Op, inputs: Mapping[str, np.ndarray]) -> Arrays:
 def _row_by_row(axes: Axes) -> bool:
     """Whether each row of the results follows from one row of the operands. A weight's gradient is a sum over rows."""
     rows = [axes.inputs[0], *(operand for operand in axes.inputs if operand.rows), *axes.results]
-    return all(operand.rows and not operand.summed and len(operand.axes) == 1 for operand in rows)
+    return all(operand.rows and not operand.summed and len(operand.axes) <= 1 for operand in rows)
 
 
 def _column(axes: Axes) -> str | None:
@@ -86,14 +86,15 @@ def _in_pieces(op: Op, inputs: Mapping[str, np.ndarray], threads: int) -> Arrays
     results: Arrays = {name: np.empty(spec.shape, spec.dtype) for name, spec in specs.items()}
     places = {name: array.reshape(total, array.shape[-1]) for name, array in results.items()}
     operands = dict(zip((*inputs, *results), (*axes.inputs, *axes.results), strict=True))
-    given = {name: _matrix(array, (*leading,)) if operands[name].rows else array for name, array in inputs.items()}
+    given = {name: _by_row(array, (*leading,), operands[name]) for name, array in inputs.items()}
 
     def piece(start: tuple[int, int]) -> None:
         rows, columns = (slice(at, at + count) for at, count in zip(start, sizes, strict=True))
 
         def own(name: str, array: np.ndarray) -> np.ndarray:
             trailing = [columns if axis.name == column else slice(None) for axis in operands[name].axes]
-            return array[tuple([rows, *trailing][-array.ndim :])]  # what all rows share has no axis of them
+            missing = 1 + len(trailing) - array.ndim  # what all rows share has no axis of them
+            return array[tuple([rows, *trailing][missing:])]
 
         with np.errstate(all="ignore"):  # which is of each thread
             computed = op.compute(**{name: own(name, array) for name, array in given.items()})
@@ -111,9 +112,10 @@ def _size_of_a_product(rows: int, columns: int) -> tuple[int, int]:
     return height, RESULTS // height
 
 
-def _matrix(array: np.ndarray, leading: Shape) -> np.ndarray:
+def _by_row(array: np.ndarray, leading: Shape, operand: Operand) -> np.ndarray:
     """The rows of an array one after another. A single one, a weight that all rows share, stays that."""
-    size = array.shape[-1]
-    if math.prod(array.shape[:-1]) == 1:
-        return array.reshape(size)
-    return np.broadcast_to(array, (*leading, size)).reshape(math.prod(leading), size)
+    own = array.ndim - len(operand.axes)
+    size = array.shape[own:]
+    if not operand.rows or math.prod(array.shape[:own]) == 1:
+        return array.reshape(size) if operand.rows else array
+    return np.broadcast_to(array, (*leading, *size)).reshape(math.prod(leading), *size)

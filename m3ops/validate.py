@@ -14,10 +14,15 @@ from m3ops.numerics.formats import ACTIVATION_DTYPES, BLOCK
 
 def array(name: str, spec: ArraySpec, dtypes: Collection[str] = ACTIVATION_DTYPES) -> None:
     """An array of one of ``dtypes`` with at least one axis."""
-    if spec.dtype not in dtypes:
-        raise TypeError(f"{name} must have dtype {_choice(dtypes)}, got {spec.dtype}")
+    dtype(name, spec, dtypes)
     if not spec.shape:
         raise ValueError(f"{name} must have at least one axis, got shape ()")
+
+
+def dtype(name: str, spec: ArraySpec, dtypes: Collection[str]) -> None:
+    """An array of one of ``dtypes``."""
+    if spec.dtype not in dtypes:
+        raise TypeError(f"{name} must have dtype {_choice(dtypes)}, got {spec.dtype}")
 
 
 def same(name: str, spec: ArraySpec, other_name: str, other: ArraySpec) -> None:

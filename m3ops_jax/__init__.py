@@ -19,7 +19,7 @@ from m3ops_jax.gemma_rmsnorm import (
     gemma_rmsnorm,
     gemma_rmsnorm_quantize,
 )
-from m3ops_jax.gemma_rmsnorm_heads import gemma_rmsnorm_heads
+from m3ops_jax.gemma_rmsnorm_heads import gemma_rmsnorm_heads, gemma_rmsnorm_rope_heads
 from m3ops_jax.layers import moe_layer, mxfp8_linear
 from m3ops_jax.moe import moe_combine, moe_combine_add, moe_route
 from m3ops_jax.moe_sort import moe_sort
@@ -47,6 +47,7 @@ __all__ = [
     "gemma_rmsnorm",
     "gemma_rmsnorm_heads",
     "gemma_rmsnorm_quantize",
+    "gemma_rmsnorm_rope_heads",
     "moe_combine",
     "moe_combine_add",
     "moe_layer",

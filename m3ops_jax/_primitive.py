@@ -147,22 +147,22 @@ def _batch(primitive: Primitive, arrays: Sequence[Any], dims: Sequence[Any], *, 
     if call.counts_rows or not all(operand.rows for operand, m in zip(axes.inputs, mapped, strict=True) if m):
         return _one_by_one(primitive, arrays, dims, call)
     size = next(array.shape[dim] for array, dim in zip(arrays, dims, strict=True) if dim is not None)
-    ranks = [array.ndim - m for array, m in zip(arrays, mapped, strict=True)]
-    rank = 1 + max(own for operand, own in zip(axes.inputs, ranks, strict=True) if operand.rows)
+    leading = [a.ndim - m - len(o.axes) for a, m, o in zip(arrays, mapped, axes.inputs, strict=True)]
+    most = max(own for operand, own in zip(axes.inputs, leading, strict=True) if operand.rows)
     batched = []
-    for operand, array, dim in zip(axes.inputs, arrays, dims, strict=True):
+    for operand, array, dim, own in zip(axes.inputs, arrays, dims, leading, strict=True):
         # What has rows and cannot lack them is repeated, and the rest if there is a sum: over the rows of one example.
         if dim is None and operand.rows and (not operand.broadcast or axes.sums_rows):
             array, dim = jnp.broadcast_to(array, (size, *array.shape)), 0
         if dim is not None:
             array = jnp.moveaxis(array, dim, 0)
-            array = jnp.expand_dims(array, range(1, 1 + rank - array.ndim))
+            array = jnp.expand_dims(array, range(1, 1 + most - own))
         batched.append(array)
     results = list(primitive.bind(*batched, call=call))
-    weight = next((own for operand, own in zip(axes.inputs, ranks, strict=True) if operand.broadcast), 0)
+    weight = next((own for operand, own in zip(axes.inputs, leading, strict=True) if operand.broadcast), 0)
     for number, result in enumerate(axes.results):
         if result.summed:
-            results[number] = jnp.squeeze(results[number], range(1, rank - weight))
+            results[number] = jnp.squeeze(results[number], range(1, 1 + most - weight))
     return results, (0,) * len(results)
 
 

@@ -23,6 +23,7 @@ def gemma_fused_add_rmsnorm(
     weight: jax.Array,
     *,
     eps: float = 1e-6,
+    weight_offset: float = 1.0,
     num_rows: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Residual add and :func:`gemma_rmsnorm` of the unrounded fp32 sum in one pass over memory.
@@ -33,6 +34,8 @@ def gemma_fused_add_rmsnorm(
             written there, and under jit its memory is reused.
         weight: Shape ``[N]``, or with leading axes that broadcast against those of x; any of these dtypes.
         eps: Added to the mean square, at least 0.
+        weight_offset: Added to the weight: 1 where a model stores offsets from 1, as Gemma does; 0 for the ordinary
+            RMSNorm.
         num_rows: How many rows count, with the leading axes flattened: an int32 array of one element, clamped to the
             rows that exist. The other rows are not read, and their results are zero.
 
@@ -43,7 +46,7 @@ def gemma_fused_add_rmsnorm(
         TypeError: A dtype is not supported, or a parameter has the wrong type.
         ValueError: The shapes do not fit each other, or a parameter is out of range.
     """
-    op = GemmaFusedAddRMSNorm.of(eps=eps)
+    op = GemmaFusedAddRMSNorm.of(eps=eps, weight_offset=weight_offset)
     result: tuple[jax.Array, jax.Array] = run(op, x, residual, weight, num_rows=num_rows)
     return result
 
@@ -54,6 +57,7 @@ def gemma_fused_add_rmsnorm_quantize(
     weight: jax.Array,
     *,
     eps: float = 1e-6,
+    weight_offset: float = 1.0,
     scale_rule: str = "rceil",
     fp8_format: str = "e4m3fn",
     round_activation: bool = False,
@@ -69,6 +73,8 @@ def gemma_fused_add_rmsnorm_quantize(
             written there, and under jit its memory is reused.
         weight: Shape ``[N]``, or with leading axes that broadcast against those of x; any of these dtypes.
         eps: Added to the mean square, at least 0.
+        weight_offset: Added to the weight: 1 where a model stores offsets from 1, as Gemma does; 0 for the ordinary
+            RMSNorm.
         scale_rule: ``"rceil"``, the smallest power of two with which no value of the block saturates, or ``"floor"``,
             the rule of OCP MX v1.0, section 6.3.
         fp8_format: ``"e4m3fn"``, or ``"e4m3fnuz"`` for the matrix cores of gfx942.
@@ -90,6 +96,7 @@ def gemma_fused_add_rmsnorm_quantize(
     """
     op = GemmaFusedAddRMSNormQuantize.of(
         eps=eps,
+        weight_offset=weight_offset,
         scale_rule=scale_rule,
         fp8_format=fp8_format,
         round_activation=round_activation,
@@ -107,14 +114,17 @@ def gemma_rmsnorm(
     weight: jax.Array,
     *,
     eps: float = 1e-6,
+    weight_offset: float = 1.0,
     num_rows: jax.Array | None = None,
 ) -> jax.Array:
-    """Gemma's RMSNorm: ``x / sqrt(mean(x**2) + eps) * (1 + weight)`` along the last axis, in fp32.
+    """Gemma's RMSNorm, ``x / sqrt(mean(x**2) + eps) * (weight + weight_offset)`` along the last axis, in fp32.
 
     Args:
         x: Shape ``[..., N]``; bfloat16, float16 or float32.
         weight: Shape ``[N]``, or with leading axes that broadcast against those of x; any of these dtypes.
         eps: Added to the mean square, at least 0.
+        weight_offset: Added to the weight: 1 where a model stores offsets from 1, as Gemma does; 0 for the ordinary
+            RMSNorm.
         num_rows: How many rows count, with the leading axes flattened: an int32 array of one element, clamped to the
             rows that exist. The other rows are not read, and their results are zero.
 
@@ -125,7 +135,7 @@ def gemma_rmsnorm(
         TypeError: A dtype is not supported, or a parameter has the wrong type.
         ValueError: The shapes do not fit each other, or a parameter is out of range.
     """
-    op = GemmaRMSNorm.of(eps=eps)
+    op = GemmaRMSNorm.of(eps=eps, weight_offset=weight_offset)
     result: jax.Array = run(op, x, weight, num_rows=num_rows)
     return result
 
@@ -135,6 +145,7 @@ def gemma_rmsnorm_quantize(
     weight: jax.Array,
     *,
     eps: float = 1e-6,
+    weight_offset: float = 1.0,
     scale_rule: str = "rceil",
     fp8_format: str = "e4m3fn",
     round_activation: bool = False,
@@ -148,6 +159,8 @@ def gemma_rmsnorm_quantize(
         x: Shape ``[..., N]`` with N a multiple of 32; bfloat16, float16 or float32.
         weight: Shape ``[N]``, or with leading axes that broadcast against those of x; any of these dtypes.
         eps: Added to the mean square, at least 0.
+        weight_offset: Added to the weight: 1 where a model stores offsets from 1, as Gemma does; 0 for the ordinary
+            RMSNorm.
         scale_rule: ``"rceil"``, the smallest power of two with which no value of the block saturates, or ``"floor"``,
             the rule of OCP MX v1.0, section 6.3.
         fp8_format: ``"e4m3fn"``, or ``"e4m3fnuz"`` for the matrix cores of gfx942.
@@ -169,6 +182,7 @@ def gemma_rmsnorm_quantize(
     """
     op = GemmaRMSNormQuantize.of(
         eps=eps,
+        weight_offset=weight_offset,
         scale_rule=scale_rule,
         fp8_format=fp8_format,
         round_activation=round_activation,

@@ -21,13 +21,17 @@ class GemmaRMSNorm(nnx.Module):
     """:func:`gemma_rmsnorm`, or with a residual :func:`gemma_fused_add_rmsnorm`.
 
     Attributes:
-        weight: Shape ``[N]``, initially zeros; the norm is multiplied by ``1 + weight``.
+        weight: Shape ``[N]``, initially such that the norm is multiplied by 1.
         eps: Added to the mean square.
+        weight_offset: Added to the weight; 0 for the ordinary RMSNorm.
     """
 
-    def __init__(self, size: int, *, eps: float = 1e-6, param_dtype: DTypeLike = jnp.float32) -> None:
-        self.weight = nnx.Param(jnp.zeros(size, param_dtype))
+    def __init__(
+        self, size: int, *, eps: float = 1e-6, weight_offset: float = 1.0, param_dtype: DTypeLike = jnp.float32
+    ) -> None:
+        self.weight = nnx.Param(jnp.full(size, 1.0 - weight_offset, param_dtype))
         self.eps = eps
+        self.weight_offset = weight_offset
 
     def __call__(self, x: jax.Array, residual: jax.Array | None = None) -> jax.Array | tuple[jax.Array, jax.Array]:
         """The norm of x, or ``(norm of x + residual, x + residual)``.
@@ -38,8 +42,8 @@ class GemmaRMSNorm(nnx.Module):
         """
         weight = self.weight[...]
         if residual is None:
-            return gemma_rmsnorm(x, weight, eps=self.eps)
-        return gemma_fused_add_rmsnorm(x, residual, weight, eps=self.eps)
+            return gemma_rmsnorm(x, weight, eps=self.eps, weight_offset=self.weight_offset)
+        return gemma_fused_add_rmsnorm(x, residual, weight, eps=self.eps, weight_offset=self.weight_offset)
 
 
 class DenseMLP(nnx.Module):

@@ -18,7 +18,7 @@ from m3ops_torch.gemma_rmsnorm import (
     gemma_rmsnorm,
     gemma_rmsnorm_quantize,
 )
-from m3ops_torch.gemma_rmsnorm_heads import gemma_rmsnorm_heads
+from m3ops_torch.gemma_rmsnorm_heads import gemma_rmsnorm_heads, gemma_rmsnorm_rope_heads
 from m3ops_torch.layers import moe_layer, mxfp8_linear
 from m3ops_torch.moe import moe_combine, moe_combine_add, moe_route
 from m3ops_torch.moe_sort import moe_sort
@@ -34,6 +34,7 @@ __all__ = [
     "gemma_rmsnorm",
     "gemma_rmsnorm_heads",
     "gemma_rmsnorm_quantize",
+    "gemma_rmsnorm_rope_heads",
     "moe_combine",
     "moe_combine_add",
     "moe_layer",

@@ -12,7 +12,7 @@ from m3ops.op import Op
 from m3ops_torch import _out
 from m3ops_torch._operands import Tensors, check, empty, kinds_of
 
-_RAW = {1: torch.uint8, 2: torch.uint16, 4: torch.uint32}
+_RAW = {1: torch.uint8, 2: torch.uint16, 4: torch.uint32, 8: torch.uint64}
 
 
 def compute(op: Op, operands: Tensors, out: Sequence[torch.Tensor] | None = None) -> list[torch.Tensor]:

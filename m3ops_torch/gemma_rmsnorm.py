@@ -23,6 +23,7 @@ def gemma_fused_add_rmsnorm(
     weight: torch.Tensor,
     *,
     eps: float = 1e-6,
+    weight_offset: float = 1.0,
     num_rows: torch.Tensor | None = None,
     out: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -33,6 +34,8 @@ def gemma_fused_add_rmsnorm(
         residual: The residual stream, of the shape and dtype of x.
         weight: Shape ``[N]``, or with leading axes that broadcast against those of x; any of these dtypes.
         eps: Added to the mean square, at least 0.
+        weight_offset: Added to the weight: 1 where a model stores offsets from 1, as Gemma does; 0 for the ordinary
+            RMSNorm.
         num_rows: How many rows count, with the leading axes flattened: an int32 tensor of one element, clamped to the
             rows that exist. The other rows are not read. Their results are zero in a new tensor and stay as they were
             in ``out``.
@@ -47,7 +50,7 @@ def gemma_fused_add_rmsnorm(
         TypeError: A dtype is not supported, or a parameter has the wrong type.
         ValueError: The shapes do not fit each other, or a parameter is out of range.
     """
-    op = GemmaFusedAddRMSNorm.of(eps=eps)
+    op = GemmaFusedAddRMSNorm.of(eps=eps, weight_offset=weight_offset)
     result: tuple[torch.Tensor, torch.Tensor] = run(op, x, residual, weight, num_rows=num_rows, out=out)
     return result
 
@@ -58,6 +61,7 @@ def gemma_fused_add_rmsnorm_quantize(
     weight: torch.Tensor,
     *,
     eps: float = 1e-6,
+    weight_offset: float = 1.0,
     scale_rule: str = "rceil",
     fp8_format: str = "e4m3fn",
     round_activation: bool = False,
@@ -73,6 +77,8 @@ def gemma_fused_add_rmsnorm_quantize(
         residual: The residual stream, of the shape and dtype of x.
         weight: Shape ``[N]``, or with leading axes that broadcast against those of x; any of these dtypes.
         eps: Added to the mean square, at least 0.
+        weight_offset: Added to the weight: 1 where a model stores offsets from 1, as Gemma does; 0 for the ordinary
+            RMSNorm.
         scale_rule: ``"rceil"``, the smallest power of two with which no value of the block saturates, or ``"floor"``,
             the rule of OCP MX v1.0, section 6.3.
         fp8_format: ``"e4m3fn"``, or ``"e4m3fnuz"`` for the matrix cores of gfx942.
@@ -98,6 +104,7 @@ def gemma_fused_add_rmsnorm_quantize(
     """
     op = GemmaFusedAddRMSNormQuantize.of(
         eps=eps,
+        weight_offset=weight_offset,
         scale_rule=scale_rule,
         fp8_format=fp8_format,
         round_activation=round_activation,
@@ -115,15 +122,18 @@ def gemma_rmsnorm(
     weight: torch.Tensor,
     *,
     eps: float = 1e-6,
+    weight_offset: float = 1.0,
     num_rows: torch.Tensor | None = None,
     out: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Gemma's RMSNorm: ``x / sqrt(mean(x**2) + eps) * (1 + weight)`` along the last axis, in fp32.
+    """Gemma's RMSNorm, ``x / sqrt(mean(x**2) + eps) * (weight + weight_offset)`` along the last axis, in fp32.
 
     Args:
         x: Shape ``[..., N]``; bfloat16, float16 or float32.
         weight: Shape ``[N]``, or with leading axes that broadcast against those of x; any of these dtypes.
         eps: Added to the mean square, at least 0.
+        weight_offset: Added to the weight: 1 where a model stores offsets from 1, as Gemma does; 0 for the ordinary
+            RMSNorm.
         num_rows: How many rows count, with the leading axes flattened: an int32 tensor of one element, clamped to the
             rows that exist. The other rows are not read. Their results are zero in a new tensor and stay as they were
             in ``out``.
@@ -138,7 +148,7 @@ def gemma_rmsnorm(
         TypeError: A dtype is not supported, or a parameter has the wrong type.
         ValueError: The shapes do not fit each other, or a parameter is out of range.
     """
-    op = GemmaRMSNorm.of(eps=eps)
+    op = GemmaRMSNorm.of(eps=eps, weight_offset=weight_offset)
     result: torch.Tensor = run(op, x, weight, num_rows=num_rows, out=out)
     return result
 
@@ -148,6 +158,7 @@ def gemma_rmsnorm_quantize(
     weight: torch.Tensor,
     *,
     eps: float = 1e-6,
+    weight_offset: float = 1.0,
     scale_rule: str = "rceil",
     fp8_format: str = "e4m3fn",
     round_activation: bool = False,
@@ -162,6 +173,8 @@ def gemma_rmsnorm_quantize(
         x: Shape ``[..., N]`` with N a multiple of 32; bfloat16, float16 or float32.
         weight: Shape ``[N]``, or with leading axes that broadcast against those of x; any of these dtypes.
         eps: Added to the mean square, at least 0.
+        weight_offset: Added to the weight: 1 where a model stores offsets from 1, as Gemma does; 0 for the ordinary
+            RMSNorm.
         scale_rule: ``"rceil"``, the smallest power of two with which no value of the block saturates, or ``"floor"``,
             the rule of OCP MX v1.0, section 6.3.
         fp8_format: ``"e4m3fn"``, or ``"e4m3fnuz"`` for the matrix cores of gfx942.
@@ -187,6 +200,7 @@ def gemma_rmsnorm_quantize(
     """
     op = GemmaRMSNormQuantize.of(
         eps=eps,
+        weight_offset=weight_offset,
         scale_rule=scale_rule,
         fp8_format=fp8_format,
         round_activation=round_activation,

@@ -1,4 +1,4 @@
-"""Gemma's RMSNorm of the q and k heads of a packed qkv for PyTorch.
+"""Gemma's RMSNorm of the q and k heads of a packed qkv, with and without rotary embedding for PyTorch.
 
 Generated from m3ops/ops/gemma_rmsnorm_heads/spec.py by ``python -m m3ops.tools.front_ends``.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from m3ops.ops.gemma_rmsnorm_heads import GemmaRMSNormHeads
+from m3ops.ops.gemma_rmsnorm_heads import GemmaRMSNormHeads, GemmaRMSNormRopeHeads
 from m3ops_torch._call import run
 
 
@@ -20,6 +20,7 @@ def gemma_rmsnorm_heads(
     num_heads_k: int = 4,
     num_heads_v: int = 4,
     eps: float = 1e-6,
+    weight_offset: float = 1.0,
     num_rows: torch.Tensor | None = None,
     out: torch.Tensor | None = None,
 ) -> torch.Tensor:
@@ -33,6 +34,8 @@ def gemma_rmsnorm_heads(
         num_heads_k: Number of k heads, at least 1.
         num_heads_v: Number of v heads, 0 if there are none.
         eps: Added to the mean square, at least 0.
+        weight_offset: Added to the weight: 1 where a model stores offsets from 1, as Gemma does; 0 for the ordinary
+            RMSNorm.
         num_rows: How many rows count, with the leading axes flattened: an int32 tensor of one element, clamped to the
             rows that exist. The other rows are not read. Their results are zero in a new tensor and stay as they were
             in ``out``.
@@ -47,6 +50,68 @@ def gemma_rmsnorm_heads(
         TypeError: A dtype is not supported, or a parameter has the wrong type.
         ValueError: The shapes do not fit each other, or a parameter is out of range.
     """
-    op = GemmaRMSNormHeads.of(num_heads_q=num_heads_q, num_heads_k=num_heads_k, num_heads_v=num_heads_v, eps=eps)
+    op = GemmaRMSNormHeads.of(
+        num_heads_q=num_heads_q, num_heads_k=num_heads_k, num_heads_v=num_heads_v, eps=eps, weight_offset=weight_offset
+    )
     result: torch.Tensor = run(op, qkv, weight_q, weight_k, num_rows=num_rows, out=out)
+    return result
+
+
+def gemma_rmsnorm_rope_heads(
+    qkv: torch.Tensor,
+    weight_q: torch.Tensor,
+    weight_k: torch.Tensor,
+    cos_sin: torch.Tensor,
+    positions: torch.Tensor,
+    *,
+    num_heads_q: int = 64,
+    num_heads_k: int = 4,
+    num_heads_v: int = 4,
+    eps: float = 1e-6,
+    weight_offset: float = 1.0,
+    rotary_dim: int = 64,
+    num_rows: torch.Tensor | None = None,
+    out: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """QK norm and rotary embedding: :func:`gemma_rmsnorm` of each q and k head of a packed qkv, turned by the angles of
+    its position before it is rounded, in one launch; v keeps its bytes.
+
+    Args:
+        qkv: Shape ``[..., (num_heads_q + num_heads_k + num_heads_v) * head_dim]``; bfloat16, float16 or float32.
+        weight_q: Shape ``[head_dim]``, or with leading axes that broadcast against those of qkv; any of these dtypes.
+        weight_k: Shape ``[head_dim]``, or with leading axes that broadcast against those of qkv; any of these dtypes.
+        cos_sin: Shape ``[max_position, rotary_dim]``, in each row the cosines of the angles, then their sines; any of
+            these dtypes. ``m3ops.rope.rope_cos_sin`` makes it.
+        positions: The rows of cos_sin: int32 or int64 of the leading axes of qkv, or of axes that broadcast against
+            those. At a position that the table does not have, what is turned is NaN.
+        num_heads_q: Number of q heads, at least 1.
+        num_heads_k: Number of k heads, at least 1.
+        num_heads_v: Number of v heads, 0 if there are none.
+        eps: Added to the mean square, at least 0.
+        weight_offset: Added to the weight: 1 where a model stores offsets from 1, as Gemma does; 0 for the ordinary
+            RMSNorm.
+        rotary_dim: How many elements of a head are turned, the first ones: a multiple of 16.
+        num_rows: How many rows count, with the leading axes flattened: an int32 tensor of one element, clamped to the
+            rows that exist. The other rows are not read. Their results are zero in a new tensor and stay as they were
+            in ``out``.
+        out: Where to write: tensors of the results' shapes, dtypes and device, nested as the results are. Their rows
+            must be contiguous, and they must not overlap the inputs or each other. But a result may take the memory of
+            an input that has its shape, dtype and axes.
+
+    Returns:
+        The shape and dtype of qkv, with q and k rounded once from fp32.
+
+    Raises:
+        TypeError: A dtype is not supported, or a parameter has the wrong type.
+        ValueError: The shapes do not fit each other, or a parameter is out of range.
+    """
+    op = GemmaRMSNormRopeHeads.of(
+        num_heads_q=num_heads_q,
+        num_heads_k=num_heads_k,
+        num_heads_v=num_heads_v,
+        eps=eps,
+        weight_offset=weight_offset,
+        rotary_dim=rotary_dim,
+    )
+    result: torch.Tensor = run(op, qkv, weight_q, weight_k, cos_sin, positions, num_rows=num_rows, out=out)
     return result

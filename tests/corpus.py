@@ -55,6 +55,7 @@ def _params(draw: Draw, op: str) -> dict[str, Any]:
         "beta": lambda: draw.one_of([1.0, 0.0, draw.between(-3, 3)]),
         "limit": lambda: draw.one_of([7.0, None, 2.0 ** draw.between(-6, 10)]),
         "eps": lambda: draw.one_of([1e-6, 0.0, 2.0 ** draw.between(-40, 2)]),
+        "weight_offset": lambda: draw.one_of([1.0, 0.0, draw.between(-2, 2)]),
         "scale_rule": lambda: draw.one_of(SCALE_RULES),
         "fp8_format": lambda: draw.one_of(tuple(FP8_FORMATS)),
         "out_dtype": lambda: draw.one_of(ACTIVATION_DTYPES),
@@ -66,6 +67,7 @@ def _params(draw: Draw, op: str) -> dict[str, Any]:
         "num_heads_v": lambda: draw.one_of([0, 1, 2, 4]),
         "scale": lambda: draw.one_of([2.0, 1.0, draw.between(-3, 3)]),
         "top_k": lambda: draw.one_of([1, 2, 4, 8]),
+        "rotary_dim": lambda: draw.one_of([16, 32, 48, 64]),
     }
     parameters = [parameter.name for parameter in fields(OPS[op])]
     return {
@@ -78,11 +80,12 @@ def flags(op: str) -> list[str]:
     return [parameter.name for parameter in fields(OPS[op]) if parameter.type == "bool"]
 
 
-def _shapes(draw: Draw, op: str, groups: int, heads: int) -> dict[str, Shape]:
+def _shapes(draw: Draw, op: str, groups: int, heads: int, rotary_dim: int) -> dict[str, Shape]:
     """Shapes of the inputs, up to 17 rows; where an op has inputs unknown here, those of one of its named cases."""
     rows = draw.one_of([(), (1,), (2,), (7,), (17,), (3, 5), (1, 4), (2, 1, 3), (2, 3, 2)])
     whole_blocks = "quant" in op or "mxfp8" in op
     size = BLOCK * (1 + draw.below(12)) if whole_blocks or draw.chance(2) else 1 + draw.below(400)
+    size += rotary_dim
     shared = draw.one_of([(size,), (*rows[-1:], size), (*(1 for _ in rows), size)])
     columns = 1 + len(OPS[op].inputs) * size % 90
     known = {
@@ -93,6 +96,8 @@ def _shapes(draw: Draw, op: str, groups: int, heads: int) -> dict[str, Shape]:
         "qkv": (*rows, heads * size),
         "weight_q": shared,
         "weight_k": (size,),
+        "cos_sin": (1 + draw.below(20), rotary_dim) if rotary_dim else (),
+        "positions": rows,
         **dict.fromkeys(("values", "x_values"), (*rows, size)),
         **dict.fromkeys(("scales", "x_scales"), (*rows, size // BLOCK)),
         "w_values": (columns, size),
@@ -141,8 +146,8 @@ def _numbers(draw: Draw, shape: Shape, dtype: str) -> np.ndarray:
 def _array(draw: Draw, shape: Shape, dtype: str) -> np.ndarray:
     if dtype in ACTIVATION_DTYPES:
         return _numbers(draw, shape, dtype)
-    if dtype == "int32":  # sizes, and numbers of rows of which some may not be there
-        return (draw.bits(shape) % np.uint64(10)).astype(np.int32) - 1
+    if dtype in ("int32", "int64"):  # positions, sizes, and numbers of rows of which some may not be there
+        return (draw.bits(shape) % np.uint64(22 if dtype == "int64" else 10)).astype(dtype) - 1
     unsigned = np.dtype(f"u{np.dtype(dtype).itemsize}")
     return draw.bits(shape).astype(unsigned).view(dtype)
 
@@ -152,6 +157,8 @@ LAYOUTS = ("contiguous", "contiguous", "columns of wider rows", "every other col
 
 def _laid_out(array: np.ndarray, layout: str) -> np.ndarray:
     """The same numbers behind other strides."""
+    if not array.shape:
+        return array
     *rows, size = array.shape
     view = array
     if layout == "columns of wider rows":
@@ -182,13 +189,14 @@ class Call:
         draw = Draw(self.id)
         params = _params(draw, self.op)
         heads = sum(params.get(f"num_heads_{part}", 0) for part in "qkv")
-        shapes = _shapes(draw, self.op, params.get("groups", 1), heads)
+        shapes = _shapes(draw, self.op, params.get("groups", 1), heads, params.get("rotary_dim", 0))
         if params.get("groups", 1) > 1 or len(next(iter(shapes.values()))) < 2:
             params.pop("scale_layout", None)  # of matrices alone
         dtype = draw.one_of(ACTIVATION_DTYPES)
         dtypes = dict.fromkeys(shapes, dtype) | {"weight": draw.one_of(ACTIVATION_DTYPES)}
         fp8 = FP8_FORMATS[draw.one_of(tuple(FP8_FORMATS))].name
         kinds = {"values": fp8, "scales": "uint8", "sizes": "int32", "rows": "int32"}
+        kinds["positions"] = draw.one_of(["int32", "int64"])
         dtypes |= {name: kinds[kind] for name in shapes if (kind := name.rpartition("_")[2]) in kinds}
         dtypes |= {name: kind for name, kind in (("slots", "int32"), ("weights", "float32")) if name in shapes}
         return params, {name: (shape, dtypes[name], draw.one_of(LAYOUTS)) for name, shape in shapes.items()}

@@ -32,8 +32,9 @@ def floats(results: Any) -> list[Any]:
 
 
 def cotangents(name: str, inputs: tuple[Array, ...], **given: Any) -> tuple[Array, ...]:
+    """Gradients of the results, rows in another order than those of the inputs, of which they would be multiples."""
     results = floats(reference(name, *inputs, **given))
-    return tuple(normal(r.shape, r.dtype.name, 0.5 + i) for i, r in enumerate(results))
+    return tuple(np.roll(normal(r.shape, r.dtype.name, 0.5 + i), 1, axis=0) for i, r in enumerate(results))
 
 
 def expected(name: str, inputs: tuple[Array, ...], grads: tuple[Array, ...], **given: Any) -> list[Array]:

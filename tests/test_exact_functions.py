@@ -10,6 +10,8 @@ import pytest
 from oracles import SMALLEST_WORST, Array, U, f32, gate_bound, norm_rows, raw, report, same, tail
 from specification import reference
 
+from m3ops.rope import rope_cos_sin
+
 
 def within(got: Array, want: Array, relative: Array, absolute: Array | float, *inputs: Array) -> float:
     """Checks ``|got - want| <= relative * U * |want| + absolute``; returns the largest error over the relative part."""
@@ -119,22 +121,25 @@ def norm_bound(n: int) -> float:
     return 9 + groups / 1024 + groups / 2**17
 
 
-def norm_in_float64(x: Array, weight: Array, eps: float) -> Array:
+def norm_in_float64(x: Array, weight: Array, eps: float, offset: float = 1.0) -> Array:
     x = x.astype(np.float64)
-    return x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + eps) * (1 + weight.astype(np.float64))
+    return x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + eps) * (offset + weight.astype(np.float64))
 
 
 NORM_SIZES = ((1, 8000), (8, 4000), (100, 1000), (128, 1000), (3072, 40), (6144, 40), (131072, 2))
 
 
+@pytest.mark.parametrize("offset", [1.0, 0.0, -0.75])
 @pytest.mark.parametrize(("n", "rows"), NORM_SIZES)
-def test_norms_in_float64(n: int, rows: int) -> None:
+def test_norms_in_float64(n: int, rows: int, offset: float) -> None:
     rng = np.random.default_rng(7)
     x = norm_rows(rng, n, rows)
     weight = rng.uniform(-1, 1, x.shape).astype(np.float32)
-    (got,) = reference("gemma_rmsnorm", x, weight, eps=1e-6)
-    want = norm_in_float64(x, weight, 1e-6)
-    assert within(got.ravel(), want.ravel(), norm_bound(n) * np.ones(x.size), 2.0**-149, x.ravel()) >= SMALLEST_WORST
+    (got,) = reference("gemma_rmsnorm", x, weight, eps=1e-6, weight_offset=offset)
+    want = norm_in_float64(x, weight, 1e-6, offset)
+    bound = norm_bound(n) - (offset == 0)  # then nothing is added to the weight
+    closest = within(got.ravel(), want.ravel(), bound * np.ones(x.size), 2.0**-149, x.ravel())
+    assert closest >= (SMALLEST_WORST if n > 1 else 0.3)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
@@ -151,6 +156,33 @@ def test_a_head_is_normed_as_a_row(dtype: str) -> None:
         if head < 5:
             (want,) = reference("gemma_rmsnorm", want, weights[head >= 3], eps=1e-6)
         same(raw(np.ascontiguousarray(got[part])), raw(np.ascontiguousarray(want)))
+
+
+@pytest.mark.parametrize("heads", [(64, 4, 4), (16, 1, 1), (4, 2, 0)])
+@pytest.mark.parametrize(("dim", "rotary_dim"), [(128, 64), (128, 128), (80, 48), (64, 16)])
+def test_rotated_heads_in_float64(heads: tuple[int, int, int], dim: int, rotary_dim: int) -> None:
+    """As vLLM tests its kernel of norm and rotary embedding. With R the bound of the norm, in U: x cos and y sin have R
+    of their magnitudes, the product that is rounded 1 more, and the sum 1.
+    """
+    rng = np.random.default_rng(11)
+    q, k, v = heads
+    qkv = rng.standard_normal((23, sum(heads) * dim)).astype(np.float32)
+    weights = rng.uniform(-1, 1, (2, dim)).astype(np.float32)
+    table, positions = rope_cos_sin(4096, rotary_dim), rng.integers(0, 4096, 23)
+    counts = {"num_heads_q": q, "num_heads_k": k, "num_heads_v": v, "rotary_dim": rotary_dim}
+    (got,) = reference("gemma_rmsnorm_rope_heads", qkv, *weights, table, positions, **counts)
+    got, x = got.reshape(23, -1, dim), qkv.reshape(23, -1, dim)
+    same(raw(got[:, q + k :]), raw(x[:, q + k :]))
+    norm = norm_in_float64(x[:, : q + k], np.repeat(weights, (q, k), axis=0), 1e-6)
+    half = rotary_dim // 2
+    first, second, rest = np.split(norm, [half, rotary_dim], axis=-1)
+    cos, sin = np.split(table[positions].astype(np.float64)[:, None], 2, axis=-1)
+    wanted = (first * cos - second * sin, second * cos + first * sin, rest)
+    terms = (np.abs(first * cos), np.abs(second * sin)), (np.abs(second * cos), np.abs(first * sin))
+    bounds = [norm_bound(dim) * (a + b) + b + np.abs(want) for (a, b), want in zip(terms, wanted, strict=False)]
+    allowed = np.concatenate([*bounds, norm_bound(dim) * np.abs(rest)], axis=-1) * U
+    error = np.abs(got[:, : q + k] - np.concatenate(wanted, axis=-1)) / allowed
+    assert SMALLEST_WORST <= error.max() <= 1
 
 
 def test_fused_add_norm_in_float64() -> None:

@@ -62,6 +62,7 @@ UNUSUAL: dict[str, dict[str, Any]] = {
     "swiglu_oai": {"alpha": 1.3, "beta": -0.5, "limit": None, "layout": "interleaved", "groups": 2},
     "swiglu_oai_fake_quant": {"alpha": 1.3, "groups": 2, "scale_rule": "floor"},
     "gemma_rmsnorm": {"eps": 0.4},
+    "gemma_fused_add_rmsnorm": {"weight_offset": 0.0},
 }
 
 
@@ -154,11 +155,11 @@ def test_swiglu_in_float64(limit: float | None) -> None:
     assert worst(got[:, 4096:], want, np.abs(dy * g * s) * (of_s + 2) * U + tail(g, 1.702)) >= SMALLEST_WORST
 
 
-def norm_gradients_in_float64(x: Array, weight: Array, grad: Array, eps: float) -> tuple[Array, ...]:
+def norm_gradients_in_float64(x: Array, weight: Array, grad: Array, eps: float, offset: float) -> tuple[Array, ...]:
     """``(rstd, n, h, mean of |h n|, gradient)``."""
     x, weight, grad = (a.astype(np.float64) for a in (x, weight, grad))
     rstd = 1 / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + eps)
-    n, h = x * rstd, grad * (1 + weight)
+    n, h = x * rstd, grad * (offset + weight)
     mean = np.mean(h * n, axis=-1, keepdims=True)
     return rstd, n, h, np.mean(np.abs(h * n), axis=-1, keepdims=True), rstd * (h - n * mean)
 
@@ -169,8 +170,9 @@ def rstd_bound(n: int) -> float:
     return 6 + groups / 1024 + groups / 2**17
 
 
+@pytest.mark.parametrize("offset", [1.0, 0.0])
 @pytest.mark.parametrize(("n", "rows"), [(1, 8000), (8, 4000), (100, 1000), (128, 1000), (3072, 40), (131072, 2)])
-def test_norms_in_float64(n: int, rows: int) -> None:
+def test_norms_in_float64(n: int, rows: int, offset: float) -> None:
     """Errors in U, with R that of rstd: n has R + 1, h 2, their product groups 4 of their own.
 
     Of the sum of magnitudes A the groups lose G / 512 to the grid (as squares do, G being their number), the sums of
@@ -182,8 +184,8 @@ def test_norms_in_float64(n: int, rows: int) -> None:
     x = norm_rows(rng, n, rows)
     weight, grad = rng.uniform(-1, 1, n).astype(np.float32), rng.standard_normal(x.shape).astype(np.float32)
     grad[::3] += weight * x[::3]  # gradients that are not nearly orthogonal to x
-    got, _ = reference("gemma_rmsnorm_backward", x, weight, grad, eps=1e-6)
-    rstd, normalized, h, magnitude, want = norm_gradients_in_float64(x, weight, grad, 1e-6)
+    got, _ = reference("gemma_rmsnorm_backward", x, weight, grad, eps=1e-6, weight_offset=offset)
+    rstd, normalized, h, magnitude, want = norm_gradients_in_float64(x, weight, grad, 1e-6, offset)
     groups, r = -(-n // 8), rstd_bound(n)
     of_mean = magnitude * (2 * r + 12 + groups / 512 + groups / 2**16)
     allowed = rstd * (np.abs(normalized) * of_mean + 2 * np.abs(h)) + (r + 2) * np.abs(want)
@@ -201,7 +203,7 @@ def test_weight_gradients_in_float64(n: int, rows: int, smallest: float) -> None
     rng = np.random.default_rng(13)
     x, grad = (rng.standard_normal((rows, n)).astype(np.float32) for _ in range(2))
     _, got = reference("gemma_rmsnorm_backward", x, np.zeros(n, np.float32), grad, eps=1e-6)
-    _, normalized, *_ = norm_gradients_in_float64(x, np.zeros(n), grad, 1e-6)
+    _, normalized, *_ = norm_gradients_in_float64(x, np.zeros(n), grad, 1e-6, 1.0)
     number = partials(rows, n)
     links = -(-rows // number)
     while number > FAN_IN**2:

@@ -157,6 +157,11 @@ def test_a_parameter_is_a_weight() -> None:
     norm, x = GemmaRMSNorm(HIDDEN, eps=1e-5), jnp.asarray(X)
     same(m3ops_jax.gemma_rmsnorm(x, norm.weight, eps=1e-5), norm(x))
 
+    plain = GemmaRMSNorm(HIDDEN, weight_offset=0.0)
+    assert (plain.weight[...] == 1).all()
+    same(plain(x), GemmaRMSNorm(HIDDEN)(x))
+    same(plain(x, x)[0], GemmaRMSNorm(HIDDEN)(x, x)[0])
+
     def loss(norm: GemmaRMSNorm) -> jax.Array:
         return m3ops_jax.gemma_rmsnorm(x, norm.weight).astype(jnp.float32).sum()
 

@@ -170,7 +170,8 @@ def test_shard_map_over_the_weight_alone() -> None:
 @every_op_of_rows
 def test_a_sharded_last_axis_is_gathered_once(name: str) -> None:
     mesh, op, arrays = mesh_of(AUTO, AUTO), jax_function(name), arguments(name)
-    sharded = [jax.device_put(a, NamedSharding(mesh, P("a", None, "b") if a.ndim == 3 else P("b"))) for a in arrays]
+    last = [P("a", None, "b") if a.ndim == 3 else P("b") if a.ndim else P() for a in arrays]
+    sharded = [jax.device_put(a, NamedSharding(mesh, spec)) for a, spec in zip(arrays, last, strict=True)]
     results, collectives = run(op, *sharded)
     assert set(collectives) == {"all-gather"}
     assert collectives["all-gather"] <= len(arrays)

@@ -24,8 +24,9 @@ from m3ops.testing.workload import Workload
 
 SM_90 = Target.named("sm_90")
 CUOBJDUMP = Path(nvidia.__file__).parent / "bin" / "cuobjdump"
-KEYS = [key for key in PREFILLS if key[0].startswith("swiglu") or key[0] == "gemma_rmsnorm_heads"]
-TYPES = {"bfloat16": "*bf16", "uint8": "*u8", **dict.fromkeys(("float8_e4m3fn", "float8_e4m3fnuz"), "*u8")}
+KEYS = [key for key in PREFILLS if key[0].startswith("swiglu") or key[0].endswith("_heads")]
+TYPES = {"bfloat16": "*bf16", "float32": "*fp32", "int32": "*i32", "uint8": "*u8"}
+TYPES |= dict.fromkeys(("float8_e4m3fn", "float8_e4m3fnuz"), "*u8")
 SHARED = {"sm_86": 99, "sm_89": 99, "sm_90": 227}
 """KiB of shared memory that a program may have, by NVIDIA's table of compute capabilities: the fewest of each way that
 a kernel is compiled. sm_80 has 163, sm_100 227, sm_120 99.
@@ -54,8 +55,9 @@ def test_memory_is_accessed_16_bytes_at_a_time(key: tuple[Any, ...], tmp_path: P
     kernel = compiled(PREFILLS[key])
     accesses = Counter(re.findall(r"(ld|st)\.global\.([\w.:]+)", kernel.asm["ptx"]))
     wide = {access for access in accesses if access[1] == "v4.b32"}
-    # One byte for 32 elements; a weight that all heads of a program share.
+    # One byte for 32 elements; what all heads of a program share, a weight, a position and its cosines and sines.
     narrow = {("st", "b8")} if "quantize" in key[0] else {("ld", "b32")} if "norm" in key[0] else set()
+    narrow |= {("ld", "v2.b32")} if "rope" in key[0] else set()
     assert set(accesses) - wide == narrow
     assert {direction for direction, _ in wide} == {"ld", "st"}
     (tmp_path / "cubin").write_bytes(kernel.asm["cubin"])

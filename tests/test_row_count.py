@@ -163,6 +163,8 @@ def _operand(name: str, num_rows: int) -> ArraySpec:
         "qkv": ((num_rows, 72 * 128), "bfloat16"),
         "weight_q": ((128,), "bfloat16"),
         "weight_k": ((128,), "bfloat16"),
+        "cos_sin": ((4096, 64), "float32"),
+        "positions": ((num_rows,), "int32"),
         **dict.fromkeys(("values", "x_values"), ((num_rows, 3072), "float8_e4m3fn")),
         **dict.fromkeys(("scales", "x_scales"), ((num_rows, 96), "uint8")),
         "w_values": ((6144, 3072), "float8_e4m3fn"),

@@ -15,7 +15,7 @@ from m3ops_torch.nn import GemmaRMSNorm, SwigluOAI
 
 def test_norm(device: str) -> None:
     norm = GemmaRMSNorm(64, 1e-5, device=device, dtype=torch.bfloat16)
-    assert repr(norm) == "GemmaRMSNorm(64, eps=1e-05)"
+    assert repr(norm) == "GemmaRMSNorm(64, eps=1e-05, weight_offset=1.0)"
     assert (norm.weight.dtype, norm.weight.device.type) == (torch.bfloat16, device)
     norm.load_state_dict({"weight": torch.randn(64)})
     x, residual = torch.randn(2, 3, 64, device=device), torch.randn(2, 3, 64, device=device)
@@ -30,6 +30,16 @@ def test_a_new_norm_leaves_the_scale_alone() -> None:
     x = torch.randn(2, 64)
     want = m3ops_torch.gemma_rmsnorm(x, torch.zeros(64))
     assert_same_bytes(arrays(GemmaRMSNorm(64).requires_grad_(False)(x)), arrays(want))
+
+
+def test_a_plain_norm(device: str) -> None:
+    norm = GemmaRMSNorm(64, weight_offset=0, device=device).requires_grad_(False)
+    assert torch.equal(norm.weight, torch.ones(64, device=device))
+    norm.load_state_dict({"weight": torch.randn(64)})
+    x, residual = torch.randn(2, 3, 64, device=device), torch.randn(2, 3, 64, device=device)
+    assert_same_bytes(arrays(norm(x)), arrays(m3ops_torch.gemma_rmsnorm(x, norm.weight, weight_offset=0)))
+    want = m3ops_torch.gemma_fused_add_rmsnorm(x, residual, norm.weight, weight_offset=0)
+    assert_same_bytes(arrays(norm(x, residual)), arrays(want))
 
 
 def test_activation(device: str) -> None:

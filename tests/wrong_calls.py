@@ -111,6 +111,14 @@ TYPE_ERRORS: Table = {
         lambda m, a: m.moe_sort(a(2, 4, dtype="int32"), a(1, dtype="int32")),
         "num_experts must be a Python integer, known before the kernel is compiled, got an array",
     ),
+    "positions that are no integers": (
+        lambda m, a: m.gemma_rmsnorm_rope_heads(a(2, 4608), a(64), a(64), a(9, 64), a(2)),
+        "positions must have dtype int32 or int64, got bfloat16",
+    ),
+    "a table of integers": (
+        lambda m, a: m.gemma_rmsnorm_rope_heads(a(2, 4608), a(64), a(64), a(9, 64, dtype="int32"), a(2, dtype="int32")),
+        "cos_sin must have dtype bfloat16, float16 or float32, got int32",
+    ),
     "a string for alpha": (
         lambda m, a: m.swiglu_oai(a(2, 64), alpha="1"),
         "alpha must be a Python number, known before the kernel is compiled, got str",
@@ -179,6 +187,10 @@ TYPE_ERRORS: Table = {
         "values must have dtype float8_e4m3fn or float8_e4m3fnuz, got float8_e5m2",
     ),
     "alpha complex": (lambda m, a: m.swiglu_oai(a(2, 64), alpha=1j), "alpha must be a Python number"),
+    "a flag for weight_offset": (
+        lambda m, a: m.gemma_rmsnorm_heads(a(2, 576), a(8), a(8), weight_offset=False),
+        "weight_offset must be a Python number, known before the kernel is compiled, got bool",
+    ),
     "eps None": (lambda m, a: m.gemma_rmsnorm(a(2, 64), a(64), eps=None), "eps must be a Python number"),
     "out_norm None": (
         lambda m, a: m.gemma_rmsnorm_quantize(a(2, 64), a(64), out_norm=None),
@@ -300,6 +312,30 @@ VALUE_ERRORS: Table = {
         lambda m, a: m.gemma_rmsnorm_heads(a(2, 4096), a(2048), a(2048), num_heads_q=1, num_heads_k=1, num_heads_v=0),
         "weight_q must have a last axis, head_dim, of 1 to 1024 elements, got shape (2048,)",
     ),
+    "a rotary_dim of 24": (
+        lambda m, a: m.gemma_rmsnorm_rope_heads(a(2, 4608), a(64), a(64), a(9, 24), a(2, dtype="int32"), rotary_dim=24),
+        "rotary_dim must be a multiple of 16, got 24",
+    ),
+    "a rotary_dim past the head": (
+        lambda m, a: m.gemma_rmsnorm_rope_heads(a(2, 2304), a(32), a(32), a(9, 64), a(2, dtype="int32")),
+        "rotary_dim must be at most head_dim, 32, got 64",
+    ),
+    "a table of another rotary_dim": (
+        lambda m, a: m.gemma_rmsnorm_rope_heads(a(2, 4608), a(64), a(64), a(9, 32), a(2, dtype="int32")),
+        "cos_sin must have shape [max_position, 64], got (9, 32)",
+    ),
+    "a table for each row": (
+        lambda m, a: m.gemma_rmsnorm_rope_heads(a(2, 4608), a(64), a(64), a(2, 9, 64), a(2, dtype="int32")),
+        "cos_sin must have shape [max_position, 64], got (2, 9, 64)",
+    ),
+    "an empty table": (
+        lambda m, a: m.gemma_rmsnorm_rope_heads(a(2, 4608), a(64), a(64), a(0, 64), a(2, dtype="int32")),
+        "cos_sin must have shape [max_position, 64], got (0, 64)",
+    ),
+    "positions of other rows": (
+        lambda m, a: m.gemma_rmsnorm_rope_heads(a(2, 4608), a(64), a(64), a(9, 64), a(3, dtype="int32")),
+        "positions must have the leading axes of qkv, (2,), or broadcast against them, got shape (3,)",
+    ),
     "no q heads": (
         lambda m, a: m.gemma_rmsnorm_heads(a(2, 32), a(8), a(8), num_heads_q=0),
         "num_heads_q must be at least 1, got 0",
@@ -374,6 +410,10 @@ VALUE_ERRORS: Table = {
     "eps negative": (
         lambda m, a: m.gemma_rmsnorm(a(2, 64), a(64), eps=-1e-6),
         "eps must be a finite fp32 number and >= 0, got -1e-06",
+    ),
+    "weight_offset infinite": (
+        lambda m, a: m.gemma_fused_add_rmsnorm(a(2, 64), a(2, 64), a(64), weight_offset=math.inf),
+        "weight_offset must be a finite fp32 number, got inf",
     ),
     "eps NaN": (lambda m, a: m.gemma_fused_add_rmsnorm(a(2, 64), a(2, 64), a(64), eps=math.nan), "got nan"),
     "an unknown layout": (

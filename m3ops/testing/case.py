@@ -76,7 +76,7 @@ def counted(op: str, make: InputsOfShape, given: Mapping[str, Any] | None = None
 def canonical_bytes(array: np.ndarray) -> np.ndarray:
     """The bits of an array, every NaN of a wider float the same: NaN sign and payload differ between vendors.
 
-    The NaN of an 8-bit float is one definite byte and stays as it is.
+    The NaN of an 8-bit float is one definite byte and stays as it is, and integers have none.
     """
     bits = np.ascontiguousarray(array).view(f"u{array.itemsize}")
     if array.itemsize == 1 or array.dtype.name not in FORMATS:

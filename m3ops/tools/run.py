@@ -17,7 +17,7 @@ from m3ops.testing.case import operands
 
 Arrays = Sequence[Any]
 """Arrays of NumPy; None for one that is optional."""
-_UNSIGNED = {1: "uint8", 2: "uint16", 4: "uint32"}
+_UNSIGNED = {1: "uint8", 2: "uint16", 4: "uint32", 8: "uint64"}
 
 
 def run_jax(platform: str, op: str, arrays: Arrays, given: Mapping[str, Any]) -> Arrays:
@@ -26,7 +26,7 @@ def run_jax(platform: str, op: str, arrays: Arrays, given: Mapping[str, Any]) ->
 
     call = _jitted(op, tuple(given.items()))
     with jax.default_device(jax.local_devices(backend=platform)[0]):
-        results = call(*(array if array is None else np.ascontiguousarray(array) for array in arrays))
+        results = call(*(array if array is None else np.asarray(array, order="C") for array in arrays))
     return [np.asarray(out) for out in jax.tree.leaves(results)]
 
 
@@ -106,7 +106,7 @@ def to_tensor(array: np.ndarray, device: str = "cpu") -> Any:
     tensor = torch.empty_strided(array.shape, strides, dtype=getattr(torch, array.dtype.name), device=device)
     raw = torch.from_numpy(np.array(array, order="C").view(_UNSIGNED[array.itemsize])).view(tensor.dtype).to(device)
     for row in np.ndindex(*(min(n, 1) if s == 0 else n for n, s in zip(array.shape[:-1], strides, strict=False))):
-        own = (*row, slice(1 if strides[-1] == 0 else None))
+        own = (*row, *(slice(1 if stride == 0 else None) for stride in strides[-1:]))
         tensor[own] = raw[own]  # a repeated row or element is written once
     return tensor
 

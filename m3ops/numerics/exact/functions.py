@@ -295,21 +295,48 @@ def reciprocal_rms(x: Array, eps: float) -> Array:
     return round32(1.0 / round32(x.__array_namespace__().sqrt(variance)))
 
 
-def rmsnorm(x: Array, weight: Array, eps: float) -> Array:
-    """Gemma's RMSNorm in fp32: ``x / sqrt(mean(x**2) + eps) * (1 + weight)``."""
-    return round32(round32(x * reciprocal_rms(x, eps)) * round32(weight + 1.0))
+def weight_factor(weight: Array, offset: float) -> Array:
+    """``weight + offset``, what a norm is multiplied by. With an offset of 0 nothing is added: -0.0 stays that."""
+    offset = c.float32(offset)
+    return round32(weight + offset) if offset else weight
 
 
-def rmsnorm_backward(x: Array, weight: Array, grad: Array, eps: float) -> tuple[Array, Array, Array]:
+def rmsnorm(x: Array, weight: Array, eps: float, offset: float) -> Array:
+    """RMSNorm in fp32: ``x / sqrt(mean(x**2) + eps) * (weight + offset)``."""
+    return round32(round32(x * reciprocal_rms(x, eps)) * weight_factor(weight, offset))
+
+
+def cos_and_sin(table: Array, positions: Array) -> tuple[Array, Array]:
+    """The halves of the rows of a table; NaN for a position that it does not have."""
+    xp = table.__array_namespace__()
+    inside = (positions >= 0) & (positions < table.shape[0])
+    rows = xp.where(inside[..., None], load(table[xp.where(inside, positions, 0)]), xp.nan)
+    half = rows.shape[-1] // 2
+    return rows[..., :half], rows[..., half:]
+
+
+def rotate(x: Array, y: Array, cos: Array, sin: Array) -> tuple[Array, Array]:
+    """The points (x, y) turned: ``(x cos - y sin, y cos + x sin)``, the second product of each sum rounded."""
+    return fma(x, cos, -round32(y * sin)), fma(y, cos, round32(x * sin))
+
+
+def rotate_halves(x: Array, cos: Array, sin: Array) -> Array:
+    """:func:`rotate` of the first elements along the last axis and as many after them; those beyond stay."""
+    half = cos.shape[-1]
+    turned = rotate(x[..., :half], x[..., half : 2 * half], cos, sin)
+    return x.__array_namespace__().concatenate((*turned, x[..., 2 * half :]), axis=-1)
+
+
+def rmsnorm_backward(x: Array, weight: Array, grad: Array, eps: float, offset: float) -> tuple[Array, Array, Array]:
     """The gradient of x of :func:`rmsnorm` is ``rstd * inner``.
 
     Returns:
-        ``(rstd, inner, normalized)``, fp32, with ``normalized = x * rstd``, ``h = grad * (1 + weight)`` and
+        ``(rstd, inner, normalized)``, fp32, with ``normalized = x * rstd``, ``h = grad * (weight + offset)`` and
         ``inner = h - normalized * mean(h * normalized)``.
     """
     rstd = reciprocal_rms(x, eps)
     normalized = barrier(round32(x * rstd))
-    h = barrier(round32(grad * round32(weight + 1.0)))
+    h = barrier(round32(grad * weight_factor(weight, offset)))
     mean = round32(sum_products(h, normalized) * c.float32(1.0 / x.shape[-1]))
     return rstd, fma(-normalized, mean, h), normalized
 

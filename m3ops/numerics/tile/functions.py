@@ -272,14 +272,29 @@ def reciprocal_rms(groups, INV_SIZE: tl.constexpr, EPS: tl.constexpr):
 
 
 @triton.jit
+def weight_factor(weight, OFFSET: tl.constexpr):
+    """``weight + offset`` in fp32, the weight itself for an offset of 0."""
+    factor = weight.to(tl.float32)
+    if OFFSET != 0:
+        factor += tl.full((), OFFSET, tl.float32)  # Triton would take a bare subnormal number for fp64
+    return factor
+
+
+@triton.jit
+def rotate(x, y, cos, sin):
+    """The points (x, y) turned: ``(x cos - y sin, y cos + x sin)``, the second product of each sum rounded."""
+    return tl.fma(x, cos, -(y * sin)), tl.fma(y, cos, x * sin)
+
+
+@triton.jit
 def rmsnorm_backward(
-    x, rstd, weight, grad, total, first_row, num_rows, ROWS: tl.constexpr, COLS: tl.constexpr, MASKED: tl.constexpr
+    x, rstd, factor, grad, total, first_row, num_rows, ROWS: tl.constexpr, COLS: tl.constexpr, MASKED: tl.constexpr
 ):
-    """Of one tile of rows, fp32: ``n = x * rstd``, ``h = grad * (1 + weight)``, their product groups, and
+    """Of one tile of rows, fp32: ``n = x * rstd``, ``h = grad * factor``, their product groups, and
     ``total + grad * n`` in the rows that exist.
     """
     n = x * rstd
-    h = grad * (weight + 1.0)
+    h = grad * factor
     more = tl.fma(grad, n, total)
     if MASKED:
         more = tl.where(first_row + tl.arange(0, ROWS)[:, None] < num_rows, more, total)

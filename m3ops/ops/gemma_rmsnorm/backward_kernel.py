@@ -110,9 +110,10 @@ def _rows_backward(
     normalized, scaled, products, sums = (), (), (), ()
     for i in tl.static_range(PARTS):
         weight = weights[i] if len(weights) > 0 else rows.load(weight_ptr, _part(first, end, TILE, i), TILE, AT.weight)
+        factor = functions.weight_factor(weight, NORM.weight_offset)
         grad = operands[PARTS + i].to(tl.float32)
         n, h, product, total = functions.rmsnorm_backward(
-            xs[i], rstd, weight.to(tl.float32), grad, partials[i], first, end, TILE.rows, TILE.cols, TILE.masked
+            xs[i], rstd, factor, grad, partials[i], first, end, TILE.rows, TILE.cols, TILE.masked
         )
         normalized += (n,)
         scaled += (h,)

@@ -46,6 +46,16 @@ def _weight(x: np.ndarray) -> np.ndarray:
     return normal((x.shape[-1],), x.dtype.name, 0.5)
 
 
+def _special_weight() -> np.ndarray:
+    weight = normal((64,), "float32", 0.5)
+    weight[:6] = [-0.0, 0.0, *SPECIALS]
+    return weight
+
+
+def _cancelling() -> np.ndarray:
+    return np.where(np.arange(64) % 3, normal((64,), "float32", 2.0**-30) - 1, -1).astype(np.float32)
+
+
 def outliers() -> np.ndarray:
     """Rows with one element far above the others, up to where squares overflow fp32 and down to where they vanish."""
     x = normal((64, 96), "float32")
@@ -68,6 +78,8 @@ def _rows() -> Iterator[Case]:
         yield case(f"subnormals {dtype}, eps 0", tiny, {"eps": 0.0}, gradient=dtype == "float32")
     yield case("a large eps", one(normal, (4, 96), "bfloat16"), {"eps": 0.37})
     yield case("a subnormal eps", one(subnormals, (4, 64), "float32"), {"eps": 1e-40}, gradient=False)
+    yield case("plain weights", one(normal, (5, 160), "bfloat16"), {"weight_offset": 0.0})
+    yield case("another offset of the weight", one(normal, (4, 96), "float16"), {"weight_offset": -0.37})
     yield case("NaN and infinities", one(with_specials, normal((6, 96), "float32"), SPECIALS))
     yield case("outliers", one(outliers))
     yield case("rows of every magnitude, eps 0", one(scaled_rows), {"eps": 0.0})
@@ -94,6 +106,11 @@ def _norms() -> Iterator[Case]:
     yield case("a weight for each head, fp32", heads, gradient=False)
     batch = lambda: (normal((3, 5, 64), "bfloat16"), normal((3, 1, 64), "float16"))  # noqa: E731
     yield case("a weight for each batch, fp16", batch, gradient=False)
+    zeros = lambda: (normal((3, 64), "float32"), _special_weight())  # noqa: E731
+    yield case("plain weights of -0.0, NaN and infinity", zeros, {"weight_offset": 0.0})
+    yield case("weights that cancel their offset", lambda: (normal((3, 64), "float32"), _cancelling()))
+    tiny = lambda: (normal((3, 64), "float32", 2.0**60), subnormals((64,), "float32"))  # noqa: E731
+    yield case("subnormal weights and offset, eps 0", tiny, {"weight_offset": 1e-40, "eps": 0.0})
     cancel = lambda: (x := normal((4, 64), "bfloat16"), -x, _weight(x))  # noqa: E731
     yield Case("gemma_fused_add_rmsnorm", "a residual that cancels x", cancel)
 

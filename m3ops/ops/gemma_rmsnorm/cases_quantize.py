@@ -36,6 +36,7 @@ def _rows() -> Iterator[Case]:
         yield case(f"NaN and infinities, {rule}, {fp8}", specials, given)
     yield case("fp32 norm, with norm", one(normal, (3, 64), "bfloat16"), {"out_norm": True})
     yield case("a large eps", one(normal, (4, 96), "bfloat16"), {"eps": 0.37})
+    yield case("plain weights", one(normal, (4, 96), "bfloat16"), {"weight_offset": 0.0})
     yield case("rows of every magnitude, eps 0", one(scaled_rows), {"eps": 0.0})
     yield case("zeros", one(np.zeros, (2, 64), np.float32))
     yield case("zeros, eps 0", one(np.zeros, (2, 64), np.float32), {"eps": 0.0})

@@ -27,10 +27,13 @@ class NormAt:
 
 @dataclass(frozen=True)
 class Norm:
-    """The norm's parameters, a constexpr: arguments of ``functions.reciprocal_rms`` and ``fp32.narrow``."""
+    """The norm's parameters, a constexpr: arguments of ``functions.reciprocal_rms``, ``functions.weight_factor`` and
+    ``fp32.narrow``.
+    """
 
     inv_size: float
     eps: float
+    weight_offset: float
     narrowing: fp32.Narrowing
 
 
@@ -87,7 +90,7 @@ def _norm_tile(
         if new_residual_ptr is not None and not SUM_EARLY:
             _store_rounded(new_residual_ptr, x, part, TILE, AT.new_residual, NORM)
         weight = weights[i] if WEIGHT_EARLY else rows.load(weight_ptr, part, TILE, AT.weight)
-        norm = (x * rstd) * (weight.to(tl.float32) + 1.0)
+        norm = (x * rstd) * functions.weight_factor(weight, NORM.weight_offset)
         if norm_ptr is not None:
             _store_rounded(norm_ptr, norm, part, TILE, AT.norm, NORM)
         if MX is not None:

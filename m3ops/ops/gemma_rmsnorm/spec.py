@@ -1,10 +1,11 @@
 """Gemma's RMSNorm, with weights stored as offsets from 1, with and without residual add and MXFP8 quantization.
 
-    norm = x / sqrt(mean(x**2) + eps) * (1 + weight)
+    norm = x / sqrt(mean(x**2) + eps) * (weight + weight_offset)
 
-along the last axis, in fp32, rounded once to the dtype of x. With a residual, ``new_residual = x + residual`` is what
-is normalized: the norm sees the unrounded fp32 sum. Sources: Gemma (arXiv:2403.08295); vLLM's ``GemmaRMSNorm`` and
-``gemma_fused_add_rmsnorm``. Leading axes of the weight broadcast against those of x.
+along the last axis, in fp32, rounded once to the dtype of x. ``weight_offset=0`` is the RMSNorm of most other models
+(arXiv:1910.07467). With a residual, ``new_residual = x + residual`` is what is normalized: the norm sees the unrounded
+fp32 sum. Sources: Gemma (arXiv:2403.08295); vLLM's ``GemmaRMSNorm`` and ``gemma_fused_add_rmsnorm``. Leading axes of
+the weight broadcast against those of x.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from m3ops.target import Target
 X = "Shape ``[..., N]``{blocks}; bfloat16, float16 or float32."
 RESIDUAL = "The residual stream, of the shape and dtype of x."
 WEIGHT = "Shape ``[N]``, or with leading axes that broadcast against those of x; any of these dtypes."
+EPS = "Added to the mean square, at least 0."
+WEIGHT_OFFSET = "Added to the weight: 1 where a model stores offsets from 1, as Gemma does; 0 for the ordinary RMSNorm."
 WHOLE_BLOCKS = " with N a multiple of 32"
 
 
@@ -36,10 +39,14 @@ class Norm(Op):
 
     in_place: ClassVar[bool] = True
 
-    eps: float = parameter(1e-6, "Added to the mean square, at least 0.")
+    eps: float = parameter(1e-6, EPS)
+    weight_offset: float = parameter(1.0, WEIGHT_OFFSET)
 
     def __post_init__(self) -> None:
-        self._canonical(eps=validate.number("eps", self.eps, low=0.0))
+        self._canonical(
+            eps=validate.number("eps", self.eps, low=0.0),
+            weight_offset=validate.number("weight_offset", self.weight_offset),
+        )
         super().__post_init__()
 
     def plan(self, specs: Specs, target: Target, *, keep: Collection[str] = ()) -> Plan:
@@ -50,7 +57,7 @@ class Norm(Op):
 
 @dataclass(frozen=True)
 class GemmaRMSNorm(Norm):
-    """Gemma's RMSNorm: ``x / sqrt(mean(x**2) + eps) * (1 + weight)`` along the last axis, in fp32."""
+    """Gemma's RMSNorm, ``x / sqrt(mean(x**2) + eps) * (weight + weight_offset)`` along the last axis, in fp32."""
 
     name: ClassVar[str] = "gemma_rmsnorm"
     inputs: ClassVar[Mapping[str, str]] = {"x": X.format(blocks=""), "weight": WEIGHT}
@@ -62,13 +69,16 @@ class GemmaRMSNorm(Norm):
 
     @property
     def derivative(self) -> Derivative:
-        return Derivative(GemmaRMSNormBackward.of(eps=self.eps), {"x": "grad_x", "weight": "grad_weight"})
+        return Derivative(
+            GemmaRMSNormBackward.of(eps=self.eps, weight_offset=self.weight_offset),
+            {"x": "grad_x", "weight": "grad_weight"},
+        )
 
     def infer(self, x: ArraySpec, weight: ArraySpec) -> dict[str, ArraySpec]:
         return {"norm": check_norm(x, weight)}
 
     def compute(self, x: Array, weight: Array) -> Arrays:
-        norm = functions.rmsnorm(fp32.load(x), fp32.load(weight), self.eps)
+        norm = functions.rmsnorm(fp32.load(x), fp32.load(weight), self.eps, self.weight_offset)
         return {"norm": fp32.store(norm, x.dtype.name)}
 
 
@@ -89,7 +99,8 @@ class GemmaFusedAddRMSNorm(Norm):
     @property
     def derivative(self) -> Derivative:
         gradients = {"x": "grad_x", "residual": "grad_x", "weight": "grad_weight"}
-        return Derivative(GemmaFusedAddRMSNormBackward.of(eps=self.eps), gradients)
+        backward = GemmaFusedAddRMSNormBackward.of(eps=self.eps, weight_offset=self.weight_offset)
+        return Derivative(backward, gradients)
 
     def infer(self, x: ArraySpec, residual: ArraySpec, weight: ArraySpec) -> dict[str, ArraySpec]:
         norm = check_norm(x, weight)
@@ -98,7 +109,7 @@ class GemmaFusedAddRMSNorm(Norm):
 
     def compute(self, x: Array, residual: Array, weight: Array) -> Arrays:
         total, dtype = fp32_sum(x, residual), x.dtype.name
-        norm = functions.rmsnorm(total, fp32.load(weight), self.eps)
+        norm = functions.rmsnorm(total, fp32.load(weight), self.eps, self.weight_offset)
         return {"norm": fp32.store(norm, dtype), "new_residual": fp32.store(total, dtype)}
 
 
@@ -118,7 +129,7 @@ class QuantizedNorm(Quantization, FusedRounding, Norm):
 
     def normalize(self, x: Array, weight: Array, dtype: str) -> Arrays:
         """Values and scales of the norm of fp32 numbers, and the norm itself if it is asked for."""
-        norm = functions.rmsnorm(x, fp32.load(weight), self.eps)
+        norm = functions.rmsnorm(x, fp32.load(weight), self.eps, self.weight_offset)
         results = self.quantize(self.rounded(norm, dtype), self.scale_layout)
         return {**results, "norm": fp32.store(norm, dtype)} if self.out_norm else results
 
@@ -191,7 +202,7 @@ class NormBackward(Norm):
     """The gradients of a norm with respect to x and its weight.
 
         grad_x      = rstd * (h - n * mean(h * n)) + grad_new_residual,  n = (x + residual) * rstd,
-                                                                         h = grad * (1 + weight)
+                                                                         h = grad * (weight + weight_offset)
         grad_weight = sum over rows of grad * n
 
     with ``rstd = 1 / sqrt(mean((x + residual)**2) + eps)``, in fp32, rounded once to the dtypes of x and weight. The
@@ -205,6 +216,10 @@ class NormBackward(Norm):
         from m3ops.ops.gemma_rmsnorm.backward_plan import backward_plan
 
         return backward_plan(self, specs, target, keep=keep)
+
+    def gradients(self, x: Array, weight: Array, grad: Array) -> tuple[Array, Array, Array]:
+        """The results of ``functions.rmsnorm_backward`` for fp32 rows and gradients."""
+        return functions.rmsnorm_backward(x, fp32.load(weight), grad, self.eps, self.weight_offset)
 
 
 @dataclass(frozen=True)
@@ -225,7 +240,7 @@ class GemmaRMSNormBackward(NormBackward):
 
     def compute(self, x: Array, weight: Array, grad: Array) -> Arrays:
         dy = fp32.load(grad)
-        rstd, inner, normalized = functions.rmsnorm_backward(fp32.load(x), fp32.load(weight), dy, self.eps)
+        rstd, inner, normalized = self.gradients(fp32.load(x), weight, dy)
         grad_x = fp32.store(fp32.round32(rstd * inner), x.dtype.name)
         return {"grad_x": grad_x, "grad_weight": weight_gradient(dy, normalized, weight)}
 
@@ -255,7 +270,7 @@ class GemmaFusedAddRMSNormBackward(NormBackward):
 
     def compute(self, x: Array, residual: Array, weight: Array, grad: Array, grad_new_residual: Array) -> Arrays:
         total, dy = namespaces.barrier(fp32_sum(x, residual)), fp32.load(grad)
-        rstd, inner, normalized = functions.rmsnorm_backward(total, fp32.load(weight), dy, self.eps)
+        rstd, inner, normalized = self.gradients(total, weight, dy)
         grad_x = fp32.store(fp32.fma(rstd, inner, fp32.load(grad_new_residual)), x.dtype.name)
         return {"grad_x": grad_x, "grad_weight": weight_gradient(dy, normalized, weight)}
 

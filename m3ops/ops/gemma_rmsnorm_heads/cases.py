@@ -1,8 +1,9 @@
-"""Cases of gemma_rmsnorm_heads."""
+"""Cases of gemma_rmsnorm_heads and gemma_rmsnorm_rope_heads."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -41,7 +42,11 @@ def _rows() -> Iterator[tuple[str, Inputs, Heads]]:
 def _cases() -> Iterator[Case]:
     for name, make, heads in _rows():
         yield _case(name, partial(_inputs, make, sum(heads)), heads)
-    yield _case("eps 0 and zeros", lambda: (np.zeros((2, 64), np.float32), *_weights(32, "float32")), (1, 1, 0), 0.0)
+    yield _case(
+        "eps 0 and zeros", lambda: (np.zeros((2, 64), np.float32), *_weights(32, "float32")), (1, 1, 0), eps=0.0
+    )
+    plain = partial(_inputs, one(normal, (5, 128), "bfloat16"), 4)
+    yield _case("plain weights", plain, (2, 1, 1), weight_offset=0.0)
     mixed = lambda: (normal((5, 128), "bfloat16"), normal((32,), "float32"), normal((32,), "float16"))  # noqa: E731
     yield _case("weights of other dtypes", mixed, (2, 1, 1))
     batch = lambda: (normal((3, 5, 128), "bfloat16"), normal((3, 1, 32), "float32"), normal((5, 32), "float32"))  # noqa: E731
@@ -49,8 +54,8 @@ def _cases() -> Iterator[Case]:
     yield from counted("gemma_rmsnorm_heads", lambda shape: partial(_of_shape, shape), _counts((2, 1, 1)))
 
 
-def _case(name: str, make: Inputs, heads: Heads, eps: float = 1e-6) -> Case:
-    return Case("gemma_rmsnorm_heads", name, make, {**_counts(heads), "eps": eps})
+def _case(name: str, make: Inputs, heads: Heads, **given: float) -> Case:
+    return Case("gemma_rmsnorm_heads", name, make, {**_counts(heads), "eps": 1e-6, **given})
 
 
 def _counts(heads: Heads) -> dict[str, Any]:
@@ -73,4 +78,71 @@ def _of_shape(shape: tuple[int, ...]) -> tuple[np.ndarray, ...]:
     return qkv, *(normal((shape[-1] // 4,), dtype, 0.5) for dtype in ("bfloat16", "float32"))
 
 
-CASES = tuple(_cases())
+def _rope_cases() -> Iterator[Case]:
+    for dtype in ACTIVATION_DTYPES:
+        shape = (5, 8 * 64)
+        yield _rope(f"normal {dtype}", one(normal, shape, dtype), (4, 2, 2))
+        yield _rope(f"random bits {dtype}", one(bit_patterns, (9, 6 * 32), dtype), (3, 2, 1), 16)
+        yield _rope(f"subnormals {dtype}, eps 0", one(subnormals, (5, 3 * 64), dtype), (1, 1, 1), 32, eps=0.0)
+    yield _rope("NaN and infinities", one(with_specials, normal((6, 4 * 32), "float32"), SPECIALS), (1, 1, 2), 16)
+    yield _rope("outliers", one(outliers), (1, 1, 1), 16)
+    yield _rope("zeros", one(np.zeros, (2, 128), np.float32), (2, 1, 1), 32)
+    yield _rope("negative zeros", one(np.full, (2, 128), np.float32(-0.0)), (2, 1, 1), 32)
+    yield _rope("no rows", one(normal, (0, 128), "bfloat16"), (2, 1, 1), 32)
+    yield _rope("no leading axis", one(normal, (128,), "bfloat16"), (2, 1, 1), 32)
+    yield _rope("no v heads", one(normal, (3, 128), "bfloat16"), (2, 2, 0), 16)
+    yield _rope("plain weights", one(normal, (5, 128), "bfloat16"), (2, 1, 1), 32, weight_offset=0.0)
+    yield _rope("32 of 80", one(normal, (5, 8 * 80), "bfloat16"), (4, 2, 2), 32)
+    yield _rope("48 of 80", one(normal, (5, 8 * 80), "bfloat16"), (4, 2, 2), 48)
+    yield _rope("64 of 100", one(normal, (5, 400), "bfloat16"), (2, 1, 1))
+    yield _rope("M3, a prefill of 37 tokens", one(normal, (37, 72 * 128), "bfloat16"), (64, 4, 4))
+    yield _rope("M3, one token", one(normal, (1, 72 * 128), "bfloat16"), (64, 4, 4))
+    yield _rope("M3 on 4 devices", one(normal, (21, 18 * 128), "bfloat16"), (16, 1, 1))
+    for name, make in views("bfloat16", 128).items():
+        yield _rope(name, one(make), (2, 1, 1), 32)
+    yield from _tables()
+    given = {**_counts((2, 1, 1)), "rotary_dim": 16}
+    of_shape = lambda shape: partial(_rope_inputs, one(normal, shape, "bfloat16", 3.0), 4, 16)  # noqa: E731
+    yield from counted("gemma_rmsnorm_rope_heads", of_shape, given)
+
+
+def _tables() -> Iterator[Case]:
+    """Positions and tables of every kind."""
+    qkv = one(normal, (6, 128), "bfloat16")
+
+    def case(name: str, change: Callable[..., tuple[np.ndarray, np.ndarray]], make: Inputs = qkv) -> Case:
+        def inputs() -> tuple[np.ndarray, ...]:
+            *others, cos_sin, positions = _rope_inputs(make, 4, 32)
+            return *others, *change(cos_sin, positions)
+
+        return Case("gemma_rmsnorm_rope_heads", name, inputs, {**_counts((2, 1, 1)), "rotary_dim": 32})
+
+    edges = np.array([0, 18, 19, -1, 2**31 - 1, -(2**31)], np.int32)
+    yield case("positions past the table", lambda table, _: (table, edges))
+    far = np.array([0, 18, 19, 2**31, 2**63 - 1, -1], np.int64)  # JAX may cut them to 32 bits: outside all the same
+    yield case("int64 positions past the table", lambda table, _: (table, far))
+    yield case("int64 positions", lambda table, at: (table, at.astype(np.int64)))
+    yield case("every other position", lambda table, at: (table, np.repeat(at, 2)[::2]))
+    yield case("a bfloat16 table", lambda table, at: (table.astype("bfloat16"), at))
+    yield case("a table of wider rows", lambda table, at: (np.concatenate([table, table], 1)[:, 16:48], at))
+    yield case("every other column of a table", lambda table, at: (np.repeat(table, 2, 1)[:, ::2], at))
+    yield case("one angle for each row", lambda table, at: (np.broadcast_to(table[:, :1], table.shape), at))
+    yield case("NaN and infinities in the table", lambda table, at: (with_specials(table[5:], SPECIALS), at % 4))
+    batch = one(normal, (3, 5, 128), "bfloat16")
+    yield case("one position a sequence", lambda table, _: (table, np.array([[3], [1], [20]], np.int32)), batch)
+    yield case("the same positions for each sequence", lambda table, _: (table, np.arange(5, dtype=np.int32)), batch)
+
+
+def _rope(name: str, make: Inputs, heads: Heads, rotary_dim: int = 64, **given: float) -> Case:
+    inputs = partial(_rope_inputs, make, sum(heads), rotary_dim)
+    return Case("gemma_rmsnorm_rope_heads", name, inputs, {**_counts(heads), "rotary_dim": rotary_dim, **given})
+
+
+def _rope_inputs(make: Inputs, num_heads: int, rotary_dim: int) -> tuple[np.ndarray, ...]:
+    """A qkv with weights, a table of 19 positions and some of them."""
+    qkv, *weights = _inputs(make, num_heads)
+    positions = 7 * np.arange(math.prod(qkv.shape[:-1]), dtype=np.int32) % 19
+    return qkv, *weights, normal((19, rotary_dim), "float32", 0.6), positions.reshape(qkv.shape[:-1])
+
+
+CASES = (*_cases(), *_rope_cases())

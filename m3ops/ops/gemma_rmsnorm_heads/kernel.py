@@ -1,4 +1,4 @@
-"""Triton kernel of Gemma's RMSNorm of q and k heads, a few heads of a few rows at a time."""
+"""Triton kernel of Gemma's RMSNorm of q and k heads, with or without rotary embedding; a few heads of a few rows."""
 
 from __future__ import annotations
 
@@ -14,39 +14,109 @@ from m3ops.tiles.rows import Rows
 
 @dataclass(frozen=True)
 class HeadsAt:
-    """Where the rows of each operand lie, a constexpr; those of qkv and norm are of the heads of one tile."""
+    """Where the rows of each operand lie, a constexpr; those of qkv and norm are of the heads of one tile, and None is
+    for what a call does not have.
+    """
 
     qkv: Rows
     weight_q: Rows
     weight_k: Rows
     norm: Rows
+    cos_sin: Rows | None = None
+    positions: Rows | None = None
 
 
 @dataclass(frozen=True)
 class Heads:
     """The heads of a row and what is done to them, a constexpr.
 
+    A tile has the heads in parts, ``TILE.parts`` of them. With rotary embedding a part is half of what is turned, so
+    that the elements of a pair are at one place of two parts, in one thread. Else it is the head.
+
     Attributes:
         dim: Elements of a head.
+        part: Elements of a part of a head; the last part may have fewer.
         num_q: Number of q heads.
         num_k: Number of k heads.
         num: Number of all heads.
         together: Heads of a tile: it divides the numbers of q, k and v heads, so that those of a tile are of one kind.
-        cols: Columns of a head, a power of two; ``dim`` where several are together.
+        cols: Columns of a part, a power of two; ``part`` where several heads are together.
+        max_position: Rows of the table of cosines and sines.
         inv_size: 1 / dim, as fp32.
         eps: As fp32.
+        weight_offset: As fp32.
         narrowing: How the norm is rounded.
     """
 
     dim: int
+    part: int
     num_q: int
     num_k: int
     num: int
     together: int
     cols: int
+    max_position: int
     inv_size: float
     eps: float
+    weight_offset: float
     narrowing: fp32.Narrowing
+
+
+@triton.constexpr_function
+def _part_size(HEADS, PART):
+    return min(HEADS.part, HEADS.dim - PART * HEADS.part)
+
+
+@triton.constexpr_function
+def _part_of(AT, HEADS, PART):
+    """The rows of an operand of the heads of a tile, or of one head, up to the end of a part of the last of them."""
+    return Rows(AT.size - HEADS.dim + _part_size(HEADS, PART), AT.inner_sizes, AT.strides)
+
+
+@triton.jit
+def _at_part(ptr, AT: tl.constexpr, HEADS: tl.constexpr, PART: tl.constexpr):
+    return ptr + PART * HEADS.part * AT.strides[len(AT.strides) - 1]
+
+
+@triton.jit
+def _factors(ptr, first_row, end, AT: tl.constexpr, TILE: tl.constexpr, HEADS: tl.constexpr):
+    """What the parts of a head are multiplied by."""
+    PARTS: tl.constexpr = TILE.parts
+    window = first_row, end, tl.arange(0, HEADS.cols)[None, :]
+    factors = ()
+    for i in tl.static_range(PARTS):
+        weight = rows.load(_at_part(ptr, AT, HEADS, i), window, TILE, _part_of(AT, HEADS, i))
+        factors += (functions.weight_factor(weight, HEADS.weight_offset),)
+    return factors
+
+
+@triton.jit
+def _cos_and_sin(cos_sin_ptr, positions_ptr, first_row, end, AT: tl.constexpr, TILE: tl.constexpr, HEADS: tl.constexpr):
+    """The cosines and sines of rows, for all heads of each; NaN for a position that the table does not have."""
+    position = rows.load(positions_ptr, (first_row, end, tl.arange(0, 1)[None, :]), TILE, AT.positions)
+    inside = (position >= 0) & (position < HEADS.max_position)
+    column = tl.arange(0, HEADS.cols)[None, :]
+    at = cos_sin_ptr + (position.to(tl.int64) * AT.cos_sin.strides[0] + column * AT.cos_sin.strides[1])
+    mask = inside & (column < HEADS.part)
+    cos = tl.load(at, mask=mask, other=float("nan")).to(tl.float32)
+    sin = tl.load(at + HEADS.part * AT.cos_sin.strides[1], mask=mask, other=float("nan")).to(tl.float32)
+    return cos[:, None, :], sin[:, None, :]
+
+
+@triton.jit
+def _normed(xs, factors, TILE: tl.constexpr, HEADS: tl.constexpr):
+    """The fp32 norms of the heads of a tile in parts, ``[rows, heads, columns]`` each."""
+    PARTS: tl.constexpr = TILE.parts
+    heads, groups, normed = (), (), ()
+    for i in tl.static_range(PARTS):
+        part = tl.reshape(xs[i].to(tl.float32), (TILE.rows * HEADS.together, HEADS.cols))
+        heads += (part,)
+        groups += (functions.square_groups(part, TILE.rows * HEADS.together, HEADS.cols),)
+    rstd = functions.reciprocal_rms(groups, HEADS.inv_size, HEADS.eps)
+    for i in tl.static_range(PARTS):
+        part = tl.reshape(heads[i] * rstd, (TILE.rows, HEADS.together, HEADS.cols))
+        normed += (part * factors[i][:, None, :],)
+    return normed
 
 
 @triton.jit
@@ -56,34 +126,46 @@ def _heads_tile(
     qkv_ptr,
     weight_q_ptr,
     weight_k_ptr,
+    cos_sin_ptr,
+    positions_ptr,
     norm_ptr,
     AT: tl.constexpr,
     TILE: tl.constexpr,
     HEADS: tl.constexpr,
 ):
+    PARTS: tl.constexpr = TILE.parts
     TILES: tl.constexpr = HEADS.num // HEADS.together
     first_row = tl.cast(t // TILES, tl.int64) * TILE.rows
     head = (t % TILES) * HEADS.together
     column = tl.cast(head, tl.int64) * HEADS.dim
-    window = first_row, end, tl.arange(0, TILE.cols)[None, :]
+    columns = tl.arange(0, TILE.cols)[None, :]
+    if PARTS > 1:
+        columns = columns // HEADS.cols * HEADS.dim + columns % HEADS.cols
+    window = first_row, end, columns
     head_ptr = qkv_ptr + column * AT.qkv.strides[len(AT.qkv.strides) - 1]
     head_norm_ptr = norm_ptr + column * AT.norm.strides[len(AT.norm.strides) - 1]
     normed = head < HEADS.num_q + HEADS.num_k
     if normed | (qkv_ptr.to(tl.int64) != norm_ptr.to(tl.int64)):
-        x = rows.load(head_ptr, window, TILE, AT.qkv)
+        xs = ()
+        for i in tl.static_range(PARTS):
+            xs += (rows.load(_at_part(head_ptr, AT.qkv, HEADS, i), window, TILE, _part_of(AT.qkv, HEADS, i)),)
         if normed:
-            one = first_row, end, tl.arange(0, HEADS.cols)[None, :]
             if head < HEADS.num_q:
-                weight = rows.load(weight_q_ptr, one, TILE, AT.weight_q).to(tl.float32)
+                factors = _factors(weight_q_ptr, first_row, end, AT.weight_q, TILE, HEADS)
             else:
-                weight = rows.load(weight_k_ptr, one, TILE, AT.weight_k).to(tl.float32)
-            heads = tl.reshape(x.to(tl.float32), (TILE.rows * HEADS.together, HEADS.cols))
-            groups = functions.square_groups(heads, TILE.rows * HEADS.together, HEADS.cols)
-            rstd = functions.reciprocal_rms((groups,), HEADS.inv_size, HEADS.eps)
-            scaled = tl.reshape(heads * rstd, (TILE.rows, HEADS.together, HEADS.cols)) * (weight + 1.0)[:, None, :]
-            norm = tl.reshape(scaled, (TILE.rows, TILE.cols))
-            x = fp32.narrow(norm, norm_ptr.dtype.element_ty, HEADS.narrowing)
-        rows.store(head_norm_ptr, x, window, TILE, AT.norm)
+                factors = _factors(weight_k_ptr, first_row, end, AT.weight_k, TILE, HEADS)
+            if cos_sin_ptr is None:
+                norms = _normed(xs, factors, TILE, HEADS)
+            else:  # on their way before the norm waits
+                cos, sin = _cos_and_sin(cos_sin_ptr, positions_ptr, first_row, end, AT, TILE, HEADS)
+                norms = _normed(xs, factors, TILE, HEADS)
+                norms = functions.rotate(norms[0], norms[1], cos, sin) + norms[2:]
+            xs = ()
+            for i in tl.static_range(PARTS):
+                norm = tl.reshape(norms[i], (TILE.rows, TILE.cols))
+                xs += (fp32.narrow(norm, norm_ptr.dtype.element_ty, HEADS.narrowing),)
+        for i in tl.static_range(PARTS):
+            rows.store(_at_part(head_norm_ptr, AT.norm, HEADS, i), xs[i], window, TILE, _part_of(AT.norm, HEADS, i))
 
 
 @triton.jit
@@ -91,6 +173,8 @@ def _gemma_rmsnorm_heads_kernel(
     qkv_ptr,  # [total_rows, heads * head_dim]
     weight_q_ptr,  # [total_rows or 1, head_dim]
     weight_k_ptr,  # [total_rows or 1, head_dim]
+    cos_sin_ptr,  # [max_position, rotary_dim], or None
+    positions_ptr,  # int32 or int64 [total_rows or 1, 1], or None
     num_rows_ptr,  # int32 [1], the number of rows that count, or None for all
     total_rows,
     norm_ptr,  # as qkv; where it is qkv, the v heads are left alone
@@ -100,11 +184,34 @@ def _gemma_rmsnorm_heads_kernel(
     COUNT: tl.constexpr,
 ):
     if num_rows_ptr is None:
-        t = tl.program_id(0)
-        _heads_tile(t, total_rows, qkv_ptr, weight_q_ptr, weight_k_ptr, norm_ptr, AT, TILE, HEADS)
+        _heads_tile(
+            tl.program_id(0),
+            total_rows,
+            qkv_ptr,
+            weight_q_ptr,
+            weight_k_ptr,
+            cos_sin_ptr,
+            positions_ptr,
+            norm_ptr,
+            AT,
+            TILE,
+            HEADS,
+        )
     else:
         valid = row_count.valid_rows(num_rows_ptr, total_rows, COUNT)
-        end = row_count.num_tiles(valid, HEADS.num // HEADS.together * TILE.cols, TILE)
+        end = row_count.num_tiles(valid, HEADS.num // HEADS.together * TILE.width, TILE)
         for t in range(tl.program_id(0), end, COUNT.programs):
-            _heads_tile(t, valid, qkv_ptr, weight_q_ptr, weight_k_ptr, norm_ptr, AT, TILE, HEADS)
+            _heads_tile(
+                t,
+                valid,
+                qkv_ptr,
+                weight_q_ptr,
+                weight_k_ptr,
+                cos_sin_ptr,
+                positions_ptr,
+                norm_ptr,
+                AT,
+                TILE,
+                HEADS,
+            )
         row_count.clear(norm_ptr, valid, total_rows, HEADS.num * HEADS.dim, COUNT, "norm")

@@ -1,4 +1,4 @@
-"""Launch plan of Gemma's RMSNorm of q and k heads."""
+"""Launch plan of Gemma's RMSNorm of q and k heads, with or without rotary embedding."""
 
 from __future__ import annotations
 
@@ -6,54 +6,77 @@ import math
 from collections.abc import Collection
 from dataclasses import replace
 
+from m3ops.array import ArraySpec
 from m3ops.numerics.constants import float32
 from m3ops.op import Specs
 from m3ops.ops.gemma_rmsnorm.plan import FLOPS_PER_ELEMENT
 from m3ops.ops.gemma_rmsnorm_heads.kernel import Heads, HeadsAt, _gemma_rmsnorm_heads_kernel
-from m3ops.ops.gemma_rmsnorm_heads.spec import GemmaRMSNormHeads
+from m3ops.ops.gemma_rmsnorm_heads.spec import GemmaRMSNormRopeHeads, NormOfHeads
 from m3ops.plan import Plan
 from m3ops.planning.launch import bytes_moved, counts_rows, tiled_launch
 from m3ops.planning.narrowing import narrowing
 from m3ops.planning.rows import rows_of
 from m3ops.planning.tiling import ROW_TILE, Tiling, power_of_two_at_least, tiling
 from m3ops.target import Target
+from m3ops.tiles.rows import Rows
+
+THREADS = 64
+"""Of a program for a tile of heads."""
 
 
-def heads_plan(op: GemmaRMSNormHeads, specs: Specs, target: Target, *, keep: Collection[str]) -> Plan:
+def heads_plan(op: NormOfHeads, specs: Specs, target: Target, *, keep: Collection[str]) -> Plan:
     dim = specs["weight_q"].shape[-1]
-    total_rows, rows = rows_of({name: spec for name, spec in specs.items() if name != "num_rows"})
-    cols = power_of_two_at_least(max(dim, 32))
-    together, tiles = _tiling(op, total_rows, dim, cols, target, decode=counts_rows(specs))
+    part = op.rotary_dim // 2 if isinstance(op, GemmaRMSNormRopeHeads) else dim
+    total_rows, rows = rows_of(_with_rows(specs))
+    together, tiles = _tiling(op, total_rows, dim, part, target, decode=counts_rows(specs))
     of_tile = {name: replace(rows[name], size=together * dim) for name in ("qkv", "norm")}
+    table = specs.get("cos_sin")
     heads = Heads(
         dim=dim,
+        part=part,
         num_q=op.num_heads_q,
         num_k=op.num_heads_k,
         num=op.num_heads,
         together=together,
-        cols=cols,
+        cols=tiles.tile.cols // together,
+        max_position=0 if table is None else table.shape[0],
         inv_size=float32(1.0 / dim),
         eps=float32(op.eps),
+        weight_offset=float32(op.weight_offset),
         narrowing=narrowing(specs["qkv"].dtype, target, beside_fp8=False),
     )
-    constants = {"AT": HeadsAt(**{**rows, **of_tile}), "HEADS": heads}
+    cos_sin = None if table is None else Rows(table.shape[-1], (), table.strides)
+    constants = {"AT": HeadsAt(**{**rows, **of_tile}, cos_sin=cos_sin), "HEADS": heads}
     launch = tiled_launch(_gemma_rmsnorm_heads_kernel, op, specs, target, tiles, total_rows, constants, keep=keep)
     return Plan((launch,), bytes_moved(specs), FLOPS_PER_ELEMENT * specs["qkv"].size)
 
 
+def _with_rows(specs: Specs) -> dict[str, ArraySpec]:
+    """The operands whose rows are those of the call; a position is a row of one element."""
+    operands = {name: spec for name, spec in specs.items() if name not in ("num_rows", "cos_sin")}
+    if "positions" in operands:
+        positions = operands["positions"]
+        operands["positions"] = ArraySpec((*positions.shape, 1), positions.dtype, (*positions.strides, 1))
+    return operands
+
+
 def _tiling(
-    op: GemmaRMSNormHeads, total_rows: int, dim: int, cols: int, target: Target, *, decode: bool
+    op: NormOfHeads, total_rows: int, dim: int, part: int, target: Target, *, decode: bool
 ) -> tuple[int, Tiling]:
     """The heads of a tile, and the tiling.
 
     Rows of 128 want to be gathered (``tiling.ROW_TILE``): first the heads of a row, which lie side by side, then rows.
+    Of heads in parts a thread has 8 elements of each part, what it loads at once.
     """
+    cols, parts = power_of_two_at_least(max(part, 32 if part == dim else 8)), -(-dim // part)
+    size = ROW_TILE if parts == 1 else 8 * THREADS
+    exact = part == cols and dim % part == 0
     alike = math.gcd(op.num_heads_q, op.num_heads_k, op.num_heads_v)
-    heads = min(alike & -alike, max(ROW_TILE // cols, 1)) if dim == cols else 1
-    rows = max(1, min(ROW_TILE // (heads * cols), power_of_two_at_least(total_rows)))
+    heads = min(alike & -alike, max(size // cols, 1)) if exact else 1
+    rows = max(1, min(size // (heads * cols), power_of_two_at_least(total_rows)))
     while heads > 1 and (decode or total_rows * op.num_heads < 4 * heads * rows * target.multiprocessors):
         heads //= 2  # a decode step is over sooner the more multiprocessors share it
-    warps = max(1, rows * heads * cols // 16 // target.warp_size)
+    warps = max(1, rows * heads * cols * THREADS // size // target.warp_size)
     base = tiling(total_rows, op.num_heads * dim, rows, heads * dim, warps)
-    tile = replace(base.tile, cols=heads * cols, masked=base.tile.masked or dim != cols)
+    tile = replace(base.tile, cols=heads * cols, masked=base.tile.masked or not exact, parts=parts)
     return heads, replace(base, tile=tile)

@@ -1,47 +1,59 @@
-"""Gemma's RMSNorm of the q and k heads of a packed qkv: MiniMax-M3's QK norm.
+"""Gemma's RMSNorm of the q and k heads of a packed qkv: MiniMax-M3's QK norm, with and without rotary embedding.
 
     norm = [norm(q_0) ... norm(q_last) | norm(k_0) ... norm(k_last) | v]
 
 with the norm of :mod:`m3ops.ops.gemma_rmsnorm.spec` over each head by itself, ``weight_q`` for all q heads and
-``weight_k`` for all k heads; the v heads keep their bytes. Source: ``qk_norm_type = "per_head"`` with
-``use_gemma_norm`` in MiniMax-M3's configuration, as vLLM's ``vllm/models/minimax_m3`` reads it.
+``weight_k`` for all k heads; the v heads keep their bytes. With rotary embedding, x_i and y_i, elements i and
+``i + rotary_dim / 2`` of a normed head, are then turned by an angle, for i below ``rotary_dim / 2``:
+
+    [cos | sin] = cos_sin[position]
+    x_i, y_i = x_i * cos_i - y_i * sin_i, y_i * cos_i + x_i * sin_i
+
+The rest of the head stays, and the norm is not rounded before it is turned. Sources: ``qk_norm_type = "per_head"`` with
+``use_gemma_norm`` in MiniMax-M3's configuration, as vLLM's ``vllm/models/minimax_m3`` reads it; for rotary embedding
+vLLM's ``fused_minimax_m3_qknorm_rope_kv_insert``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from m3ops import validate
 from m3ops.array import ArraySpec
 from m3ops.axes import Axes
+from m3ops.numerics.constants import SUM_GROUP
 from m3ops.numerics.exact import fp32, functions
 from m3ops.op import Array, Arrays, Op, Specs, parameter
+from m3ops.ops.gemma_rmsnorm.spec import EPS, WEIGHT_OFFSET
 from m3ops.plan import Plan
 from m3ops.target import Target
 
 MAX_HEAD_DIM = 1024
+QKV = "Shape ``[..., (num_heads_q + num_heads_k + num_heads_v) * head_dim]``; bfloat16, float16 or float32."
 WEIGHT = "Shape ``[head_dim]``, or with leading axes that broadcast against those of qkv; any of these dtypes."
+COS_SIN = (
+    "Shape ``[max_position, rotary_dim]``, in each row the cosines of the angles, then their sines; any of these "
+    "dtypes. ``m3ops.rope.rope_cos_sin`` makes it."
+)
+POSITIONS = (
+    "The rows of cos_sin: int32 or int64 of the leading axes of qkv, or of axes that broadcast against those. At a "
+    "position that the table does not have, what is turned is NaN."
+)
 
 
 @dataclass(frozen=True)
-class GemmaRMSNormHeads(Op):
-    """QK norm: :func:`gemma_rmsnorm` of each q and k head of a packed qkv in one launch; v keeps its bytes."""
+class NormOfHeads(Op):
+    """What both ops take."""
 
-    name: ClassVar[str] = "gemma_rmsnorm_heads"
-    inputs: ClassVar[Mapping[str, str]] = {
-        "qkv": "Shape ``[..., (num_heads_q + num_heads_k + num_heads_v) * head_dim]``; bfloat16, float16 or float32.",
-        "weight_q": WEIGHT,
-        "weight_k": WEIGHT,
-    }
-    returns: ClassVar[str] = "The shape and dtype of qkv, with q and k rounded once from fp32."
     in_place: ClassVar[bool] = True
 
     num_heads_q: int = parameter(64, "Number of q heads, at least 1.")
     num_heads_k: int = parameter(4, "Number of k heads, at least 1.")
     num_heads_v: int = parameter(4, "Number of v heads, 0 if there are none.")
-    eps: float = parameter(1e-6, "Added to the mean square, at least 0.")
+    eps: float = parameter(1e-6, EPS)
+    weight_offset: float = parameter(1.0, WEIGHT_OFFSET)
 
     def __post_init__(self) -> None:
         self._canonical(
@@ -49,6 +61,7 @@ class GemmaRMSNormHeads(Op):
             num_heads_k=validate.count("num_heads_k", self.num_heads_k),
             num_heads_v=validate.count("num_heads_v", self.num_heads_v, low=0),
             eps=validate.number("eps", self.eps, low=0.0),
+            weight_offset=validate.number("weight_offset", self.weight_offset),
         )
         super().__post_init__()
 
@@ -56,11 +69,8 @@ class GemmaRMSNormHeads(Op):
     def num_heads(self) -> int:
         return self.num_heads_q + self.num_heads_k + self.num_heads_v
 
-    @property
-    def axes(self) -> Axes:
-        return Axes.of("*r N!, *r? H!, *r? H! -> *r N!")
-
-    def infer(self, qkv: ArraySpec, weight_q: ArraySpec, weight_k: ArraySpec) -> dict[str, ArraySpec]:
+    def check_heads(self, qkv: ArraySpec, weight_q: ArraySpec, weight_k: ArraySpec) -> ArraySpec:
+        """Validates what both ops take and returns what the result is like."""
         for name, spec in (("qkv", qkv), ("weight_q", weight_q), ("weight_k", weight_k)):
             validate.array(name, spec)
         size = weight_q.shape[-1]
@@ -78,20 +88,91 @@ class GemmaRMSNormHeads(Op):
                 raise ValueError(
                     f"{name} must have shape ({size},) or broadcast against qkv {qkv.shape}, got {spec.shape}"
                 )
-        return {"norm": ArraySpec(qkv.shape, qkv.dtype)}
+        return ArraySpec(qkv.shape, qkv.dtype)
 
-    def compute(self, qkv: Array, weight_q: Array, weight_k: Array) -> Arrays:
-        xp = qkv.__array_namespace__()
+    def normalize(
+        self, qkv: Array, weight_q: Array, weight_k: Array, then: Callable[[Array], Array] = lambda norm: norm
+    ) -> Array:
+        """The result: each q and k head normed, and that in fp32 passed through a function."""
+        dtype = qkv.dtype.name
         heads = qkv.reshape(*qkv.shape[:-1], self.num_heads, weight_q.shape[-1])
         k, v = self.num_heads_q, self.num_heads_q + self.num_heads_k
-        normed = (self._norm(heads[..., :k, :], weight_q), self._norm(heads[..., k:v, :], weight_k))
-        return {"norm": xp.concatenate((*normed, heads[..., v:, :]), axis=-2).reshape(qkv.shape)}
+        parts = ((heads[..., :k, :], weight_q), (heads[..., k:v, :], weight_k))
+        normed = [fp32.store(then(self._norm(*part)), dtype) for part in parts]
+        return qkv.__array_namespace__().concatenate((*normed, heads[..., v:, :]), axis=-2).reshape(qkv.shape)
 
     def _norm(self, heads: Array, weight: Array) -> Array:
-        norm = functions.rmsnorm(fp32.load(heads), fp32.load(weight)[..., None, :], self.eps)
-        return fp32.store(norm, heads.dtype.name)
+        return functions.rmsnorm(fp32.load(heads), fp32.load(weight)[..., None, :], self.eps, self.weight_offset)
 
     def plan(self, specs: Specs, target: Target, *, keep: Collection[str] = ()) -> Plan:
         from m3ops.ops.gemma_rmsnorm_heads.plan import heads_plan
 
         return heads_plan(self, specs, target, keep=keep)
+
+
+@dataclass(frozen=True)
+class GemmaRMSNormHeads(NormOfHeads):
+    """QK norm: :func:`gemma_rmsnorm` of each q and k head of a packed qkv in one launch; v keeps its bytes."""
+
+    name: ClassVar[str] = "gemma_rmsnorm_heads"
+    inputs: ClassVar[Mapping[str, str]] = {"qkv": QKV, "weight_q": WEIGHT, "weight_k": WEIGHT}
+    returns: ClassVar[str] = "The shape and dtype of qkv, with q and k rounded once from fp32."
+
+    @property
+    def axes(self) -> Axes:
+        return Axes.of("*r N!, *r? H!, *r? H! -> *r N!")
+
+    def infer(self, qkv: ArraySpec, weight_q: ArraySpec, weight_k: ArraySpec) -> dict[str, ArraySpec]:
+        return {"norm": self.check_heads(qkv, weight_q, weight_k)}
+
+    def compute(self, qkv: Array, weight_q: Array, weight_k: Array) -> Arrays:
+        return {"norm": self.normalize(qkv, weight_q, weight_k)}
+
+
+@dataclass(frozen=True)
+class GemmaRMSNormRopeHeads(NormOfHeads):
+    """QK norm and rotary embedding: :func:`gemma_rmsnorm` of each q and k head of a packed qkv, turned by the angles of
+    its position before it is rounded, in one launch; v keeps its bytes.
+    """
+
+    name: ClassVar[str] = "gemma_rmsnorm_rope_heads"
+    inputs: ClassVar[Mapping[str, str]] = {
+        **GemmaRMSNormHeads.inputs,
+        "cos_sin": COS_SIN,
+        "positions": POSITIONS,
+    }
+    returns: ClassVar[str] = GemmaRMSNormHeads.returns
+
+    rotary_dim: int = parameter(64, "How many elements of a head are turned, the first ones: a multiple of 16.")
+
+    def __post_init__(self) -> None:
+        self._canonical(rotary_dim=validate.count("rotary_dim", self.rotary_dim))
+        if self.rotary_dim % (2 * SUM_GROUP):  # else a group of the norm's sum would be in both halves
+            raise ValueError(f"rotary_dim must be a multiple of {2 * SUM_GROUP}, got {self.rotary_dim}")
+        super().__post_init__()
+
+    @property
+    def axes(self) -> Axes:
+        return Axes.of("*r N!, *r? H!, *r? H!, p! d!, *r? -> *r N!")
+
+    def infer(
+        self, qkv: ArraySpec, weight_q: ArraySpec, weight_k: ArraySpec, cos_sin: ArraySpec, positions: ArraySpec
+    ) -> dict[str, ArraySpec]:
+        norm = self.check_heads(qkv, weight_q, weight_k)
+        if self.rotary_dim > weight_q.shape[-1]:
+            raise ValueError(f"rotary_dim must be at most head_dim, {weight_q.shape[-1]}, got {self.rotary_dim}")
+        validate.array("cos_sin", cos_sin)
+        if len(cos_sin.shape) != 2 or cos_sin.shape[0] == 0 or cos_sin.shape[1] != self.rotary_dim:
+            raise ValueError(f"cos_sin must have shape [max_position, {self.rotary_dim}], got {cos_sin.shape}")
+        validate.dtype("positions", positions, ("int32", "int64"))
+        if not validate.broadcasts(positions.shape, qkv.shape[:-1]):
+            raise ValueError(
+                f"positions must have the leading axes of qkv, {qkv.shape[:-1]}, or broadcast against them, "
+                f"got shape {positions.shape}"
+            )
+        return {"norm": norm}
+
+    def compute(self, qkv: Array, weight_q: Array, weight_k: Array, cos_sin: Array, positions: Array) -> Arrays:
+        cos, sin = functions.cos_and_sin(cos_sin, positions)
+        turn = lambda norm: functions.rotate_halves(norm, cos[..., None, :], sin[..., None, :])  # noqa: E731
+        return {"norm": self.normalize(qkv, weight_q, weight_k, turn)}

@@ -1,11 +1,12 @@
-"""MiniMax-M3's QK norm of a packed qkv."""
+"""MiniMax-M3's QK norm of a packed qkv, with and without rotary embedding."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 
 from m3ops.array import ArraySpec
-from m3ops.testing.model import HEAD_DIM, QKV_PREFILL, QKV_SIZE
+from m3ops.testing.model import HEAD_DIM, QKV_PREFILL, QKV_SIZE, ROTARY_DIM
 from m3ops.testing.workload import Workload, rows, weight
 
 
@@ -13,9 +14,18 @@ def _inputs(num_rows: int, size: int) -> tuple[ArraySpec, ...]:
     return rows(num_rows, size), weight(HEAD_DIM), weight(HEAD_DIM)
 
 
-_at = partial(Workload, "gemma_rmsnorm_heads", inputs_of=_inputs)
+def _rope_inputs(num_rows: int, size: int) -> tuple[ArraySpec, ...]:
+    """With a table of as many positions as there are rows: each is read once."""
+    table, positions = ArraySpec((num_rows, ROTARY_DIM), "float32"), ArraySpec((num_rows,), "int32")
+    return *_inputs(num_rows, size), table, positions
 
-WORKLOADS = (
-    _at(*QKV_PREFILL),
-    *(_at(f"packed QK norm decode, M = {num_rows}", num_rows, QKV_SIZE, small=True) for num_rows in (1, 64)),
-)
+
+def _workloads() -> Iterator[Workload]:
+    for op, inputs_of in (("gemma_rmsnorm_heads", _inputs), ("gemma_rmsnorm_rope_heads", _rope_inputs)):
+        at = partial(Workload, op, inputs_of=inputs_of)
+        yield at(*QKV_PREFILL)
+        for num_rows in (1, 64):
+            yield at(f"packed QK norm decode, M = {num_rows}", num_rows, QKV_SIZE, small=True)
+
+
+WORKLOADS = tuple(_workloads())

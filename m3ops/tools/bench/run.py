@@ -126,8 +126,10 @@ class _Workload:
 
     def _sampled(self, side: Side, inputs: Sequence[Any]) -> list[np.ndarray]:
         """The rows that are checked, and whole what has none, such as the weight of a product."""
-        each = zip(inputs, self._workload.axes.inputs, strict=True)
-        sampled = [side.rows([array], self._rows if axes.rows else np.arange(len(array)))[0] for array, axes in each]
+        sampled = []
+        for array, axes in zip(inputs, self._workload.axes.inputs, strict=True):
+            (own,) = side.rows([array], self._rows if axes.rows else np.arange(len(array)))
+            sampled.append(own[self._rows] if axes.rows and not axes.axes else own)  # positions, a vector, came whole
         some_rows = self._workload.some_rows
         return list(some_rows(sampled, self._rows)) if some_rows else sampled
 

@@ -58,7 +58,7 @@ class TorchSide:
             return torch.full(spec.shape, rows_each, dtype=torch.int32, device=self._device)
         if spec.dtype == "uint8":  # scales from 2**-17 to 2**12
             return torch.randint(110, 140, spec.shape, dtype=torch.uint8, device=self._device, generator=generator)
-        if spec.dtype == "int32":  # slots: each row once
+        if spec.dtype == "int32":  # slots or positions: each once
             size = math.prod(spec.shape)
             return torch.randperm(size, device=self._device, generator=generator).int().reshape(spec.shape)
         normal = torch.randn(spec.shape, dtype=torch.bfloat16, device=self._device, generator=generator)
