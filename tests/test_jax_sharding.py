@@ -109,9 +109,11 @@ def test_scan(name: str, kinds: tuple[AxisType, AxisType]) -> None:
     mesh, op, arrays = mesh_of(*kinds), jax_function(name), arguments(name)
 
     def loop(*arrays: jax.Array) -> Any:
-        rows = [a for a in arrays if a.ndim == 3]
-        shared = [a for a in arrays if a.ndim != 3]
-        return jax.lax.scan(lambda carry, x: (carry, op(*x, *shared)), None, rows)[1]
+        def step(carry: None, rows: tuple[jax.Array, ...]) -> Any:
+            left = iter(rows)
+            return carry, op(*(next(left) if a.ndim == 3 else a for a in arrays))
+
+        return jax.lax.scan(step, None, tuple(a for a in arrays if a.ndim == 3))[1]
 
     with jax.set_mesh(mesh):
         results, collectives = run(loop, *put(mesh, P(None, "b"), *arrays))

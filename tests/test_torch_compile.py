@@ -55,7 +55,7 @@ def test_no_recompilation_for_other_row_counts(name: str, dynamic: bool | None, 
     torch._dynamo.reset()
     op, backend = function(name), Graphs()
     compiled = torch.compile(op, fullgraph=True, dynamic=dynamic, backend=backend)
-    for num_rows in (3, 4, 17, 64):
+    for num_rows in (5, 4, 17, 64):  # first as many as no other axis has, which Dynamo would take for the same
         operands = of_rows(tensors(name, device), num_rows)
         assert_same_bytes(arrays(compiled(*operands)), arrays(op(*operands)))
     assert len(backend.graphs) == (1 if dynamic else 2)
@@ -195,7 +195,7 @@ def test_export_of_num_rows_and_out(device: str) -> None:
 def test_an_op_without_a_derivative_compiles(name: str, backend: str, device: str) -> None:
     """Nobody has asked for one. Who does hears it, and how to go without."""
     torch._dynamo.reset()
-    operands = [t.requires_grad_() for t in tensors(name, device)]
+    operands = [t.requires_grad_(t.is_floating_point()) for t in tensors(name, device)]
     results = flat(torch.compile(function(name), fullgraph=True, backend=backend)(*operands))
     assert_same_bytes(
         arrays(tuple(t.detach() for t in results)), arrays(function(name)(*(t.detach() for t in operands)))
