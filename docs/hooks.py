@@ -26,6 +26,7 @@ PACKAGES = {
         "JAX",
         (
             "m3ops_jax.layers.moe_layer",
+            "m3ops_jax.layers.moe_weights",
             "m3ops_jax.layers.mxfp8_linear",
             "m3ops_jax.moe_sort.moe_sort",
             "m3ops_jax.compile_for.compile_for",
@@ -37,6 +38,7 @@ PACKAGES = {
         "PyTorch",
         (
             "m3ops_torch.layers.moe_layer",
+            "m3ops_torch.layers.moe_weights",
             "m3ops_torch.layers.mxfp8_linear",
             "m3ops_torch.moe_sort.moe_sort",
             "m3ops_torch.nn.GemmaRMSNorm",
@@ -50,7 +52,15 @@ PACKAGES = {
 WIDE, SHORT = 5, 45
 """From how many columns on a table is wide, and up to how many characters a cell is short."""
 
-CORE = ("m3ops.op", "m3ops.plan", "m3ops.axes", "m3ops.array", "m3ops.target.Target", "m3ops.rope.rope_cos_sin")
+CORE = (
+    "m3ops.checkpoint",
+    "m3ops.op",
+    "m3ops.plan",
+    "m3ops.axes",
+    "m3ops.array",
+    "m3ops.target.Target",
+    "m3ops.rope.rope_cos_sin",
+)
 
 
 @event_priority(100)  # before the plugin that turns notebooks into pages

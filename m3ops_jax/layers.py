@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 import m3ops_jax
-from m3ops import layers, validate
+from m3ops import checkpoint, layers, validate
+from m3ops.checkpoint import MoEWeights
 from m3ops_jax._call import spec_of
 from m3ops_jax._mxfp8 import MXFP8, quantized
 
@@ -58,6 +61,25 @@ def moe_layer(
         m3ops_jax, x, logits, bias, w13, w2, shared, top_k=top_k, scale=scale, arithmetic=arithmetic
     )
     return result
+
+
+def moe_weights(tensors: Mapping[str, np.ndarray], prefix: str) -> MoEWeights:
+    """The weights of one mixture of experts from a checkpoint in MiniMax-M3's layout, for :func:`moe_layer`.
+
+    Weights in MXFP8 are taken as they are, those in bfloat16 are quantized. The experts are stacked in the memory of
+    the host first.
+
+    Args:
+        tensors: Tensors by their names there, as :func:`m3ops.checkpoint.read_safetensors` gives them.
+        prefix: What the names of the layer begin with, such as ``"model.layers.3.block_sparse_moe."``.
+
+    Returns:
+        ``(router, bias, w13, w2, shared)``.
+
+    Raises:
+        ValueError: There is no such layer, or a part of it is missing.
+    """
+    return checkpoint.converted(checkpoint.moe_weights(tensors, prefix), jnp.asarray, MXFP8)
 
 
 def mxfp8_linear(x: jax.Array, w: jax.Array, *, arithmetic: str = "exact", scale_rule: str = "rceil") -> jax.Array:

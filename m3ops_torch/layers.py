@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 
 import m3ops_torch
-from m3ops import layers, validate
+from m3ops import checkpoint, layers, validate
+from m3ops.checkpoint import MoEWeights
 from m3ops_torch import _operands
 from m3ops_torch._mxfp8 import MXFP8, quantized
 
@@ -58,6 +61,25 @@ def moe_layer(
     return result
 
 
+def moe_weights(tensors: Mapping[str, np.ndarray], prefix: str) -> MoEWeights:
+    """The weights of one mixture of experts from a checkpoint in MiniMax-M3's layout, for :func:`moe_layer`.
+
+    Weights in MXFP8 are taken as they are, those in bfloat16 are quantized. The experts are stacked in the memory of
+    the host first.
+
+    Args:
+        tensors: Tensors by their names there, as :func:`m3ops.checkpoint.read_safetensors` gives them.
+        prefix: What the names of the layer begin with, such as ``"model.layers.3.block_sparse_moe."``.
+
+    Returns:
+        ``(router, bias, w13, w2, shared)``.
+
+    Raises:
+        ValueError: There is no such layer, or a part of it is missing.
+    """
+    return checkpoint.converted(checkpoint.moe_weights(tensors, prefix), _tensor, MXFP8)
+
+
 def mxfp8_linear(
     x: torch.Tensor, w: torch.Tensor, *, arithmetic: str = "exact", scale_rule: str = "rceil"
 ) -> torch.Tensor:
@@ -100,3 +122,9 @@ class _Linear(torch.autograd.Function):
 
 def _pad(matrix: torch.Tensor, count: int) -> torch.Tensor:
     return torch.nn.functional.pad(matrix, (0, 0, 0, count))
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    raw = torch.from_numpy(np.array(array, order="C").view(f"u{array.itemsize}"))
+    tensor: torch.Tensor = raw.view(getattr(torch, array.dtype.name))
+    return tensor
