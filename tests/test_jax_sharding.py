@@ -15,6 +15,7 @@ import jax
 import numpy as np
 import pytest
 from compare import assert_same_bytes
+from inputs import OPS_OF_ROWS
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from specification import reference
@@ -169,7 +170,10 @@ def test_shard_map_over_the_weight_alone() -> None:
         jax.jit(mapped(P()))(x, weight)
 
 
-@every_op_of_rows
+whole_last_axis = pytest.mark.parametrize("name", [n for n in OPS_OF_ROWS if OPS[n].of().axes.inputs[0].rows])
+
+
+@whole_last_axis
 def test_a_sharded_last_axis_is_gathered_once(name: str) -> None:
     mesh, op, arrays = mesh_of(AUTO, AUTO), jax_function(name), arguments(name)
     last = [P("a", None, "b") if a.ndim == 3 else P("b") if a.ndim else P() for a in arrays]
@@ -180,7 +184,7 @@ def test_a_sharded_last_axis_is_gathered_once(name: str) -> None:
     expect(name, results, arrays)
 
 
-@every_op_of_rows
+@whole_last_axis
 def test_a_sharded_last_axis_is_refused_where_types_tell(name: str) -> None:
     mesh, op, arrays = mesh_of(EXPLICIT, EXPLICIT), jax_function(name), arguments(name)
     first = next(iter(OPS[name].inputs))
@@ -192,6 +196,19 @@ def test_a_sharded_last_axis_is_refused_where_types_tell(name: str) -> None:
         op(*sharded)
     resharded = [jax.sharding.reshard(sharded[0], NamedSharding(mesh, P("a"))), *sharded[1:]]
     expect(name, op(*resharded), arrays)
+
+
+@every_kind
+def test_the_columns_of_experts_results_are_divided(kinds: tuple[AxisType, AxisType]) -> None:
+    """And the tokens: only the rows of y, which any token may want, are whole."""
+    mesh, arrays = mesh_of(*kinds), arguments("moe_combine_add")
+    specs = [P(None, "b"), P("a"), P("a"), P("a", None, "b")]
+    placed = [jax.device_put(a, NamedSharding(mesh, spec)) for a, spec in zip(arrays, specs, strict=True)]
+    with jax.set_mesh(mesh):
+        results, collectives = run(jax_function("moe_combine_add"), *placed)
+    assert not collectives
+    assert results.sharding.spec == P("a", None, "b")
+    expect("moe_combine_add", results, arrays)
 
 
 def test_inputs_that_are_sharded_differently() -> None:
