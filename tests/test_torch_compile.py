@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from compare import assert_same_bytes
+from inputs import OPS_OF_ROWS
 from test_torch import arrays, every_op, every_op_of_rows, function, tensors
 from torch.utils import _pytree as pytree
 
@@ -74,7 +75,9 @@ class Ops(torch.nn.Module):
 
 
 def operands_of_all(num_rows: int, device: str) -> list[torch.Tensor]:
-    return of_rows([t for name in OPS for t in tensors(name, device)], num_rows)
+    """Those of ops without rows stay as they are."""
+    each = ((name, tensors(name, device)) for name in OPS)
+    return [t for name, own in each for t in (of_rows(own, num_rows) if name in OPS_OF_ROWS else own)]
 
 
 def test_among_kernels_of_inductor(device: str) -> None:
@@ -120,8 +123,8 @@ def test_a_package_of_aotinductor(device: str, tmp_path: Path) -> None:
 
     Most of this test's time the C++ compiler takes for PyTorch's headers.
     """
-    operands = operands_of_all(4, device)
-    axes = (tuple({0: ROWS} if t.ndim == 3 else None for t in operands),)
+    operands, others = operands_of_all(4, device), operands_of_all(9, device)
+    axes = (tuple({0: ROWS} if t.shape != u.shape else None for t, u in zip(operands, others, strict=True)),)
     exported = torch.export.export(Ops(), tuple(operands), dynamic_shapes=axes)
     package = torch._inductor.aoti_compile_and_package(exported, package_path=str(tmp_path / "ops.pt2"))
     loaded = torch._inductor.aoti_load_package(package)
