@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from inputs import OPS_OF_ROWS
+from inputs import ROWS_FIRST
 from test_torch import function
 from torch.utils import _pytree as pytree
 
@@ -45,17 +45,19 @@ def main(rank: int, device: str, folder: Path) -> None:
         with CommDebugMode() as communication:
             got = op(*inputs)
         assert (communication.get_total_counts() == 0) == sharded, communication.get_comm_counts()
-        check_results(got, op(*operands), Shard(axis) if sharded else Replicate())
+        check_results(got, op(*operands), Shard(axis) if sharded else None)
 
-    def check_results(got: Any, want: Any, placement: Any) -> None:
+    def check_results(got: Any, want: Any, wanted: Any) -> None:
+        """Of which placement, too; for None it is DTensor's choice, by what it takes communication to cost."""
         assert pytree.tree_structure(got) == pytree.tree_structure(want)
         for actual, expected in zip(pytree.tree_leaves(got), pytree.tree_leaves(want), strict=True):
-            assert actual.placements == (placement,), actual.placements
+            (placement,) = actual.placements
+            assert wanted in (None, placement), placement
             assert actual.shape == expected.shape
             local = expected.chunk(WORLD, placement.dim)[rank] if isinstance(placement, Shard) else expected
             assert same_bytes(actual.to_local(), local), placement
 
-    for name in OPS_OF_ROWS:
+    for name in ROWS_FIRST:
         op, operands = function(name), everything[name]
         for axis in range(operands[0].ndim - 1):
             check(op, operands, axis, sharded=True)
@@ -72,13 +74,17 @@ def main(rank: int, device: str, folder: Path) -> None:
     check(tiled, [x], 0, sharded=True)
     check(tiled, [x], 1, sharded=False)  # the rows of a matrix share tiles
 
-    operands = everything["mxfp8_grouped_matmul"]
-    kinds = [Shard(1) if t.ndim == 3 else Replicate() for t in operands]  # the weights' rows are the product's columns
-    grouped = function("mxfp8_grouped_matmul")
-    with CommDebugMode() as communication:
-        got = grouped(*(distributed(t, kind) for t, kind in zip(operands, kinds, strict=True)))
-    assert communication.get_total_counts() == 0
-    check_results(got, grouped(*operands), Shard(1))
+    def check_columns(name: str, kinds: list[Any], result: Any) -> None:
+        """What passes through an op that has no rows first is divided without communication."""
+        with CommDebugMode() as communication:
+            got = function(name)(*(distributed(t, kind) for t, kind in zip(everything[name], kinds, strict=True)))
+        assert communication.get_total_counts() == 0
+        check_results(got, function(name)(*everything[name]), result)
+
+    whole = Replicate()
+    check_columns("mxfp8_grouped_matmul", [whole, whole, Shard(1), Shard(1), whole, whole], Shard(1))
+    check_columns("moe_combine_add", [Shard(1), whole, whole, Shard(2)], Shard(2))
+    check_columns("moe_combine", [whole, Shard(0), Shard(0)], Shard(0))
 
     def counted(x: torch.Tensor, number: torch.Tensor) -> Any:
         return m3ops_torch.mxfp8_quantize(x, num_rows=number)

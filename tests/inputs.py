@@ -45,6 +45,9 @@ OWN = {
 }
 """Those of ops whose operands have no leading axes."""
 
+ROWS_FIRST = [name for name, op in OPS.items() if op.of().axes.inputs[0].rows]
+"""Ops whose first input has leading axes."""
+
 OPS_OF_ROWS = [name for name, op in OPS.items() if any(own.rows for own in op.of().axes.inputs)]
 
 

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import pytest
 from compare import assert_same_bytes
-from inputs import OPS_OF_ROWS
+from inputs import ROWS_FIRST
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from specification import reference
@@ -170,7 +170,7 @@ def test_shard_map_over_the_weight_alone() -> None:
         jax.jit(mapped(P()))(x, weight)
 
 
-whole_last_axis = pytest.mark.parametrize("name", [n for n in OPS_OF_ROWS if OPS[n].of().axes.inputs[0].rows])
+whole_last_axis = pytest.mark.parametrize("name", ROWS_FIRST)
 
 
 @whole_last_axis
