@@ -102,10 +102,7 @@ def exact_plan(op: MXFP8GroupedMatmul, specs: Specs, target: Target, *, keep: Co
     table, launch = call.table(tile_rows, keep=kept)
     scratch, launches = {"tiles": table}, [launch]
     if size and x_rows:
-        digits = {
-            "digits": ArraySpec((x_rows, 2, size), "float16"),
-            "factors": ArraySpec((size // BLOCK, x_rows), "float32"),
-        }
+        digits = exact.digits_of(x_rows, size)
         scratch |= digits
         launches.append(exact.digits_launch(op, {**call.x, **digits}, target))
     arrays: dict[str, Any] = {**specs, **scratch}
@@ -123,10 +120,7 @@ def exact_plan(op: MXFP8GroupedMatmul, specs: Specs, target: Target, *, keep: Co
         x_rows=x_rows,
     )
     launch = exact.counted(launch, specs, target, keep=keep)
-    if tile.parts > 1:
-        launches.append(launch.renamed({"product": "partials"}))
-        launch = exact.sum_launch(op, specs, target, tile.parts, keep=keep)
-    return call.plan(scratch, [*launches, launch])
+    return call.plan(scratch, [*launches, *exact.summed(launch, op, specs, target, tile.parts, keep=keep)])
 
 
 def fast_plan(op: MXFP8GroupedMatmul, specs: Specs, target: Target, *, keep: Collection[str]) -> Plan:

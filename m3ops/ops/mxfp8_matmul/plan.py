@@ -55,10 +55,7 @@ def exact_plan(op: MXFP8Matmul, specs: Specs, target: Target, *, keep: Collectio
     moved, flops = bytes_moved(specs), 2 * rows * cols * size
     scratch, launches = {}, []
     if size:
-        scratch = {
-            "digits": ArraySpec((rows, 2, size), "float16"),
-            "factors": ArraySpec((size // BLOCK, rows), "float32"),
-        }
+        scratch = digits_of(rows, size)
         specs = {**specs, **scratch}
         launches.append(digits_launch(op, specs, target))
     weight = weight_at(op, specs, target)
@@ -77,10 +74,7 @@ def exact_plan(op: MXFP8Matmul, specs: Specs, target: Target, *, keep: Collectio
         options=stages_of(target),
     )
     launch = counted(launch, specs, target, keep=keeps)
-    if tile.parts > 1:
-        launches.append(launch.renamed({"product": "partials"}))
-        launch = sum_launch(op, specs, target, tile.parts, keep=keep)
-    return Plan((*launches, launch), moved, flops, scratch)
+    return Plan((*launches, *summed(launch, op, specs, target, tile.parts, keep=keep)), moved, flops, scratch)
 
 
 def tile_rows_of(rows: int) -> int:
@@ -105,6 +99,14 @@ def warps_of(target: Target) -> int:
 def stages_of(target: Target) -> dict[str, int]:
     """How far it loads ahead."""
     return {"num_stages": 3 if target.vendor == "nvidia" else 2}
+
+
+def digits_of(rows: int, size: int) -> dict[str, ArraySpec]:
+    """The memory for the digits of so many rows of x, and for their factors."""
+    return {
+        "digits": ArraySpec((rows, 2, size), "float16"),
+        "factors": ArraySpec((size // BLOCK, rows), "float32"),
+    }
 
 
 def digits_launch(op: Product, specs: Specs, target: Target) -> Launch:
@@ -192,7 +194,16 @@ def weight_at(op: Product, specs: Specs, target: Target) -> Matrix:
     return Matrix(at["values"], at.get("scales", Rows(0, (), ())), mx, prod(values.shape[:-2]))
 
 
-def sum_launch(op: Product, specs: Specs, target: Target, parts: int, *, keep: Collection[str]) -> Launch:
+def summed(
+    launch: Launch, op: Product, specs: Specs, target: Target, parts: int, *, keep: Collection[str]
+) -> tuple[Launch, ...]:
+    """The launch of a product, and where K is divided that which adds its parts."""
+    if parts == 1:
+        return (launch,)
+    return launch.renamed({"product": "partials"}), _sum_launch(op, specs, target, parts, keep=keep)
+
+
+def _sum_launch(op: Product, specs: Specs, target: Target, parts: int, *, keep: Collection[str]) -> Launch:
     product = specs["product"]
     each = ArraySpec(product.shape, "float32")
     total_rows, at = rows_of({"partials": each, "product": product})
