@@ -43,7 +43,7 @@ def _element(pointers, PLACE: tl.constexpr, mask, AT: tl.constexpr):
 
 
 @triton.jit
-def _weighted_rows(y_ptr, slots_ptr, weights_ptr, num_slots, window, AT: tl.constexpr, TILE: tl.constexpr):
+def _weighted_rows(y_ptr, slots_ptr, weights_ptr, y_rows, window, AT: tl.constexpr, TILE: tl.constexpr):
     """The sum of the rows of y that a window's slots name, fp32."""
     SLOTS: tl.constexpr = AT.slots.size
     STRIDES: tl.constexpr = AT.y.strides
@@ -56,7 +56,7 @@ def _weighted_rows(y_ptr, slots_ptr, weights_ptr, num_slots, window, AT: tl.cons
     for place in tl.static_range(SLOTS):
         slot = _element(of_slots, place, row < end, AT.slots)
         weight = _element(of_weights, place, row < end, AT.weights)
-        exists = (slot >= 0) & (slot < num_slots)
+        exists = (slot >= 0) & (slot < y_rows)
         mask = exists & (cols < AT.y.size) if TILE.masked else exists
         y = tl.load(rows.advance(y_ptr, slot, AT.y.inner_sizes, STRIDES) + offset, mask=mask, other=0)
         total = tl.where(exists, tl.fma(weight, y.to(tl.float32), total), total)
@@ -71,14 +71,14 @@ def _combine_tile(
     slots_ptr,
     weights_ptr,
     shared_ptr,
-    num_slots,
+    y_rows,
     result_ptr,
     AT: tl.constexpr,
     TILE: tl.constexpr,
     COMBINE: tl.constexpr,
 ):
     window = rows.window(t, end, AT.y.size, TILE)
-    total = _weighted_rows(y_ptr, slots_ptr, weights_ptr, num_slots, window, AT, TILE)
+    total = _weighted_rows(y_ptr, slots_ptr, weights_ptr, y_rows, window, AT, TILE)
     scale = tl.full((), COMBINE.scale, tl.float32)  # Triton would take a bare subnormal number for fp64
     if shared_ptr is None:
         total *= scale
@@ -91,12 +91,12 @@ def _combine_tile(
 
 @triton.jit
 def _moe_combine_kernel(
-    y_ptr,  # [num_slots, N]
+    y_ptr,  # [y_rows, N]
     slots_ptr,  # int32 [total_rows, k]
     weights_ptr,  # fp32 [total_rows, k]
     shared_ptr,  # [total_rows, N], or None
     num_rows_ptr,  # int32 [1], the number of rows that count, or None for all
-    num_slots,
+    y_rows,
     total_rows,
     result_ptr,  # [total_rows, N]
     AT: tl.constexpr,
@@ -106,11 +106,9 @@ def _moe_combine_kernel(
 ):
     if num_rows_ptr is None:
         t = tl.program_id(0)
-        _combine_tile(
-            t, total_rows, y_ptr, slots_ptr, weights_ptr, shared_ptr, num_slots, result_ptr, AT, TILE, COMBINE
-        )
+        _combine_tile(t, total_rows, y_ptr, slots_ptr, weights_ptr, shared_ptr, y_rows, result_ptr, AT, TILE, COMBINE)
     else:
         valid = row_count.valid_rows(num_rows_ptr, total_rows, COUNT)
         for t in range(tl.program_id(0), row_count.num_tiles(valid, AT.y.size, TILE), COUNT.programs):
-            _combine_tile(t, valid, y_ptr, slots_ptr, weights_ptr, shared_ptr, num_slots, result_ptr, AT, TILE, COMBINE)
+            _combine_tile(t, valid, y_ptr, slots_ptr, weights_ptr, shared_ptr, y_rows, result_ptr, AT, TILE, COMBINE)
         row_count.clear(result_ptr, valid, total_rows, AT.y.size, COUNT, "result")

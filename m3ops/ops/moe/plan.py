@@ -72,5 +72,5 @@ def combine_plan(op: Combination, specs: Specs, target: Target, *, keep: Collect
         "COMBINE": Combine(float32(op.scale), narrowing(result.dtype, target, beside_fp8=False)),
     }
     launch = tiled_launch(_moe_combine_kernel, op, specs, target, tiles, total_rows, constants, keep=keep)
-    launch = replace(launch, arguments={**launch.arguments, "num_slots": y.shape[0]})
+    launch = replace(launch, arguments={**launch.arguments, "y_rows": y.shape[0]})
     return Plan((launch,), bytes_moved(specs), 2 * slots.shape[-1] * result.size)

@@ -62,10 +62,10 @@ class JaxSide:
 
     def _random(self, spec: ArraySpec, key: Any, rows_each: int) -> Any:
         random, jnp = self._jax.random, self._jnp
-        if spec.dtype == "int32" and rows_each:  # sizes of groups
-            return jnp.full(spec.shape, rows_each, jnp.int32)
         if spec.dtype == "uint8":  # scales from 2**-17 to 2**12
             return random.randint(key, spec.shape, 110, 140).astype(jnp.uint8)
+        if spec.dtype == "int32" and rows_each:  # sizes of groups
+            return jnp.full(spec.shape, rows_each, jnp.int32)
         if spec.dtype == "int32":  # slots or positions: each once
             return random.permutation(key, math.prod(spec.shape)).astype(jnp.int32).reshape(spec.shape)
         return random.normal(key, spec.shape, jnp.bfloat16).astype(jnp.dtype(spec.dtype))

@@ -54,10 +54,10 @@ class TorchSide:
 
     def _random(self, spec: ArraySpec, generator: Any, rows_each: int) -> Any:
         torch = self._torch
-        if spec.dtype == "int32" and rows_each:  # sizes of groups
-            return torch.full(spec.shape, rows_each, dtype=torch.int32, device=self._device)
         if spec.dtype == "uint8":  # scales from 2**-17 to 2**12
             return torch.randint(110, 140, spec.shape, dtype=torch.uint8, device=self._device, generator=generator)
+        if spec.dtype == "int32" and rows_each:  # sizes of groups
+            return torch.full(spec.shape, rows_each, dtype=torch.int32, device=self._device)
         if spec.dtype == "int32":  # slots or positions: each once
             size = math.prod(spec.shape)
             return torch.randperm(size, device=self._device, generator=generator).int().reshape(spec.shape)
