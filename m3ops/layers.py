@@ -6,16 +6,15 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+from m3ops import validate
+from m3ops.array import ArraySpec
 from m3ops.mxfp8 import MXFP8
 from m3ops.numerics.formats import BLOCK
+from m3ops.ops.moe import MoECombine
+from m3ops.ops.mxfp8 import MXFP8Quantize
+from m3ops.ops.mxfp8_matmul import MXFP8GroupedMatmul, MXFP8Matmul
 
 Array = Any
-
-
-def mlp(ops: ModuleType, x: MXFP8, w13: MXFP8, w2: MXFP8, *, arithmetic: str) -> Array:
-    """A dense MLP: ``[gate; up]``, activation, and the way back."""
-    gate_up = ops.mxfp8_matmul(x, w13, arithmetic=arithmetic)
-    return ops.mxfp8_matmul(ops.swiglu_oai_quantize(gate_up), w2, arithmetic=arithmetic)
 
 
 def moe_layer(
@@ -32,6 +31,9 @@ def moe_layer(
     arithmetic: str,
 ) -> Array:
     """Route, quantize each token once, and the products of each token's experts."""
+    check_moe(x, logits, w13, w2, shared)
+    MXFP8GroupedMatmul.of(arithmetic=arithmetic)  # parameters are checked before anything is launched
+    MoECombine.of(scale=scale)
     tokens = _rows(x if isinstance(x, MXFP8) else ops.mxfp8_quantize(x))
     ids, weights = ops.moe_route(logits, bias, top_k=top_k)
     order, slots, group_sizes = ops.moe_sort(ids, w13.values.shape[0])
@@ -39,8 +41,43 @@ def moe_layer(
     y = ops.mxfp8_grouped_matmul(ops.swiglu_oai_quantize(gate_up), w2, group_sizes, arithmetic=arithmetic)
     if shared is None:
         return ops.moe_combine(y, slots, weights, scale=scale)
-    beside = mlp(ops, tokens, *shared, arithmetic=arithmetic).reshape(*ids.shape[:-1], -1)
+    beside = _mlp(ops, tokens, *shared, arithmetic=arithmetic).reshape(*ids.shape[:-1], -1)
     return ops.moe_combine_add(y, slots, weights, beside, scale=scale)
+
+
+def _mlp(ops: ModuleType, x: MXFP8, w13: MXFP8, w2: MXFP8, *, arithmetic: str) -> Array:
+    """A dense MLP: ``[gate; up]``, activation, and the way back."""
+    gate_up = ops.mxfp8_matmul(x, w13, arithmetic=arithmetic)
+    return ops.mxfp8_matmul(ops.swiglu_oai_quantize(gate_up), w2, arithmetic=arithmetic)
+
+
+def check_moe(x: Array | MXFP8, logits: Array, w13: MXFP8, w2: MXFP8, shared: tuple[MXFP8, MXFP8] | None) -> None:
+    """Raises ValueError unless the shapes fit each other, by the names that the caller has for them.
+
+    What the ops say of a dtype, of scales or of the bias, they say before anything depends on it.
+    """
+    if not _shape(x):
+        raise ValueError("x must have at least one axis, got shape ()")
+    *leading, hidden = _shape(x)
+    experts, rows = (_shape(w13) + (0, 0))[:2]
+    inner = rows // 2
+    wanted: dict[str, tuple[Any, tuple[int, ...]]] = {
+        "w13": (w13, (experts, 2 * inner, hidden)),
+        "w2": (w2, (experts, hidden, inner)),
+    }
+    wanted["logits"] = logits, (*leading, experts)
+    if shared is not None:
+        if len(shared) != 2:
+            raise ValueError(f"shared must hold two weights, got {len(shared)}")
+        own = _shape(shared[0])[0] // 2
+        wanted |= {"shared[0]": (shared[0], (2 * own, hidden)), "shared[1]": (shared[1], (hidden, own))}
+    for name, (array, shape) in wanted.items():
+        if _shape(array) != shape:
+            raise ValueError(f"{name} must have shape {shape} for x of shape {_shape(x)}, got {_shape(array)}")
+
+
+def _shape(array: Array | MXFP8) -> tuple[int, ...]:
+    return tuple(array.values.shape if isinstance(array, MXFP8) else array.shape)
 
 
 def _rows(q: MXFP8) -> MXFP8:
@@ -49,6 +86,18 @@ def _rows(q: MXFP8) -> MXFP8:
         return q
     values, scales = (part.reshape(-1, part.shape[-1]) for part in q)
     return type(q)(values, scales, q.scale_layout)
+
+
+def check_linear(x: ArraySpec, w: ArraySpec, arithmetic: str, scale_rule: str) -> None:
+    """Raises unless these are operands of a product whose gradients sum along each of the axes, and its parameters."""
+    validate.array("x", x)
+    validate.array("w", w)
+    if len(w.shape) != 2 or w.shape[-1] != x.shape[-1]:
+        raise ValueError(f"w must have shape [N, {x.shape[-1]}] for x of shape {x.shape}, got {w.shape}")
+    validate.blocks("the last axis of x", x.shape[-1])
+    validate.blocks("the first axis of w", w.shape[0])
+    MXFP8Matmul.of(arithmetic=arithmetic)
+    MXFP8Quantize.of(scale_rule=scale_rule)
 
 
 def linear(ops: ModuleType, x: Array, w: Array, **given: str) -> Array:

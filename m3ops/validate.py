@@ -125,11 +125,3 @@ def broadcasts(leading: tuple[int, ...], onto: tuple[int, ...]) -> bool:
     """Whether leading axes broadcast against others; unlike NumPy's function it leaves symbolic sizes symbols."""
     own = onto[len(onto) - len(leading) :]
     return len(leading) <= len(onto) and all(size in (1, of_x) for size, of_x in zip(leading, own, strict=True))
-
-
-def linear(x: ArraySpec, w: ArraySpec) -> None:
-    """Operands of a layer with a gradient, whose products sum along each of the axes."""
-    if len(w.shape) != 2 or w.shape[-1] != x.shape[-1]:
-        raise ValueError(f"w must have shape [N, {x.shape[-1]}] for x of shape {x.shape}, got {w.shape}")
-    blocks("the last axis of x", x.shape[-1])
-    blocks("the first axis of w", w.shape[0])

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import m3ops_jax
-from m3ops import checkpoint, layers, validate
+from m3ops import checkpoint, layers
 from m3ops.checkpoint import MoEWeights
 from m3ops_jax._call import spec_of
 from m3ops_jax._mxfp8 import MXFP8, quantized
@@ -55,8 +55,10 @@ def moe_layer(
     """
     quantized("w13", w13)
     quantized("w2", w2)
-    for weight in shared or ():
-        quantized("shared", weight)
+    for number, weight in enumerate(shared or ()):
+        quantized(f"shared[{number}]", weight)
+    for name, array in {"logits": logits, "bias": bias, **({} if isinstance(x, MXFP8) else {"x": x})}.items():
+        spec_of(name, array)
     result: jax.Array = layers.moe_layer(
         m3ops_jax, x, logits, bias, w13, w2, shared, top_k=top_k, scale=scale, arithmetic=arithmetic
     )
@@ -101,7 +103,7 @@ def mxfp8_linear(x: jax.Array, w: jax.Array, *, arithmetic: str = "exact", scale
         TypeError: A dtype is not supported, or a parameter has the wrong type.
         ValueError: The shapes do not fit each other, or a parameter is out of range.
     """
-    validate.linear(spec_of("x", x), spec_of("w", w))
+    layers.check_linear(spec_of("x", x), spec_of("w", w), arithmetic, scale_rule)
     result: jax.Array = _linear((arithmetic, scale_rule), jnp.asarray(x), jnp.asarray(w))
     return result
 

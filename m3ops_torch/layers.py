@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 import m3ops_torch
-from m3ops import checkpoint, layers, validate
+from m3ops import checkpoint, layers
 from m3ops.checkpoint import MoEWeights
 from m3ops_torch import _operands
 from m3ops_torch._mxfp8 import MXFP8, quantized
@@ -53,8 +53,9 @@ def moe_layer(
     """
     quantized("w13", w13)
     quantized("w2", w2)
-    for weight in shared or ():
-        quantized("shared", weight)
+    for number, weight in enumerate(shared or ()):
+        quantized(f"shared[{number}]", weight)
+    _operands.require_tensors({"logits": logits, "bias": bias, **({} if isinstance(x, MXFP8) else {"x": x})})
     result: torch.Tensor = layers.moe_layer(
         m3ops_torch, x, logits, bias, w13, w2, shared, top_k=top_k, scale=scale, arithmetic=arithmetic
     )
@@ -102,7 +103,7 @@ def mxfp8_linear(
         ValueError: The shapes do not fit each other, or a parameter is out of range.
     """
     _operands.require_tensors({"x": x, "w": w})
-    validate.linear(_operands.spec_of(x), _operands.spec_of(w))
+    layers.check_linear(_operands.spec_of(x), _operands.spec_of(w), arithmetic, scale_rule)
     result: torch.Tensor = _Linear.apply(x, w, arithmetic, scale_rule)
     return result
 

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from wrong_calls import TORCH_TYPE_ERRORS, TORCH_VALUE_ERRORS, TYPE_ERRORS, VALUE_ERRORS
+from wrong_types import TORCH_TYPE_ERRORS, TYPE_ERRORS
+from wrong_values import TORCH_VALUE_ERRORS, VALUE_ERRORS
 
 import m3ops_jax
 import m3ops_torch
