@@ -39,10 +39,9 @@ def moe_layer(
     order, slots, group_sizes = ops.moe_sort(ids, w13.values.shape[0])
     gate_up = ops.mxfp8_grouped_matmul(tokens, w13, group_sizes, rows=order // top_k, arithmetic=arithmetic)
     y = ops.mxfp8_grouped_matmul(ops.swiglu_oai_quantize(gate_up), w2, group_sizes, arithmetic=arithmetic)
-    if shared is None:
-        return ops.moe_combine(y, slots, weights, scale=scale)
-    beside = _mlp(ops, tokens, *shared, arithmetic=arithmetic).reshape(*ids.shape[:-1], -1)
-    return ops.moe_combine_add(y, slots, weights, beside, scale=scale)
+    if shared is not None:
+        beside = _mlp(ops, tokens, *shared, arithmetic=arithmetic).reshape(*ids.shape[:-1], -1)
+    return ops.moe_combine(y, slots, weights, shared=None if shared is None else beside, scale=scale)
 
 
 def _mlp(ops: ModuleType, x: MXFP8, w13: MXFP8, w2: MXFP8, *, arithmetic: str) -> Array:

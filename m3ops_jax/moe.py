@@ -8,7 +8,7 @@ from __future__ import annotations
 import jax
 from jax.typing import DTypeLike
 
-from m3ops.ops.moe import MoECombine, MoECombineAdd, MoERoute
+from m3ops.ops.moe import MoECombine, MoERoute
 from m3ops_jax._call import dtype_name, run
 
 
@@ -16,12 +16,14 @@ def moe_combine(
     y: jax.Array,
     slots: jax.Array,
     weights: jax.Array,
+    shared: jax.Array | None = None,
     *,
     scale: float = 2.0,
     out_dtype: DTypeLike | None = None,
     num_rows: jax.Array | None = None,
 ) -> jax.Array:
-    """The sum of what each token's experts return: ``scale * sum(weights * y[slots])``, in the order of the slots.
+    """The sum of what each token's experts return: ``scale * sum(weights * y[slots]) + shared``, in the order of the
+    slots.
 
     Args:
         y: What the experts return, a row for each token and expert in any order, ``[R, N]``; bfloat16, float16 or
@@ -29,6 +31,8 @@ def moe_combine(
         slots: Which row of y each expert of a token returned, int32 ``[..., k]``, k at most 32. A number that is no
             row's, such as -1, contributes nothing.
         weights: The weight of each, float32, of the shape of slots.
+        shared: What is added to each sum, such as the result of an expert that all tokens have, ``[..., N]`` in any of
+            these dtypes; None for nothing.
         scale: Factor of the sum, MiniMax-M3's ``routed_scaling_factor``.
         out_dtype: bfloat16, float16 or float32; by default the dtype of y.
         num_rows: How many rows count, with the leading axes flattened: an int32 array of one element, clamped to the
@@ -42,42 +46,6 @@ def moe_combine(
         ValueError: The shapes do not fit each other, or a parameter is out of range.
     """
     op = MoECombine.of(scale=scale, out_dtype=dtype_name(out_dtype))
-    result: jax.Array = run(op, y, slots, weights, num_rows=num_rows)
-    return result
-
-
-def moe_combine_add(
-    y: jax.Array,
-    slots: jax.Array,
-    weights: jax.Array,
-    shared: jax.Array,
-    *,
-    scale: float = 2.0,
-    out_dtype: DTypeLike | None = None,
-    num_rows: jax.Array | None = None,
-) -> jax.Array:
-    """:func:`moe_combine` and the result of a shared expert: ``scale * sum(weights * y[slots]) + shared``.
-
-    Args:
-        y: What the experts return, a row for each token and expert in any order, ``[R, N]``; bfloat16, float16 or
-            float32.
-        slots: Which row of y each expert of a token returned, int32 ``[..., k]``, k at most 32. A number that is no
-            row's, such as -1, contributes nothing.
-        weights: The weight of each, float32, of the shape of slots.
-        shared: What is added to each sum, shape ``[..., N]``; bfloat16, float16 or float32.
-        scale: Factor of the sum, MiniMax-M3's ``routed_scaling_factor``.
-        out_dtype: bfloat16, float16 or float32; by default the dtype of y.
-        num_rows: How many rows count, with the leading axes flattened: an int32 array of one element, clamped to the
-            rows that exist. The other rows are not read, and their results are zero.
-
-    Returns:
-        The sums, shape ``[..., N]``, rounded once from fp32.
-
-    Raises:
-        TypeError: A dtype is not supported, or a parameter has the wrong type.
-        ValueError: The shapes do not fit each other, or a parameter is out of range.
-    """
-    op = MoECombineAdd.of(scale=scale, out_dtype=dtype_name(out_dtype))
     result: jax.Array = run(op, y, slots, weights, shared, num_rows=num_rows)
     return result
 

@@ -201,14 +201,14 @@ def test_a_sharded_last_axis_is_refused_where_types_tell(name: str) -> None:
 @every_kind
 def test_the_columns_of_experts_results_are_divided(kinds: tuple[AxisType, AxisType]) -> None:
     """And the tokens: only the rows of y, which any token may want, are whole."""
-    mesh, arrays = mesh_of(*kinds), arguments("moe_combine_add")
+    mesh, arrays = mesh_of(*kinds), arguments("moe_combine")
     specs = [P(None, "b"), P("a"), P("a"), P("a", None, "b")]
     placed = [jax.device_put(a, NamedSharding(mesh, spec)) for a, spec in zip(arrays, specs, strict=True)]
     with jax.set_mesh(mesh):
-        results, collectives = run(jax_function("moe_combine_add"), *placed)
+        results, collectives = run(jax_function("moe_combine"), *placed)
     assert not collectives
     assert results.sharding.spec == P("a", None, "b")
-    expect("moe_combine_add", results, arrays)
+    expect("moe_combine", results, arrays)
 
 
 def test_inputs_that_are_sharded_differently() -> None:

@@ -100,9 +100,9 @@ TYPE_ERRORS: Table = {
         ),
         "out_dtype must be bfloat16, float16 or float32, got int8",
     ),
-    "None for shared": (
-        lambda m, a: m.moe_combine_add(a(8, 64), a(2, 4, dtype="int32"), a(2, 4, dtype="float32"), None),
-        "shared must be an array, got NoneType",
+    "None for weights": (
+        lambda m, a: m.moe_combine(a(8, 64), a(2, 4, dtype="int32"), None),
+        "weights must be an array, got NoneType",
     ),
     "uint8 ids": (lambda m, a: m.moe_sort(a(2, 4, dtype="uint8"), 8), "ids must have dtype int32, got uint8"),
     "a list of ids": (lambda m, a: m.moe_sort([[0, 1]], 8), "ids must be an array, got list"),

@@ -213,7 +213,7 @@ VALUE_ERRORS: Table = {
         "weights must have the shape of slots, (2, 4), got (2, 3)",
     ),
     "a shared result of other rows": (
-        lambda m, a: m.moe_combine_add(a(8, 64), a(2, 4, dtype="int32"), a(2, 4, dtype="float32"), a(1, 64)),
+        lambda m, a: m.moe_combine(a(8, 64), a(2, 4, dtype="int32"), a(2, 4, dtype="float32"), shared=a(1, 64)),
         "shared must have the shape of the result, (2, 64), got (1, 64)",
     ),
     "an infinite scale": (

@@ -209,8 +209,8 @@ def _function(op: type[Op], front_end: FrontEnd) -> str:
     arguments, parameters = _arguments(op), _parameters(op)
     result = op.result_type.format(array=front_end.array)
     signature = [f"{name}: {_argument_type(op, name, front_end)}" for name in arguments if name not in op.optional]
-    signature.append("*")
     signature += [f"{name}: {front_end.array} | None = None" for name in arguments if name in op.optional]
+    signature.append("*")
     signature += [_parameter(op, field, front_end) for field in parameters]
     signature.append(f"num_rows: {front_end.array} | None = None")
     if front_end.out:

@@ -1,4 +1,4 @@
-"""Cases of moe_combine and moe_combine_add."""
+"""Cases of moe_combine, each with and without a shared result."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from m3ops.testing.arrays import SPECIALS, Inputs, bit_patterns, normal, random_
 from m3ops.testing.case import Case, counting
 
 combine = partial(Case, "moe_combine")
-combine_add = partial(Case, "moe_combine_add")
 
 Shape = tuple[int, ...]
 
@@ -48,6 +47,11 @@ def with_shared(make: Inputs, dtype: str) -> Inputs:
         return y, slots, weights, shared_of(slots.shape, y.shape[1], dtype)
 
     return both
+
+
+def without_shared(make: Inputs) -> tuple[Any, ...]:
+    """The same inputs, and nothing to add."""
+    return (*make(), None)
 
 
 def _some_missing() -> tuple[np.ndarray, ...]:
@@ -148,12 +152,12 @@ def _both() -> Iterator[Case]:
         count = given.pop("num_rows", None)
         added = with_shared(make, "float32" if "bfloat16" in name else "bfloat16")
         if count is not None:
-            make, added = partial(counting, make, count), partial(counting, added, count)
+            make, added = partial(counting, partial(without_shared, make), count), partial(counting, added, count)
         yield combine(name, make, given)
-        yield combine_add(name, added, given)
+        yield combine(f"{name}, shared", added, given)
     for name, make in _views():
         yield combine(name, make)
-    yield combine_add("a shared result in every other column", _view_of_shared)
+    yield combine("a shared result in every other column", _view_of_shared)
 
 
 CASES = tuple(_both())

@@ -39,5 +39,5 @@ def _combine_jax(y: Any, slots: Any, weights: Any, shared: Any = None) -> Any:
     return (result if shared is None else result + shared).astype(y.dtype)
 
 
-TORCH = {"moe_route": _route_torch, "moe_combine": _combine_torch, "moe_combine_add": _combine_torch}
-JAX = {"moe_route": _route_jax, "moe_combine": _combine_jax, "moe_combine_add": _combine_jax}
+TORCH = {"moe_route": _route_torch, "moe_combine": _combine_torch}
+JAX = {"moe_route": _route_jax, "moe_combine": _combine_jax}

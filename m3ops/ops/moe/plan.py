@@ -9,7 +9,7 @@ from m3ops.numerics.constants import float32, sigmoid_constants
 from m3ops.op import Specs
 from m3ops.ops.moe.combine_kernel import Combine, CombineAt, _moe_combine_kernel
 from m3ops.ops.moe.route_kernel import Route, RouteAt, _moe_route_backward_kernel, _moe_route_kernel
-from m3ops.ops.moe.spec import Combination, MoERoute, MoERouteBackward, Routing
+from m3ops.ops.moe.spec import MoECombine, MoERoute, MoERouteBackward, Routing
 from m3ops.plan import Launch, Plan, pointers
 from m3ops.planning.launch import bytes_moved, counts_rows, tiled_launch
 from m3ops.planning.narrowing import narrowing
@@ -62,7 +62,7 @@ def _tiling(total_rows: int, size: int, target: Target, *, masked: bool) -> Tili
     return replace(base, tile=replace(base.tile, masked=base.tile.masked or masked))
 
 
-def combine_plan(op: Combination, specs: Specs, target: Target, *, keep: Collection[str]) -> Plan:
+def combine_plan(op: MoECombine, specs: Specs, target: Target, *, keep: Collection[str]) -> Plan:
     y, slots, result = specs["y"], specs["slots"], specs["result"]
     total_rows, rows = rows_of({name: spec for name, spec in specs.items() if name not in ("y", "num_rows")})
     _, of_y = rows_of({"y": y})

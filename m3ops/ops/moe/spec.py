@@ -30,16 +30,10 @@ from m3ops.target import Target
 MAX_EXPERTS = 4096
 """Logits that a program keeps in registers."""
 
+OUT_DTYPE: Any = parameter(None, "bfloat16, float16 or float32; by default the dtype of y.")
+
 MAX_TOP_K = 32
 """A kernel goes through its row once for each expert that it chooses, and reads the row of each expert's result."""
-
-Y = "What the experts return, a row for each token and expert in any order, ``[R, N]``; bfloat16, float16 or float32."
-SLOTS = (
-    "Which row of y each expert of a token returned, int32 ``[..., k]``, k at most 32. A number that is no row's, such "
-    "as -1, contributes nothing."
-)
-WEIGHTS = "The weight of each, float32, of the shape of slots."
-OUT_DTYPE: Any = parameter(None, "bfloat16, float16 or float32; by default the dtype of y.")
 
 
 @dataclass(frozen=True)
@@ -126,8 +120,23 @@ class MoERouteBackward(Routing):
 
 
 @dataclass(frozen=True)
-class Combination(Op):
-    """What every sum of experts' results takes."""
+class MoECombine(Op):
+    """The sum of what each token's experts return: ``scale * sum(weights * y[slots]) + shared``, in the order of the
+    slots.
+    """
+
+    name: ClassVar[str] = "moe_combine"
+    inputs: ClassVar[Mapping[str, str]] = {
+        "y": "What the experts return, a row for each token and expert in any order, ``[R, N]``; bfloat16, float16 or "
+        "float32.",
+        "slots": "Which row of y each expert of a token returned, int32 ``[..., k]``, k at most 32. A number that is "
+        "no row's, such as -1, contributes nothing.",
+        "weights": "The weight of each, float32, of the shape of slots.",
+        "shared": "What is added to each sum, such as the result of an expert that all tokens have, ``[..., N]`` in "
+        "any of these dtypes; None for nothing.",
+    }
+    optional: ClassVar[Collection[str]] = ("shared",)
+    returns: ClassVar[str] = "The sums, shape ``[..., N]``, rounded once from fp32."
 
     scale: float = parameter(2.0, "Factor of the sum, MiniMax-M3's ``routed_scaling_factor``.")
     out_dtype: DTypeName | None = OUT_DTYPE
@@ -138,74 +147,30 @@ class Combination(Op):
             validate.output_dtype("out_dtype", self.out_dtype)
         super().__post_init__()
 
-    def combined_spec(self, y: ArraySpec, slots: ArraySpec, weights: ArraySpec) -> ArraySpec:
-        """Validates what is summed and returns what the result is like."""
-        validate.array("y", y)
-        if len(y.shape) != 2:
-            raise ValueError(f"y must have two axes, [R, N], got shape {y.shape}")
-        validate.array("slots", slots, ("int32",))
-        if not 0 < slots.shape[-1] <= MAX_TOP_K:
-            raise ValueError(f"slots must have a last axis of 1 to {MAX_TOP_K} elements, got shape {slots.shape}")
-        validate.array("weights", weights, ("float32",))
-        if weights.shape != slots.shape:
-            raise ValueError(f"weights must have the shape of slots, {slots.shape}, got {weights.shape}")
-        return ArraySpec((*slots.shape[:-1], y.shape[-1]), self.out_dtype or y.dtype)
+    @property
+    def axes(self) -> Axes:
+        return Axes.of("R! n, *r k!, *r k!, *r n -> *r n")
+
+    def infer(
+        self, y: ArraySpec, slots: ArraySpec, weights: ArraySpec, shared: ArraySpec | None = None
+    ) -> dict[str, ArraySpec]:
+        check_slots(y, slots, weights)
+        result = ArraySpec((*slots.shape[:-1], y.shape[-1]), self.out_dtype or y.dtype)
+        if shared is not None:
+            validate.array("shared", shared)
+            if shared.shape != result.shape:
+                raise ValueError(f"shared must have the shape of the result, {result.shape}, got {shared.shape}")
+        return {"result": result}
+
+    def compute(self, y: Array, slots: Array, weights: Array, shared: Array | None = None) -> Arrays:
+        total, scale = functions.combine(y, slots, fp32.load(weights)), float32(self.scale)
+        result = fp32.round32(total * scale) if shared is None else fp32.fma(total, scale, fp32.load(shared))
+        return {"result": fp32.store(result, self.out_dtype or y.dtype.name)}
 
     def plan(self, specs: Specs, target: Target, *, keep: Collection[str] = ()) -> Plan:
         from m3ops.ops.moe.plan import combine_plan
 
         return combine_plan(self, specs, target, keep=keep)
-
-
-@dataclass(frozen=True)
-class MoECombine(Combination):
-    """The sum of what each token's experts return: ``scale * sum(weights * y[slots])``, in the order of the slots."""
-
-    name: ClassVar[str] = "moe_combine"
-    inputs: ClassVar[Mapping[str, str]] = {"y": Y, "slots": SLOTS, "weights": WEIGHTS}
-    returns: ClassVar[str] = "The sums, shape ``[..., N]``, rounded once from fp32."
-
-    @property
-    def axes(self) -> Axes:
-        return Axes.of("R! n, *r k!, *r k! -> *r n")
-
-    def infer(self, y: ArraySpec, slots: ArraySpec, weights: ArraySpec) -> dict[str, ArraySpec]:
-        return {"result": self.combined_spec(y, slots, weights)}
-
-    def compute(self, y: Array, slots: Array, weights: Array) -> Arrays:
-        total = functions.combine(y, slots, fp32.load(weights))
-        result = fp32.round32(total * float32(self.scale))
-        return {"result": fp32.store(result, self.out_dtype or y.dtype.name)}
-
-
-@dataclass(frozen=True)
-class MoECombineAdd(Combination):
-    """:func:`moe_combine` and the result of a shared expert: ``scale * sum(weights * y[slots]) + shared``."""
-
-    name: ClassVar[str] = "moe_combine_add"
-    inputs: ClassVar[Mapping[str, str]] = {
-        "y": Y,
-        "slots": SLOTS,
-        "weights": WEIGHTS,
-        "shared": "What is added to each sum, shape ``[..., N]``; bfloat16, float16 or float32.",
-    }
-    returns: ClassVar[str] = MoECombine.returns
-
-    @property
-    def axes(self) -> Axes:
-        return Axes.of("R! n, *r k!, *r k!, *r n -> *r n")
-
-    def infer(self, y: ArraySpec, slots: ArraySpec, weights: ArraySpec, shared: ArraySpec) -> dict[str, ArraySpec]:
-        result = self.combined_spec(y, slots, weights)
-        validate.array("shared", shared)
-        if shared.shape != result.shape:
-            raise ValueError(f"shared must have the shape of the result, {result.shape}, got {shared.shape}")
-        return {"result": result}
-
-    def compute(self, y: Array, slots: Array, weights: Array, shared: Array) -> Arrays:
-        total = functions.combine(y, slots, fp32.load(weights))
-        result = fp32.fma(total, float32(self.scale), fp32.load(shared))
-        return {"result": fp32.store(result, self.out_dtype or y.dtype.name)}
 
 
 def check_logits(logits: ArraySpec, bias: ArraySpec, top_k: int) -> None:
@@ -221,3 +186,16 @@ def check_logits(logits: ArraySpec, bias: ArraySpec, top_k: int) -> None:
         raise ValueError(
             f"bias must have shape ({experts},) or broadcast against logits {logits.shape}, got {bias.shape}"
         )
+
+
+def check_slots(y: ArraySpec, slots: ArraySpec, weights: ArraySpec) -> None:
+    """Validates what is summed."""
+    validate.array("y", y)
+    if len(y.shape) != 2:
+        raise ValueError(f"y must have two axes, [R, N], got shape {y.shape}")
+    validate.array("slots", slots, ("int32",))
+    if not 0 < slots.shape[-1] <= MAX_TOP_K:
+        raise ValueError(f"slots must have a last axis of 1 to {MAX_TOP_K} elements, got shape {slots.shape}")
+    validate.array("weights", weights, ("float32",))
+    if weights.shape != slots.shape:
+        raise ValueError(f"weights must have the shape of slots, {slots.shape}, got {weights.shape}")

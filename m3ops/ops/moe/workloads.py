@@ -18,13 +18,13 @@ def _route_backward(num_rows: int, size: int) -> tuple[ArraySpec, ...]:
     return *_route(num_rows, size), ArraySpec((num_rows, TOP_K), "float32")
 
 
-def _combine(num_rows: int, size: int) -> tuple[ArraySpec, ...]:
+def _combine_routed(num_rows: int, size: int) -> tuple[ArraySpec, ...]:
     slots = (num_rows, TOP_K)
     return rows(TOP_K * num_rows, size), ArraySpec(slots, "int32"), ArraySpec(slots, "float32")
 
 
-def _combine_add(num_rows: int, size: int) -> tuple[ArraySpec, ...]:
-    return *_combine(num_rows, size), rows(num_rows, size)
+def _combine(num_rows: int, size: int) -> tuple[ArraySpec, ...]:
+    return *_combine_routed(num_rows, size), rows(num_rows, size)
 
 
 def _workloads() -> Iterator[Workload]:
@@ -33,11 +33,12 @@ def _workloads() -> Iterator[Workload]:
     for num_rows in (1, 64):
         yield route(f"router decode, M = {num_rows}", num_rows, EXPERTS, small=True)
     yield Workload("moe_route_backward", *ROUTER_TRAINING, _route_backward)
-    for op, inputs in (("moe_combine", _combine), ("moe_combine_add", _combine_add)):
-        at = partial(Workload, op, inputs_of=inputs)
-        yield at(*COMBINE_PREFILL)
-        for num_rows in (1, 64):
-            yield at(f"MoE output decode, M = {num_rows}", num_rows, HIDDEN, small=True)
+    combine = partial(Workload, "moe_combine", inputs_of=_combine)
+    name, num_rows, size = COMBINE_PREFILL
+    yield combine(name, num_rows, size)
+    yield Workload("moe_combine", f"{name}, no shared expert", num_rows, size, _combine_routed)
+    for num_rows in (1, 64):
+        yield combine(f"MoE output decode, M = {num_rows}", num_rows, HIDDEN, small=True)
 
 
 WORKLOADS = tuple(_workloads())
