@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 from m3ops import validate
 from m3ops.array import ArraySpec
 from m3ops.mxfp8 import MXFP8
 from m3ops.numerics.formats import BLOCK
+from m3ops.numerics.scale_layouts import ROW_MAJOR
 from m3ops.ops.moe import MoECombine
 from m3ops.ops.mxfp8 import MXFP8Quantize
 from m3ops.ops.mxfp8_matmul import MXFP8GroupedMatmul, MXFP8Matmul
 
 Array = Any
+
+
+class Devices(Protocol):
+    """The devices among which experts are divided, as one of them sees them."""
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+
+    @property
+    def rank(self) -> Array:
+        """Which this one is."""
+
+    def gather(self, *arrays: Array) -> Sequence[Array]:
+        """The rows of all devices in their order, of each array; in one collective, as bytes."""
+
+    def exchange(self, rows: Array) -> Array:
+        """``[size * R, N]`` -> the same: the R rows that each device has for this one, in the order of the devices."""
+
+    def arange(self, size: int) -> Array:
+        """0, 1, ... in int32."""
 
 
 def moe_layer(
@@ -29,19 +51,48 @@ def moe_layer(
     top_k: int,
     scale: float,
     arithmetic: str,
+    devices: Devices | None,
 ) -> Array:
     """Route, quantize each token once, and the products of each token's experts."""
-    check_moe(x, logits, w13, w2, shared)
+    check_moe(x, logits, w13, w2, shared, devices.size if devices else 1)
     MXFP8GroupedMatmul.of(arithmetic=arithmetic)  # parameters are checked before anything is launched
     MoECombine.of(scale=scale)
     tokens = _rows(x if isinstance(x, MXFP8) else ops.mxfp8_quantize(x))
     ids, weights = ops.moe_route(logits, bias, top_k=top_k)
-    order, slots, group_sizes = ops.moe_sort(ids, w13.values.shape[0])
-    gate_up = ops.mxfp8_grouped_matmul(tokens, w13, group_sizes, rows=order // top_k, arithmetic=arithmetic)
-    y = ops.mxfp8_grouped_matmul(ops.swiglu_oai_quantize(gate_up), w2, group_sizes, arithmetic=arithmetic)
+    if devices is None:
+        y, slots = _of_this_device(ops, tokens, ids, w13, w2, arithmetic=arithmetic)
+    else:
+        y, slots = _of_all_devices(ops, devices, tokens, ids, w13, w2, arithmetic=arithmetic)
     if shared is not None:
         beside = _mlp(ops, tokens, *shared, arithmetic=arithmetic).reshape(*ids.shape[:-1], -1)
-    return ops.moe_combine(y, slots, weights, shared=None if shared is None else beside, scale=scale)
+    return ops.moe_combine(y, slots, weights, None if shared is None else beside, scale=scale)
+
+
+def _of_this_device(
+    ops: ModuleType, tokens: MXFP8, ids: Array, w13: MXFP8, w2: MXFP8, *, arithmetic: str
+) -> tuple[Array, Array]:
+    """What the experts return, sorted by expert, and which row of it each slot is."""
+    order, slots, group_sizes = ops.moe_sort(ids, w13.values.shape[0])
+    gate_up = ops.mxfp8_grouped_matmul(tokens, w13, group_sizes, order // ids.shape[-1], arithmetic=arithmetic)
+    y = ops.mxfp8_grouped_matmul(ops.swiglu_oai_quantize(gate_up), w2, group_sizes, arithmetic=arithmetic)
+    return y, slots
+
+
+def _of_all_devices(
+    ops: ModuleType, devices: Devices, tokens: MXFP8, ids: Array, w13: MXFP8, w2: MXFP8, *, arithmetic: str
+) -> tuple[Array, Array]:
+    """The same of experts that are divided: a device gets the tokens of all and returns what its experts make of them.
+
+    Rows come back, not sums of them, whose order is that of a token's slots. Each has its place whatever the choice of
+    experts, so that no device needs to know sizes: it sends zeros for what others compute.
+    """
+    experts, own = w13.values.shape[0], ids.reshape(-1, ids.shape[-1])
+    values, scales, every = devices.gather(*tokens, own)
+    everyone = type(tokens)(values, scales, tokens.scale_layout)
+    y, slots = _of_this_device(ops, everyone, every - devices.rank * experts, w13, w2, arithmetic=arithmetic)
+    count = own.shape[0] * own.shape[1]
+    place = own // experts * count + devices.arange(count).reshape(own.shape)
+    return devices.exchange(y[slots.reshape(-1)]), place.reshape(ids.shape)
 
 
 def _mlp(ops: ModuleType, x: MXFP8, w13: MXFP8, w2: MXFP8, *, arithmetic: str) -> Array:
@@ -50,13 +101,17 @@ def _mlp(ops: ModuleType, x: MXFP8, w13: MXFP8, w2: MXFP8, *, arithmetic: str) -
     return ops.mxfp8_matmul(ops.swiglu_oai_quantize(gate_up), w2, arithmetic=arithmetic)
 
 
-def check_moe(x: Array | MXFP8, logits: Array, w13: MXFP8, w2: MXFP8, shared: tuple[MXFP8, MXFP8] | None) -> None:
+def check_moe(
+    x: Array | MXFP8, logits: Array, w13: MXFP8, w2: MXFP8, shared: tuple[MXFP8, MXFP8] | None, devices: int
+) -> None:
     """Raises ValueError unless the shapes fit each other, by the names that the caller has for them.
 
     What the ops say of a dtype, of scales or of the bias, they say before anything depends on it.
     """
     if not _shape(x):
         raise ValueError("x must have at least one axis, got shape ()")
+    if devices > 1 and isinstance(x, MXFP8) and x.scale_layout != ROW_MAJOR:
+        raise ValueError(f"x must have row-major scales for experts of several devices, got {x.scale_layout}")
     *leading, hidden = _shape(x)
     experts, rows = (_shape(w13) + (0, 0))[:2]
     inner = rows // 2
@@ -64,7 +119,7 @@ def check_moe(x: Array | MXFP8, logits: Array, w13: MXFP8, w2: MXFP8, shared: tu
         "w13": (w13, (experts, 2 * inner, hidden)),
         "w2": (w2, (experts, hidden, inner)),
     }
-    wanted["logits"] = logits, (*leading, experts)
+    wanted["logits"] = logits, (*leading, devices * experts)
     if shared is not None:
         if len(shared) != 2:
             raise ValueError(f"shared must hold two weights, got {len(shared)}")

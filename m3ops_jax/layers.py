@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -28,6 +29,7 @@ def moe_layer(
     top_k: int = 4,
     scale: float = 2.0,
     arithmetic: str = "exact",
+    axis_name: str | tuple[str, ...] | None = None,
 ) -> jax.Array:
     """MiniMax-M3's mixture of experts, from the router's logits on.
 
@@ -45,6 +47,9 @@ def moe_layer(
         top_k: Experts of a token.
         scale: What the sum of these is multiplied by, before that of the shared expert is added.
         arithmetic: That of the products, ``"exact"`` or ``"fast"``, see :func:`mxfp8_matmul`.
+        axis_name: In a ``jax.shard_map`` the axis, or axes, of the mesh whose devices have E / D of the experts each,
+            in order, with tokens and logits of their own, as many on each: one all-gather of the quantized tokens and
+            one all-to-all of the results. The bytes stay those of one device.
 
     Returns:
         Shape ``[..., H]``, bfloat16.
@@ -60,9 +65,49 @@ def moe_layer(
     for name, array in {"logits": logits, "bias": bias, **({} if isinstance(x, MXFP8) else {"x": x})}.items():
         spec_of(name, array)
     result: jax.Array = layers.moe_layer(
-        m3ops_jax, x, logits, bias, w13, w2, shared, top_k=top_k, scale=scale, arithmetic=arithmetic
+        m3ops_jax,
+        x,
+        logits,
+        bias,
+        w13,
+        w2,
+        shared,
+        top_k=top_k,
+        scale=scale,
+        arithmetic=arithmetic,
+        devices=None if axis_name is None else _Devices(axis_name),
     )
     return result
+
+
+@dataclass(frozen=True)
+class _Devices:
+    """Those along axes of a mesh, in a shard_map."""
+
+    axis_name: str | tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        size: int = jax.lax.axis_size(self.axis_name)
+        return size
+
+    @property
+    def rank(self) -> jax.Array:
+        return jax.lax.axis_index(self.axis_name)
+
+    def gather(self, *arrays: jax.Array) -> list[jax.Array]:
+        raw = [array.view(jnp.uint8) for array in arrays]
+        ends = np.cumsum([rows.shape[1] for rows in raw])
+        every = jax.lax.all_gather(jnp.concatenate(raw, axis=1), self.axis_name, tiled=True)
+        parts = jnp.split(every, ends[:-1], axis=1)
+        return [part.view(array.dtype) for part, array in zip(parts, arrays, strict=True)]
+
+    def exchange(self, rows: jax.Array) -> jax.Array:
+        received: jax.Array = jax.lax.all_to_all(rows, self.axis_name, 0, 0, tiled=True)
+        return received
+
+    def arange(self, size: int) -> jax.Array:
+        return jnp.arange(size, dtype=jnp.int32)
 
 
 def moe_weights(tensors: Mapping[str, np.ndarray], prefix: str) -> MoEWeights:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 
 import m3ops_torch
 from m3ops import checkpoint, layers
@@ -26,6 +28,7 @@ def moe_layer(
     top_k: int = 4,
     scale: float = 2.0,
     arithmetic: str = "exact",
+    group: dist.ProcessGroup | None = None,
 ) -> torch.Tensor:
     """MiniMax-M3's mixture of experts, from the router's logits on.
 
@@ -43,6 +46,9 @@ def moe_layer(
         top_k: Experts of a token.
         scale: What the sum of these is multiplied by, before that of the shared expert is added.
         arithmetic: That of the products, ``"exact"`` or ``"fast"``, see :func:`mxfp8_matmul`.
+        group: The processes that have E / D of the experts each, in order, with tokens and logits of their own, as many
+            on each: one all-gather of the quantized tokens and one all-to-all of the results. The bytes stay those of
+            one device.
 
     Returns:
         Shape ``[..., H]``, bfloat16.
@@ -57,9 +63,51 @@ def moe_layer(
         quantized(f"shared[{number}]", weight)
     _operands.require_tensors({"logits": logits, "bias": bias, **({} if isinstance(x, MXFP8) else {"x": x})})
     result: torch.Tensor = layers.moe_layer(
-        m3ops_torch, x, logits, bias, w13, w2, shared, top_k=top_k, scale=scale, arithmetic=arithmetic
+        m3ops_torch,
+        x,
+        logits,
+        bias,
+        w13,
+        w2,
+        shared,
+        top_k=top_k,
+        scale=scale,
+        arithmetic=arithmetic,
+        devices=None if group is None else _Devices(group, logits.device),
     )
     return result
+
+
+@dataclass(frozen=True)
+class _Devices:
+    """Those of a process group."""
+
+    group: dist.ProcessGroup
+    device: torch.device
+
+    @property
+    def size(self) -> int:
+        return dist.get_world_size(self.group)
+
+    @property
+    def rank(self) -> int:
+        return dist.get_rank(self.group)
+
+    def gather(self, *tensors: torch.Tensor) -> list[torch.Tensor]:
+        raw = [tensor.contiguous().view(torch.uint8) for tensor in tensors]
+        own = torch.cat(raw, dim=1)
+        every = own.new_empty(self.size, *own.shape)
+        dist.all_gather([*every], own, group=self.group)
+        parts = every.flatten(0, 1).split([rows.shape[1] for rows in raw], dim=1)
+        return [part.contiguous().view(tensor.dtype) for part, tensor in zip(parts, tensors, strict=True)]
+
+    def exchange(self, rows: torch.Tensor) -> torch.Tensor:
+        received = torch.empty_like(rows)
+        dist.all_to_all_single(received.view(torch.uint8), rows.view(torch.uint8), group=self.group)
+        return received
+
+    def arange(self, size: int) -> torch.Tensor:
+        return torch.arange(size, dtype=torch.int32, device=self.device)
 
 
 def moe_weights(tensors: Mapping[str, np.ndarray], prefix: str) -> MoEWeights:

@@ -11,12 +11,11 @@ import pytest
 import torch
 import torch.distributed as dist
 from inputs import ROWS_FIRST
+from processes import WORLD, join
 from test_torch import function
 from torch.utils import _pytree as pytree
 
 import m3ops_torch  # before DTensor, which it has to notice later
-
-WORLD = 2
 
 
 def same_bytes(actual: torch.Tensor, expected: torch.Tensor) -> bool:
@@ -28,10 +27,7 @@ def main(rank: int, device: str, folder: Path) -> None:
     from torch.distributed.tensor import DTensor, Replicate, Shard, init_device_mesh
     from torch.distributed.tensor.debug import CommDebugMode
 
-    if device == "cuda":
-        torch.cuda.set_device(rank)
-    backend = {"cpu": "gloo", "cuda": "nccl"}[device]
-    dist.init_process_group(backend, init_method=f"file://{folder}/store", rank=rank, world_size=WORLD)
+    join(rank, device, folder)
     mesh = init_device_mesh(device, (WORLD,))
     everything = torch.load(folder / "operands", map_location=device)
 
@@ -84,7 +80,7 @@ def main(rank: int, device: str, folder: Path) -> None:
     whole = Replicate()
     check_columns("mxfp8_grouped_matmul", [whole, whole, Shard(1), Shard(1), whole, whole], Shard(1))
     check_columns("moe_combine", [Shard(1), whole, whole, Shard(2)], Shard(2))
-    check_columns("moe_combine", [whole, Shard(0), Shard(0)], Shard(0))
+    check_columns("moe_combine", [whole, Shard(0), Shard(0), Shard(0)], Shard(0))
 
     def counted(x: torch.Tensor, number: torch.Tensor) -> Any:
         return m3ops_torch.mxfp8_quantize(x, num_rows=number)

@@ -55,6 +55,7 @@ PROMISED: dict[str, dict[str, Any]] = {
         "residual": (16, 128),
         "exported": ("cpu", "cuda", "rocm"),
     },
+    "docs/many_gpus.md": {"equal": 1},
     "docs/performance.md": {"x": (4, 64), "residual": (4, 64)},
     "docs/pytorch.md": {
         "changed": (16,),
@@ -254,13 +255,14 @@ def test_the_tile_of_a_norm_is_decided_where_contributing_says() -> None:
 
 @pytest.mark.parametrize("front_end", [m3ops_jax, m3ops_torch], ids=lambda module: module.__name__)
 def test_signatures_are_those_of_the_functions(front_end: Any) -> None:
-    """But for ``num_rows`` and ``out``, of which the text says that every op has them."""
+    """But for ``num_rows`` and ``out``, which every op has, and what the front ends call the devices."""
     (block,) = re.findall(r"```py\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     said = dict(re.findall(r"^(\w+)\((.*?)\)$", block, re.MULTILINE | re.DOTALL))
     assert said.keys() == {name for name in m3ops_torch.__all__ if inspect.isfunction(getattr(m3ops_torch, name))}
     for name, text in said.items():
         signature = inspect.signature(getattr(front_end, name))
-        parameters = [p for p in signature.parameters.values() if p.name not in ("num_rows", "out")]
+        left_out = ("num_rows", "out", "axis_name", "group")
+        parameters = [p for p in signature.parameters.values() if p.name not in left_out]
         words = [p.name if p.default is p.empty else f"{p.name}={_default(p.default)}" for p in parameters]
         positional = sum(p.kind is not p.KEYWORD_ONLY for p in parameters)
         if positional < len(words):
