@@ -8,7 +8,7 @@ from __future__ import annotations
 import jax
 from jax.typing import DTypeLike
 
-from m3ops.ops.moe import MoECombine, MoERoute
+from m3ops.ops.moe import MoECombine, MoELogits, MoERoute
 from m3ops_jax._call import dtype_name, run
 
 
@@ -47,6 +47,34 @@ def moe_combine(
     """
     op = MoECombine.of(scale=scale, out_dtype=dtype_name(out_dtype))
     result: jax.Array = run(op, y, slots, weights, shared, num_rows=num_rows)
+    return result
+
+
+def moe_logits(
+    x: jax.Array,
+    w: jax.Array,
+    *,
+    num_rows: jax.Array | None = None,
+) -> jax.Array:
+    """The router's product ``x @ w.T`` in fp32 and one order, so that a token gets the same experts on every machine.
+
+    A result is a sum of 128 chains of fma, each over every 128th element, which are added by halves.
+
+    Args:
+        x: The tokens, shape ``[..., H]``; bfloat16, float16 or float32.
+        w: The router's weight, ``[E, H]`` in any of these dtypes; MiniMax-M3's is float32.
+        num_rows: How many rows count, with the leading axes flattened: an int32 array of one element, clamped to the
+            rows that exist. The other rows are not read, and their results are zero.
+
+    Returns:
+        The logits, float32 ``[..., E]``.
+
+    Raises:
+        TypeError: A dtype is not supported, or a parameter has the wrong type.
+        ValueError: The shapes do not fit each other, or a parameter is out of range.
+    """
+    op = MoELogits.of()
+    result: jax.Array = run(op, x, w, num_rows=num_rows)
     return result
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from m3ops.ops.moe import MoECombine, MoERoute
+from m3ops.ops.moe import MoECombine, MoELogits, MoERoute
 from m3ops_torch._call import dtype_name, run
 
 
@@ -50,6 +50,38 @@ def moe_combine(
     """
     op = MoECombine.of(scale=scale, out_dtype=dtype_name(out_dtype))
     result: torch.Tensor = run(op, y, slots, weights, shared, num_rows=num_rows, out=out)
+    return result
+
+
+def moe_logits(
+    x: torch.Tensor,
+    w: torch.Tensor,
+    *,
+    num_rows: torch.Tensor | None = None,
+    out: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """The router's product ``x @ w.T`` in fp32 and one order, so that a token gets the same experts on every machine.
+
+    A result is a sum of 128 chains of fma, each over every 128th element, which are added by halves.
+
+    Args:
+        x: The tokens, shape ``[..., H]``; bfloat16, float16 or float32.
+        w: The router's weight, ``[E, H]`` in any of these dtypes; MiniMax-M3's is float32.
+        num_rows: How many rows count, with the leading axes flattened: an int32 tensor of one element, clamped to the
+            rows that exist. The other rows are not read. Their results are zero in a new tensor and stay as they were
+            in ``out``.
+        out: Where to write: tensors of the results' shapes, dtypes and device, nested as the results are. Their rows
+            must be contiguous, and they must not overlap the inputs or each other.
+
+    Returns:
+        The logits, float32 ``[..., E]``.
+
+    Raises:
+        TypeError: A dtype is not supported, or a parameter has the wrong type.
+        ValueError: The shapes do not fit each other, or a parameter is out of range.
+    """
+    op = MoELogits.of()
+    result: torch.Tensor = run(op, x, w, num_rows=num_rows, out=out)
     return result
 
 

@@ -24,6 +24,7 @@ INPUTS = {
     "weight_k": normal((64,), "float32", 0.5),
     "cos_sin": normal((20, 64), "float32", 0.6),
     "positions": np.array(7, np.int32),
+    "w": normal((16, 128), "float32", 0.1),
     "logits": normal((4, 6, 16), "float32"),
     "bias": normal((16,), "float32", 0.25),
     "y": normal((20, 128), "bfloat16"),

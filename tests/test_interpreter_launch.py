@@ -302,6 +302,7 @@ def operands(name: str, dtype: str) -> tuple[np.ndarray, ...]:
         "scales": scales,
         "x_values": values.transpose(1, 0, 2),
         "x_scales": scales.transpose(1, 0, 2),
+        "w": x[1, ::-1, ::-1].astype(F32),
         "w_values": values[0, ::-1],
         "w_scales": scales[1],
         "logits": x[..., ::3].transpose(1, 0, 2),

@@ -169,6 +169,7 @@ def _operand(name: str, num_rows: int) -> ArraySpec:
         **dict.fromkeys(("scales", "x_scales"), ((num_rows, 96), "uint8")),
         "w_values": ((6144, 3072), "float8_e4m3fn"),
         "w_scales": ((6144, 96), "uint8"),
+        "w": ((128, 3072), "float32"),
         "logits": ((num_rows, 128), "float32"),
         "bias": ((128,), "float32"),
         "y": ((4 * num_rows, 3072), "bfloat16"),

@@ -212,6 +212,14 @@ VALUE_ERRORS: Table = {
         lambda m, a: m.moe_combine(a(8, 64), a(2, 4, dtype="int32"), a(2, 3, dtype="float32")),
         "weights must have the shape of slots, (2, 4), got (2, 3)",
     ),
+    "a router of other tokens": (
+        lambda m, a: m.moe_logits(a(4, 64), a(8, 32)),
+        "w must have shape [E, 64] for x of shape (4, 64), got (8, 32)",
+    ),
+    "a stack of routers": (
+        lambda m, a: m.moe_logits(a(4, 64), a(2, 8, 64)),
+        "w must have shape [E, 64] for x of shape (4, 64), got (2, 8, 64)",
+    ),
     "a shared result of other rows": (
         lambda m, a: m.moe_combine(a(8, 64), a(2, 4, dtype="int32"), a(2, 4, dtype="float32"), shared=a(1, 64)),
         "shared must have the shape of the result, (2, 64), got (1, 64)",

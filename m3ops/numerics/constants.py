@@ -47,6 +47,9 @@ SUM_FINE_GRID = 2.0**-33
 MAX_NORM_SIZE = 131072
 """The int32 sums of the row sum hold 2**14 groups of 8."""
 
+LANES = 128
+"""Chains that a product of fp32 numbers has for each result: enough that all threads of a warp load 16 bytes."""
+
 CHUNK_BLOCKS = 32
 """Blocks of 32 along K whose sum a matrix product makes by itself, before it is added to the total."""
 

@@ -131,6 +131,27 @@ def route(logits: Array, bias: Array, top_k: int) -> tuple[Array, Array, Array, 
     return ids, round32(scores / total[..., None]), exp2, scores
 
 
+def linear(x: Array, w: Array) -> Array:
+    """``x @ w.T`` of ``[..., K]`` and ``[N, K]`` in fp32: ``LANES`` chains of fma from +0, then added by halves.
+
+    A chain takes every ``LANES``-th product. What is missing to a whole number of steps is zeros.
+    """
+    xp, size = x.__array_namespace__(), x.shape[-1]
+    steps = max(-(-size // c.LANES), 1)
+    if missing := steps * c.LANES - size:
+        x, w = (xp.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, missing)]) for a in (x, w))
+    x, w = (xp.moveaxis(a.reshape(*a.shape[:-1], steps, c.LANES), -2, 0) for a in (x, w))
+
+    def step(total: Array, x: Array, w: Array) -> Array:
+        return fma(x[..., None, :], w, total)
+
+    zeros = barrier(xp.zeros((*x.shape[1:-1], w.shape[1], c.LANES), xp.float64))  # XLA would drop a known 0
+    total = fold(step, step(zeros, x[0], w[0]), x[1:], w[1:])
+    while (half := total.shape[-1] // 2) > 0:
+        total = round32(total[..., :half] + total[..., half:])
+    return total[..., 0]
+
+
 def route_backward(logits: Array, bias: Array, grad: Array) -> Array:
     """The gradient of the logits of :func:`route` from that of the weights ``[..., top_k]``.
 

@@ -105,6 +105,18 @@ def swiglu_oai_backward(
 
 
 @triton.jit
+def sum_lanes(x):
+    """[ROWS, COLS, LANES] -> [ROWS, COLS]: each lane plus the one half as many further on, until one is left."""
+    if x.shape[2] > 1:
+        halves = tl.permute(tl.reshape(x, (x.shape[0], x.shape[1], 2, x.shape[2] // 2)), (0, 1, 3, 2))
+        first, second = tl.split(halves)
+        total = sum_lanes(first + second)
+    else:
+        total = tl.reshape(x, (x.shape[0], x.shape[1]))
+    return total
+
+
+@triton.jit
 def choice_keys(scores, bias):
     """int32 that order like the sums ``scores + bias``; NaN is the largest of all. None is the smallest int32."""
     choice = scores + bias

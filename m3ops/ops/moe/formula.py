@@ -10,6 +10,19 @@ TOP_K = MoERoute.of().top_k
 SCALE = MoECombine.of().scale
 
 
+def _logits_torch(x: Any, w: Any) -> Any:
+    return x.float() @ w.float().T
+
+
+def _logits_jax(x: Any, w: Any) -> Any:
+    import jax
+    import jax.numpy as jnp
+
+    return jax.lax.dot_general(
+        x.astype(jnp.float32), w.astype(jnp.float32), (((x.ndim - 1,), (1,)), ((), ())), precision="highest"
+    )
+
+
 def _route_torch(logits: Any, bias: Any) -> Any:
     scores = logits.float().sigmoid()
     ids = (scores + bias).topk(TOP_K, -1).indices
@@ -39,5 +52,5 @@ def _combine_jax(y: Any, slots: Any, weights: Any, shared: Any = None) -> Any:
     return (result if shared is None else result + shared).astype(y.dtype)
 
 
-TORCH = {"moe_route": _route_torch, "moe_combine": _combine_torch}
-JAX = {"moe_route": _route_jax, "moe_combine": _combine_jax}
+TORCH = {"moe_logits": _logits_torch, "moe_route": _route_torch, "moe_combine": _combine_torch}
+JAX = {"moe_logits": _logits_jax, "moe_route": _route_jax, "moe_combine": _combine_jax}

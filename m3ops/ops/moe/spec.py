@@ -1,5 +1,6 @@
 """What MiniMax-M3's mixture of experts does around its matrix products.
 
+    logit   = x @ w.T
     score   = sigmoid(logit)
     ids     = the top_k indices with the largest score + bias, the largest first
     weights = score[ids] / sum(score[ids])
@@ -34,6 +35,40 @@ OUT_DTYPE: Any = parameter(None, "bfloat16, float16 or float32; by default the d
 
 MAX_TOP_K = 32
 """A kernel goes through its row once for each expert that it chooses, and reads the row of each expert's result."""
+
+
+@dataclass(frozen=True)
+class MoELogits(Op):
+    """The router's product ``x @ w.T`` in fp32 and one order, so that a token gets the same experts on every machine.
+
+    A result is a sum of 128 chains of fma, each over every 128th element, which are added by halves.
+    """
+
+    name: ClassVar[str] = "moe_logits"
+    inputs: ClassVar[Mapping[str, str]] = {
+        "x": "The tokens, shape ``[..., H]``; bfloat16, float16 or float32.",
+        "w": "The router's weight, ``[E, H]`` in any of these dtypes; MiniMax-M3's is float32.",
+    }
+    returns: ClassVar[str] = "The logits, float32 ``[..., E]``."
+
+    @property
+    def axes(self) -> Axes:
+        return Axes.of("*r H!, e H! -> *r e")
+
+    def infer(self, x: ArraySpec, w: ArraySpec) -> dict[str, ArraySpec]:
+        validate.array("x", x)
+        validate.array("w", w)
+        if len(w.shape) != 2 or w.shape[-1] != x.shape[-1]:
+            raise ValueError(f"w must have shape [E, {x.shape[-1]}] for x of shape {x.shape}, got {w.shape}")
+        return {"logits": ArraySpec((*x.shape[:-1], w.shape[0]), "float32")}
+
+    def compute(self, x: Array, w: Array) -> Arrays:
+        return {"logits": fp32.store(functions.linear(fp32.load(x), fp32.load(w)), "float32")}
+
+    def plan(self, specs: Specs, target: Target, *, keep: Collection[str] = ()) -> Plan:
+        from m3ops.ops.moe.plan import logits_plan
+
+        return logits_plan(self, specs, target, keep=keep)
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,12 @@ from collections.abc import Iterator
 from functools import partial
 
 from m3ops.array import ArraySpec
-from m3ops.testing.model import COMBINE_PREFILL, EXPERTS, HIDDEN, ROUTER_PREFILL, ROUTER_TRAINING, TOP_K
+from m3ops.testing.model import COMBINE_PREFILL, EXPERTS, HIDDEN, ROUTER_PREFILL, ROUTER_TRAINING, TOKENS, TOP_K
 from m3ops.testing.workload import Workload, rows
+
+
+def _logits(num_rows: int, size: int) -> tuple[ArraySpec, ...]:
+    return rows(num_rows, HIDDEN), ArraySpec((size, HIDDEN), "float32")
 
 
 def _route(num_rows: int, size: int) -> tuple[ArraySpec, ...]:
@@ -28,6 +32,10 @@ def _combine(num_rows: int, size: int) -> tuple[ArraySpec, ...]:
 
 
 def _workloads() -> Iterator[Workload]:
+    logits = partial(Workload, "moe_logits", inputs_of=_logits)
+    yield logits("router's product prefill", TOKENS, EXPERTS)
+    for num_rows in (1, 64):
+        yield logits(f"router's product decode, M = {num_rows}", num_rows, EXPERTS, small=True)
     route = partial(Workload, "moe_route", inputs_of=_route)
     yield route(*ROUTER_PREFILL)
     for num_rows in (1, 64):
