@@ -32,6 +32,7 @@ PACKAGES = {
             "m3ops_jax.compile_for.compile_for",
             "m3ops_jax.nnx.GemmaRMSNorm",
             "m3ops_jax.nnx.DenseMLP",
+            "m3ops_jax.nnx.MoE",
         ),
     ),
     "m3ops_torch": (
@@ -42,6 +43,7 @@ PACKAGES = {
             "m3ops_torch.layers.mxfp8_linear",
             "m3ops_torch.moe_sort.moe_sort",
             "m3ops_torch.nn.GemmaRMSNorm",
+            "m3ops_torch.nn.MoE",
             "m3ops_torch.nn.SwigluOAI",
             "m3ops_torch.compat.vllm",
         ),

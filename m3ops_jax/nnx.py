@@ -1,4 +1,4 @@
-"""MiniMax-M3's RMSNorm and dense MLP as Flax NNX modules. They need the extra ``flax``."""
+"""MiniMax-M3's RMSNorm, dense MLP and mixture of experts as Flax NNX modules. They need the extra ``flax``."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ try:
 except ImportError as error:
     raise ImportError("m3ops_jax.nnx needs flax: in a checkout, pip install '.[flax]'", name="flax") from error
 
+from m3ops.checkpoint import MoEWeights
 from m3ops_jax import MXFP8
 from m3ops_jax.gemma_rmsnorm import gemma_fused_add_rmsnorm, gemma_rmsnorm
+from m3ops_jax.layers import moe_layer
+from m3ops_jax.moe import moe_logits
 from m3ops_jax.mxfp8 import mxfp8_dequantize
 from m3ops_jax.swiglu_oai import swiglu_oai, swiglu_oai_quantize
 
@@ -83,3 +86,44 @@ class DenseMLP(nnx.Module):
         rows = MXFP8(*(a.reshape(*a.shape[:-1], self.groups, -1) for a in quantized))
         activation = mxfp8_dequantize(rows, out_dtype=gate_up.dtype)
         return activation.reshape(*activation.shape[:-2], -1) @ self.down[...]
+
+
+class MoE(nnx.Module):
+    """MiniMax-M3's mixture of experts: :func:`moe_logits` and :func:`moe_layer`.
+
+    Attributes:
+        weights: What :func:`moe_weights` returns, or other arrays in its place; with ``axis_name`` the whole router and
+            bias, and of w13 and w2 the experts of this device. No parameters: rounded to MXFP8 they have no gradient.
+        top_k: Experts of a token.
+        scale: What the sum of their results is multiplied by.
+        arithmetic: That of the products, ``"exact"`` or ``"fast"``.
+        axis_name: In a ``jax.shard_map`` the mesh axes whose devices have the experts; None if all are here.
+    """
+
+    def __init__(
+        self,
+        weights: MoEWeights,
+        *,
+        top_k: int = 4,
+        scale: float = 2.0,
+        arithmetic: str = "exact",
+        axis_name: str | tuple[str, ...] | None = None,
+    ) -> None:
+        self.weights = nnx.Variable(weights)
+        self.top_k, self.scale, self.arithmetic, self.axis_name = top_k, scale, arithmetic, axis_name
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """The output for tokens ``[..., H]``, in bfloat16."""
+        router, bias, w13, w2, shared = self.weights.get_value()
+        return moe_layer(
+            x,
+            moe_logits(x, router),
+            bias,
+            w13,
+            w2,
+            shared,
+            top_k=self.top_k,
+            scale=self.scale,
+            arithmetic=self.arithmetic,
+            axis_name=self.axis_name,
+        )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 import m3ops_torch
+from m3ops.checkpoint import MoEWeights
 from m3ops.ops import swiglu_oai as ops
+from m3ops_torch._mxfp8 import MXFP8
 
-__all__ = ["GemmaRMSNorm", "SwigluOAI"]
+__all__ = ["GemmaRMSNorm", "MoE", "SwigluOAI"]
 
 
 class GemmaRMSNorm(nn.Module):
@@ -56,6 +59,80 @@ class GemmaRMSNorm(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[0]}, eps={self.variance_epsilon}, weight_offset={self.weight_offset}"
+
+
+class MoE(nn.Module):
+    """MiniMax-M3's mixture of experts: :func:`m3ops_torch.moe_logits` and :func:`m3ops_torch.moe_layer`.
+
+    Its weights are buffers: rounded to MXFP8 they have no gradient. Those in MXFP8 are kept as bytes, so that a change
+    of the module's dtype leaves them alone; the router's, float32 in MiniMax-M3, it would round.
+
+    Args:
+        weights: What :func:`m3ops_torch.moe_weights` returns, or other tensors in its place; with ``group`` the whole
+            router and bias, and of w13 and w2 the experts of this process.
+        top_k: Experts of a token.
+        scale: What the sum of their results is multiplied by.
+        arithmetic: That of the products, ``"exact"`` or ``"fast"``.
+        group: The processes among which the experts are divided; None if all are here.
+    """
+
+    def __init__(
+        self,
+        weights: MoEWeights,
+        *,
+        top_k: int = 4,
+        scale: float = 2.0,
+        arithmetic: str = "exact",
+        group: dist.ProcessGroup | None = None,
+    ) -> None:
+        super().__init__()
+        self.register_buffer("router", weights.router)
+        self.register_buffer("bias", weights.bias)
+        self.experts = _Pair(weights.w13, weights.w2)
+        self.shared = None if weights.shared is None else _Pair(*weights.shared)
+        self.top_k, self.scale, self.arithmetic, self.group = top_k, scale, arithmetic, group
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The output for tokens ``[..., H]``, in bfloat16."""
+        logits = m3ops_torch.moe_logits(x, self.get_buffer("router"))
+        return m3ops_torch.moe_layer(
+            x,
+            logits,
+            self.get_buffer("bias"),
+            *self.experts.whole(),
+            None if self.shared is None else self.shared.whole(),
+            top_k=self.top_k,
+            scale=self.scale,
+            arithmetic=self.arithmetic,
+            group=self.group,
+        )
+
+    def extra_repr(self) -> str:
+        return f"top_k={self.top_k}, scale={self.scale}, arithmetic={self.arithmetic!r}"
+
+
+class _Pair(nn.Module):
+    """The weights of an MLP, or of a stack of them."""
+
+    def __init__(self, w13: MXFP8, w2: MXFP8) -> None:
+        super().__init__()
+        self.w13, self.w2 = _Weight(w13), _Weight(w2)
+
+    def whole(self) -> tuple[MXFP8, MXFP8]:
+        return self.w13.whole(), self.w2.whole()
+
+
+class _Weight(nn.Module):
+    """An ``MXFP8`` as buffers of bytes."""
+
+    def __init__(self, q: MXFP8) -> None:
+        super().__init__()
+        self.register_buffer("codes", q.values.view(torch.uint8))
+        self.register_buffer("scales", q.scales)
+        self.dtype, self.scale_layout = q.values.dtype, q.scale_layout
+
+    def whole(self) -> MXFP8:
+        return MXFP8(self.get_buffer("codes").view(self.dtype), self.get_buffer("scales"), self.scale_layout)
 
 
 class SwigluOAI(nn.Module):

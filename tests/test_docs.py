@@ -44,7 +44,10 @@ def test_every_public_name_has_its_reference(front_end: str, site: Path) -> None
 
 
 def test_modules_have_their_reference(site: Path) -> None:
-    for front_end, names in {"jax": ("GemmaRMSNorm", "DenseMLP"), "torch": ("GemmaRMSNorm", "SwigluOAI")}.items():
+    for front_end, names in {
+        "jax": ("GemmaRMSNorm", "DenseMLP", "MoE"),
+        "torch": ("GemmaRMSNorm", "MoE", "SwigluOAI"),
+    }.items():
         page = (site / "reference" / f"{front_end}.html").read_text()
         assert not [name for name in names if not re.search(rf'id="m3ops_{front_end}\.\w+\.{name}"', page)]
 

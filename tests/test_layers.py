@@ -11,13 +11,16 @@ import numpy as np
 import pytest
 import torch
 from compare import assert_same_bytes
+from flax import nnx
 
 import m3ops_jax
 import m3ops_torch
+from m3ops.checkpoint import MoEWeights
 from m3ops.numerics.exact import functions
 from m3ops.testing.arrays import normal
 from m3ops.testing.case import digest
 from m3ops.tools.run import to_numpy, to_tensor
+from m3ops_jax.nnx import MoE
 
 TOKENS, HIDDEN, INNER, EXPERTS = 13, 64, 32, 6
 
@@ -112,6 +115,39 @@ def test_wrong_layers_are_refused() -> None:
     for m, arrays in ((m3ops_torch, {n: to_tensor(a) for n, a in layer().items()}), (m3ops_jax, layer())):
         with pytest.raises(TypeError, match="w13 must be an MXFP8"):
             m.moe_layer(arrays["x"], arrays["logits"], arrays["bias"], arrays["w13"], arrays["w2"])
+
+
+def weights(m: Any, arrays: Arrays, *, shared: bool) -> MoEWeights:
+    """Those of a front end's module, with a router for the tokens."""
+    w13, w2, *beside = (m.mxfp8_quantize(arrays[name]) for name in ("w13", "w2", "shared_w13", "shared_w2"))
+    return MoEWeights(arrays["router"], arrays["bias"], w13, w2, tuple(beside) if shared else None)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_modules(shared: bool, device: str) -> None:
+    """The layer behind the router's product; PyTorch's bytes from a checkpoint of the module, JAX's under jit."""
+    arrays = {**layer(), "router": normal((EXPERTS, HIDDEN), "float32", 0.3)}
+    tensors = {name: to_tensor(array, device) for name, array in arrays.items()}
+    tensors["logits"] = m3ops_torch.moe_logits(tensors["x"], tensors["router"])
+    want = to_numpy(run(m3ops_torch, tensors, shared=shared, top_k=2))
+    module = m3ops_torch.nn.MoE(weights(m3ops_torch, tensors, shared=shared), top_k=2)
+    zeros = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
+    loaded = m3ops_torch.nn.MoE(weights(m3ops_torch, zeros, shared=shared), top_k=2)
+    loaded.load_state_dict(module.state_dict())
+    of_jax = MoE(weights(m3ops_jax, {name: jnp.asarray(a) for name, a in arrays.items()}, shared=shared), top_k=2)
+    in_jit = nnx.jit(lambda module, x: module(x))(of_jax, arrays["x"])
+    for got in (to_numpy(module(tensors["x"])), to_numpy(loaded(tensors["x"])), np.asarray(in_jit)):
+        assert_same_bytes([got], [want])
+
+
+def test_a_module_of_another_dtype() -> None:
+    """Its weights in MXFP8 stay what they are."""
+    arrays = {**layer(), "router": normal((EXPERTS, HIDDEN), "bfloat16", 0.3)}
+    module = m3ops_torch.nn.MoE(weights(m3ops_torch, {n: to_tensor(a) for n, a in arrays.items()}, shared=True))
+    want = module(to_tensor(arrays["x"]))
+    assert torch.equal(
+        module.half().float().bfloat16()(to_tensor(arrays["x"])).view(torch.int16), want.view(torch.int16)
+    )
 
 
 # --- A product with gradients -------------------------------------------------------------------------------------
