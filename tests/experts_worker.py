@@ -13,7 +13,7 @@ from torch.distributed.tensor.debug import CommDebugMode
 
 import m3ops_torch
 
-DIVIDED = ("x", "logits", "w13", "w2", "wanted")
+DIVIDED = ("x", "w13", "w2", "wanted")
 
 
 def main(rank: int, device: str, folder: Path) -> None:
@@ -22,8 +22,8 @@ def main(rank: int, device: str, folder: Path) -> None:
     own = {name: t.chunk(WORLD)[rank] if name in DIVIDED else t for name, t in every.items()}
     w13, w2, *shared = (m3ops_torch.mxfp8_quantize(own[name]) for name in ("w13", "w2", "shared_w13", "shared_w2"))
 
-    def layer(x: torch.Tensor) -> Any:
-        given = x, own["logits"], own["bias"], w13, w2, tuple(shared)
+    def layer(x: Any) -> Any:
+        given = x, m3ops_torch.moe_logits(own["x"], own["router"]), own["bias"], w13, w2, tuple(shared)
         return m3ops_torch.moe_layer(*given, group=dist.group.WORLD)
 
     with CommDebugMode() as communication:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -19,67 +20,53 @@ from m3ops.checkpoint import MoEWeights
 from m3ops.numerics.exact import functions
 from m3ops.testing.arrays import normal
 from m3ops.testing.case import digest
+from m3ops.testing.cases import golden
+from m3ops.testing.layer import HIDDEN, INNER, LAYER, SPECIFICATION, arrays, compute
 from m3ops.tools.run import to_numpy, to_tensor
 from m3ops_jax.nnx import MoE
-
-TOKENS, HIDDEN, INNER, EXPERTS = 13, 64, 32, 6
 
 Arrays = dict[str, Any]
 
 
-def layer() -> Arrays:
-    """A mixture of experts in bfloat16."""
-    return {
-        "x": normal((TOKENS, HIDDEN), "bfloat16"),
-        "logits": normal((TOKENS, EXPERTS), "float32"),
-        "bias": normal((EXPERTS,), "float32", 0.1),
-        "w13": normal((EXPERTS, 2 * INNER, HIDDEN), "bfloat16", 0.2),
-        "w2": normal((EXPERTS, HIDDEN, INNER), "bfloat16", 0.2),
-        "shared_w13": normal((2 * INNER, HIDDEN), "bfloat16", 0.2),
-        "shared_w2": normal((HIDDEN, INNER), "bfloat16", 0.2),
-    }
-
-
-def run(m: Any, arrays: Arrays, *, shared: bool = True, **given: Any) -> Any:
-    """The layer of a front end, of weights that it quantizes."""
-    w13, w2, *beside = (m.mxfp8_quantize(arrays[name]) for name in ("w13", "w2", "shared_w13", "shared_w2"))
-    return m.moe_layer(
-        arrays["x"], arrays["logits"], arrays["bias"], w13, w2, tuple(beside) if shared else None, **given
-    )
-
-
 def in_torch(arrays: Arrays, device: str = "cpu", **given: Any) -> np.ndarray:
-    return to_numpy(run(m3ops_torch, {name: to_tensor(a, device) for name, a in arrays.items()}, **given))
+    return to_numpy(compute(m3ops_torch, *(to_tensor(a, device) for a in arrays.values()), **given))
 
 
 def in_jax(arrays: Arrays, **given: Any) -> np.ndarray:
-    return np.asarray(jax.jit(lambda own: run(m3ops_jax, own, **given))(arrays))
+    return np.asarray(jax.jit(lambda *own: compute(m3ops_jax, *own, **given))(*arrays.values()))
 
 
-@pytest.mark.parametrize("given", [{}, {"shared": False, "top_k": 2, "scale": 1.0}], ids=str)
-def test_both_front_ends_give_the_same_bytes(given: Arrays, device: str) -> None:
-    assert_same_bytes([in_torch(layer(), device, **given)], [in_jax(layer(), **given)])
+def alone(arrays: Arrays) -> Arrays:
+    """Without the shared expert."""
+    return {name: array for name, array in arrays.items() if not name.startswith("shared")}
 
 
-def test_the_bytes_of_a_layer(device: str) -> None:
-    """Published, as those of the ops are."""
-    assert digest([in_torch(layer(), device)]) == "3ed63ed3b2be46b4"
+def test_both_front_ends_give_the_published_bytes(device: str) -> None:
+    assert_same_bytes([in_torch(arrays(), device)], [in_jax(arrays())])
+    assert digest([in_torch(arrays(), device)]) == golden()[LAYER.id]
+
+
+def test_both_front_ends_give_the_same_bytes_without_a_shared_expert(device: str) -> None:
+    given = {"top_k": 2, "scale": 1.0}
+    want = [compute(SPECIFICATION, *alone(arrays()).values(), **given)]
+    for got in (in_torch(alone(arrays()), device, **given), in_jax(alone(arrays()), **given)):
+        assert_same_bytes([got], want)
 
 
 def test_a_token_does_not_depend_on_its_company() -> None:
-    whole = in_torch(layer())
+    whole = in_torch(arrays())
     for tokens in (slice(0, 1), slice(7, 8), slice(3, 11)):
-        part = {name: a[tokens] if name in ("x", "logits") else a for name, a in layer().items()}
-        assert_same_bytes([in_torch(part)], [whole[tokens]])
+        assert_same_bytes([in_torch({**arrays(), "x": arrays()["x"][tokens]})], [whole[tokens]])
 
 
 def test_leading_axes_and_quantized_tokens() -> None:
-    arrays = {name: to_tensor(a[:12] if name in ("x", "logits") else a) for name, a in layer().items()}
-    want = run(m3ops_torch, arrays)
-    split = {name: t.reshape(3, 4, -1) if name in ("x", "logits") else t for name, t in arrays.items()}
-    got = run(m3ops_torch, split)
-    quantized = run(m3ops_torch, {**split, "x": m3ops_torch.mxfp8_quantize(split["x"])})
-    for each in (got, quantized):
+    x, *others = (to_tensor(array) for array in arrays().values())
+    want = compute(m3ops_torch, x[:12], *others)
+    split = x[:12].reshape(3, 4, HIDDEN)
+    w13, w2, *shared = map(m3ops_torch.mxfp8_quantize, others[2:])
+    tokens, logits = m3ops_torch.mxfp8_quantize(split), m3ops_torch.moe_logits(split, others[0])
+    quantized = m3ops_torch.moe_layer(tokens, logits, others[1], w13, w2, (shared[0], shared[1]))
+    for each in (compute(m3ops_torch, split, *others), quantized):
         assert each.shape == (3, 4, HIDDEN)
         assert torch.equal(each.reshape(12, HIDDEN).view(torch.int16), want.view(torch.int16))
 
@@ -97,8 +84,8 @@ def test_against_float64() -> None:
         inner = (up + 1) * gate / (1 + np.exp(-1.702 * gate))
         return rounded(inner) @ rounded(w2).T
 
-    a = layer()
-    score = 1 / (1 + np.exp(-a["logits"].astype(np.float64)))
+    a = arrays()
+    score = 1 / (1 + np.exp(-(a["x"].astype(np.float64) @ a["router"].T)))
     chosen = np.argsort(-(score + a["bias"]), axis=-1)[:, :4]
     want = expert(a["x"], a["shared_w13"], a["shared_w2"])
     for token, ids in enumerate(chosen):
@@ -112,42 +99,42 @@ def test_against_float64() -> None:
 
 
 def test_wrong_layers_are_refused() -> None:
-    for m, arrays in ((m3ops_torch, {n: to_tensor(a) for n, a in layer().items()}), (m3ops_jax, layer())):
+    for m, convert in ((m3ops_torch, to_tensor), (m3ops_jax, np.asarray)):
+        own = {name: convert(array) for name, array in arrays().items()}
         with pytest.raises(TypeError, match="w13 must be an MXFP8"):
-            m.moe_layer(arrays["x"], arrays["logits"], arrays["bias"], arrays["w13"], arrays["w2"])
+            m.moe_layer(own["x"], m.moe_logits(own["x"], own["router"]), own["bias"], own["w13"], own["w2"])
 
 
-def weights(m: Any, arrays: Arrays, *, shared: bool) -> MoEWeights:
-    """Those of a front end's module, with a router for the tokens."""
-    w13, w2, *beside = (m.mxfp8_quantize(arrays[name]) for name in ("w13", "w2", "shared_w13", "shared_w2"))
-    return MoEWeights(arrays["router"], arrays["bias"], w13, w2, tuple(beside) if shared else None)
+def weights(m: Any, arrays: Arrays) -> MoEWeights:
+    """Those of a front end's module."""
+    w13, w2, *shared = (m.mxfp8_quantize(array) for name, array in arrays.items() if "w" in name)
+    return MoEWeights(arrays["router"], arrays["bias"], w13, w2, tuple(shared) or None)
 
 
-@pytest.mark.parametrize("shared", [True, False])
-def test_modules(shared: bool, device: str) -> None:
+@pytest.mark.parametrize("choose", [dict, alone])
+def test_modules(choose: Callable[[Arrays], Arrays], device: str) -> None:
     """The layer behind the router's product; PyTorch's bytes from a checkpoint of the module, JAX's under jit."""
-    arrays = {**layer(), "router": normal((EXPERTS, HIDDEN), "float32", 0.3)}
-    tensors = {name: to_tensor(array, device) for name, array in arrays.items()}
-    tensors["logits"] = m3ops_torch.moe_logits(tensors["x"], tensors["router"])
-    want = to_numpy(run(m3ops_torch, tensors, shared=shared, top_k=2))
-    module = m3ops_torch.nn.MoE(weights(m3ops_torch, tensors, shared=shared), top_k=2)
+    own = choose(arrays())
+    want = in_torch(own, device, top_k=2)
+    tensors = {name: to_tensor(array, device) for name, array in own.items()}
+    module = m3ops_torch.nn.MoE(weights(m3ops_torch, tensors), top_k=2)
     zeros = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
-    loaded = m3ops_torch.nn.MoE(weights(m3ops_torch, zeros, shared=shared), top_k=2)
+    loaded = m3ops_torch.nn.MoE(weights(m3ops_torch, zeros), top_k=2)
     loaded.load_state_dict(module.state_dict())
-    of_jax = MoE(weights(m3ops_jax, {name: jnp.asarray(a) for name, a in arrays.items()}, shared=shared), top_k=2)
-    in_jit = nnx.jit(lambda module, x: module(x))(of_jax, arrays["x"])
+    of_jax = MoE(weights(m3ops_jax, {name: jnp.asarray(array) for name, array in own.items()}), top_k=2)
+    in_jit = nnx.jit(lambda module, x: module(x))(of_jax, own["x"])
     for got in (to_numpy(module(tensors["x"])), to_numpy(loaded(tensors["x"])), np.asarray(in_jit)):
         assert_same_bytes([got], [want])
 
 
 def test_a_module_of_another_dtype() -> None:
     """Its weights in MXFP8 stay what they are."""
-    arrays = {**layer(), "router": normal((EXPERTS, HIDDEN), "bfloat16", 0.3)}
-    module = m3ops_torch.nn.MoE(weights(m3ops_torch, {n: to_tensor(a) for n, a in arrays.items()}, shared=True))
-    want = module(to_tensor(arrays["x"]))
-    assert torch.equal(
-        module.half().float().bfloat16()(to_tensor(arrays["x"])).view(torch.int16), want.view(torch.int16)
-    )
+    tensors = {name: to_tensor(array) for name, array in arrays().items()}
+    tensors["router"] = tensors["router"].bfloat16()
+    module = m3ops_torch.nn.MoE(weights(m3ops_torch, tensors))
+    want = module(tensors["x"])
+    changed = module.half().float().bfloat16()(tensors["x"])
+    assert torch.equal(changed.view(torch.int16), want.view(torch.int16))
 
 
 # --- A product with gradients -------------------------------------------------------------------------------------

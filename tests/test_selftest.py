@@ -11,6 +11,7 @@ from specification import reference
 
 from m3ops.testing.case import Case
 from m3ops.testing.cases import CASES, few_cases
+from m3ops.testing.layer import LAYER
 from m3ops.tools import cli, selftest
 from m3ops.tools.run import run_torch
 
@@ -28,12 +29,13 @@ def test_passes_on_this_machine(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     _only(monkeypatch, on_the_cpu)
     assert selftest.selftest() == 0
     printed = capsys.readouterr()
-    assert f"m3ops_torch on cpu: {len(CASES)} of {len(CASES)} cases" in printed.out
+    every = len(CASES) + 1  # the layer
+    assert f"m3ops_torch on cpu: {every} of {every} cases" in printed.out
     assert "Not run" not in printed.out
-    assert all(f"pass  {op} " in printed.out for op in {case.op for case in CASES})
+    assert all(f"pass  {op} " in printed.out for op in {"moe_layer", *(case.op for case in CASES)})
     got, expected = printed.out.split("digest of these results ")[1].split("\n")[0].split(", expected ")
     assert got == expected
-    assert printed.err.startswith(f"[0/{len(CASES)}] ")
+    assert printed.err.startswith(f"[0/{every}] ")
 
 
 @pytest.mark.parametrize("arguments", [[], ["--full"]])
@@ -41,9 +43,9 @@ def test_a_front_end_that_compiles_runs_few_cases_unless_told(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _only(monkeypatch, on_the_cpu, compiles=True)
-    monkeypatch.setattr(selftest, "CASES", (*few_cases(), *(case for case in CASES if case.name == "one row")))
+    monkeypatch.setattr(selftest, "CASES", (*few_cases(), LAYER, *(case for case in CASES if case.name == "one row")))
     assert cli.main(["selftest", *arguments]) == 0
-    printed, few, every = capsys.readouterr().out, len(few_cases()), len(selftest.CASES)
+    printed, few, every = capsys.readouterr().out, len(few_cases()) + 1, len(selftest.CASES)
     assert f"m3ops_torch on cpu: {every if arguments else few} of {every} cases" in printed
     assert (f"Not run: {every - few} cases of m3ops_torch. " in printed) == (not arguments)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -19,85 +20,82 @@ from test_layers import Arrays, in_torch
 import m3ops_jax
 import m3ops_torch
 from m3ops.testing.arrays import normal
+from m3ops.testing.layer import HIDDEN, INNER, compute
 from m3ops.tools.run import to_tensor
 
-TOKENS, HIDDEN, INNER, EXPERTS = 16, 64, 32, 8
-DIVIDED = ("x", "logits", "w13", "w2")
+TOKENS, EXPERTS = 16, 8
+DIVIDED = ("x", "w13", "w2")
 """What each device has its own part of."""
 
 
-def layer(logits: str = "normal") -> Arrays:
+def arrays(choice: str = "normal") -> Arrays:
     """A mixture of experts in bfloat16, of which the choice may leave some without a token."""
-    arrays = {
+    bias = normal((EXPERTS,), "float32", 0.1) + np.arange(EXPERTS, dtype=np.float32) * (choice != "normal")
+    return {
         "x": normal((TOKENS, HIDDEN), "bfloat16"),
-        "logits": normal((TOKENS, EXPERTS), "float32"),
-        "bias": normal((EXPERTS,), "float32", 0.1),
+        "router": normal((EXPERTS, HIDDEN), "float32", 0.3),
+        "bias": bias.astype(np.float32),
         "w13": normal((EXPERTS, 2 * INNER, HIDDEN), "bfloat16", 0.2),
         "w2": normal((EXPERTS, HIDDEN, INNER), "bfloat16", 0.2),
         "shared_w13": normal((2 * INNER, HIDDEN), "bfloat16", 0.2),
         "shared_w2": normal((HIDDEN, INNER), "bfloat16", 0.2),
     }
-    if logits == "all to the last experts":
-        arrays["logits"] += np.arange(EXPERTS, dtype=np.float32) * 4
-    return arrays
 
 
-every_choice = pytest.mark.parametrize("logits", ["normal", "all to the last experts"])
+every_choice = pytest.mark.parametrize("choice", ["normal", "all to the last experts"])
 
 
 @every_choice
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
 @pytest.mark.parametrize("count", [1, 2, 8])
-def test_in_jax(count: int, kind: AxisType, logits: str) -> None:
+def test_in_jax(count: int, kind: AxisType, choice: str) -> None:
     """One all-gather of the tokens, one all-to-all of the results, and nothing else travels."""
     if len(DEVICES) < count:
         pytest.skip(f"fewer than {count} devices")
     mesh = jax.make_mesh((count,), ("experts",), axis_types=(kind,), devices=DEVICES[:count])
-    arrays = layer(logits)
+    own = arrays(choice)
 
-    def own(arrays: Arrays) -> jax.Array:
-        w13, w2, *shared = (m3ops_jax.mxfp8_quantize(arrays[name]) for name in ("w13", "w2", "shared_w13", "shared_w2"))
-        given = arrays["x"], arrays["logits"], arrays["bias"], w13, w2, tuple(shared)
-        return m3ops_jax.moe_layer(*given, axis_name="experts")
+    specs = {name: P("experts") if name in DIVIDED else P() for name in own}
 
-    specs = {name: P("experts") if name in DIVIDED else P() for name in arrays}
-    placed = {name: jax.device_put(a, jax.NamedSharding(mesh, specs[name])) for name, a in arrays.items()}
+    def on_each(parts: Arrays) -> Any:
+        return compute(m3ops_jax, *(parts[name] for name in specs), axis_name="experts")  # JAX sorts a tree's names
+
+    placed = {name: jax.device_put(a, jax.NamedSharding(mesh, specs[name])) for name, a in own.items()}
     with jax.set_mesh(mesh):
-        divided = jax.jit(jax.shard_map(own, mesh=mesh, in_specs=(specs,), out_specs=P("experts")))
+        divided = jax.jit(jax.shard_map(on_each, mesh=mesh, in_specs=(specs,), out_specs=P("experts")))
         compiled = divided.lower(placed).compile()
-        assert_same_bytes([np.asarray(compiled(placed))], [in_torch(arrays)])
+        assert_same_bytes([np.asarray(compiled(placed))], [in_torch(own)])
     if count > 1:
         assert Counter(COLLECTIVE.findall(compiled.as_text())) == {"all-gather": 1, "all-to-all": 1}
 
 
 @every_choice
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def test_in_torch(device: str, logits: str, tmp_path: Path) -> None:
+def test_in_torch(device: str, choice: str, tmp_path: Path) -> None:
     """The worker compares its tokens' results, which it computed with the other, with these."""
-    arrays = layer(logits)
-    tensors = {name: to_tensor(array) for name, array in arrays.items()}
-    torch.save({**tensors, "wanted": to_tensor(in_torch(arrays))}, tmp_path / "layer")
+    own = arrays(choice)
+    tensors = {name: to_tensor(array) for name, array in own.items()}
+    torch.save({**tensors, "wanted": to_tensor(in_torch(own))}, tmp_path / "layer")
     processes.run("experts_worker.py", device, tmp_path)
 
 
 def test_tiled_scales_of_tokens_are_refused() -> None:
     """The rows of a tile are neighbours; those of several devices would be others."""
     mesh = jax.make_mesh((2,), ("experts",), axis_types=(AxisType.Auto,), devices=DEVICES[:2])
-    arrays = layer()
+    own = arrays()
 
-    def own(x: jax.Array, logits: jax.Array, w13: jax.Array, w2: jax.Array) -> jax.Array:
+    def on_each(x: jax.Array, w13: jax.Array, w2: jax.Array) -> jax.Array:
         tiled = m3ops_jax.mxfp8_quantize(x, scale_layout="swizzle_128x4")
-        weights = m3ops_jax.mxfp8_quantize(w13), m3ops_jax.mxfp8_quantize(w2)
-        return m3ops_jax.moe_layer(tiled, logits, arrays["bias"], *weights, axis_name="experts")
+        weights, logits = map(m3ops_jax.mxfp8_quantize, (w13, w2)), m3ops_jax.moe_logits(x, own["router"])
+        return m3ops_jax.moe_layer(tiled, logits, own["bias"], *weights, axis_name="experts")
 
-    divided = jax.shard_map(own, mesh=mesh, in_specs=(P("experts"),) * 4, out_specs=P("experts"))
+    divided = jax.shard_map(on_each, mesh=mesh, in_specs=(P("experts"),) * 3, out_specs=P("experts"))
     with pytest.raises(ValueError, match="x must have row-major scales for experts of several devices, got swizzle"):
-        jax.eval_shape(divided, *(arrays[name] for name in DIVIDED))
+        jax.eval_shape(divided, *(own[name] for name in DIVIDED))
 
 
 def test_the_experts_of_all_devices_have_a_logit() -> None:
     """Forgetting the axis is an error, not a choice among a device's own experts."""
-    arrays = {name: to_tensor(array) for name, array in layer().items()}
-    own = m3ops_torch.mxfp8_quantize(arrays["w13"][:4]), m3ops_torch.mxfp8_quantize(arrays["w2"][:4])
+    x, router, bias, w13, w2, *_ = (to_tensor(array) for array in arrays().values())
     with pytest.raises(ValueError, match=r"logits must have shape \(16, 4\) for x of shape \(16, 64\), got \(16, 8\)"):
-        m3ops_torch.moe_layer(arrays["x"], arrays["logits"], arrays["bias"], *own)
+        compute(m3ops_torch, x, router, bias, w13[:4], w2[:4])

@@ -13,6 +13,7 @@ from m3ops.mxfp8 import MXFP8
 from m3ops.numerics.scale_layouts import ROW_MAJOR
 from m3ops.op import Op
 from m3ops.ops import EVERY_OP, OPS
+from m3ops.testing import layer
 from m3ops.testing.case import operands
 
 Arrays = Sequence[Any]
@@ -48,19 +49,24 @@ def run_torch(device: str, op: str, arrays: Arrays, given: Mapping[str, Any], ou
 
 
 def jax_function(op: str) -> Callable[..., Any]:
-    """An op of m3ops_jax as a function of arrays."""
+    """An op of m3ops_jax, or the layer, as a function of arrays."""
     import m3ops_jax
     from m3ops_jax._call import run
 
+    if op == layer.NAME:
+        return functools.partial(layer.compute, m3ops_jax)
     return functools.partial(_public, m3ops_jax, op) if op in OPS else functools.partial(_derivative, run, op)
 
 
 def torch_function(op: str) -> Callable[..., Any]:
-    """An op of m3ops_torch as a function of tensors. Dtypes are given by name."""
+    """An op of m3ops_torch, or the layer, as a function of tensors. Dtypes are given by name."""
     import torch
 
     import m3ops_torch
     from m3ops_torch._call import run
+
+    if op == layer.NAME:
+        return functools.partial(layer.compute, m3ops_torch)
 
     def call(*tensors: Any, **given: Any) -> Any:
         dtypes = {name: getattr(torch, given[name]) for name in dtype_parameters(EVERY_OP[op]) if given.get(name)}

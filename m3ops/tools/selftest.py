@@ -15,12 +15,16 @@ from importlib import metadata
 from importlib.util import find_spec
 
 from m3ops import __version__
+from m3ops.testing import cases as ops
 from m3ops.testing.case import Case, digest, first_difference
-from m3ops.testing.cases import CASES, few_cases, golden
+from m3ops.testing.cases import few_cases, golden
+from m3ops.testing.layer import LAYER
 from m3ops.tools.progress import Progress
 from m3ops.tools.run import Arrays, run_jax, run_torch
 
 Run = Callable[..., Arrays]
+
+CASES = (*ops.CASES, LAYER)
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ def selftest(*, full: bool = False) -> int:
     published, failures, left_out = golden(), [], []
     front_end = None
     for front_end in _front_ends():
-        cases = few_cases() if front_end.compiles and not full else CASES
+        cases = (*few_cases(), LAYER) if front_end.compiles and not full else CASES
         print(f"\n{front_end.name} on {front_end.device}: {len(cases)} of {len(CASES)} cases", flush=True)
         failures += _check(front_end, cases, {case.id: published[case.id] for case in cases})
         if len(cases) < len(CASES):

@@ -1,0 +1,75 @@
+"""A whole mixture of experts, from tokens on: a case of several ops, whose bytes are published as theirs are."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from m3ops import layers
+from m3ops.mxfp8 import MXFP8, packed
+from m3ops.numerics.scale_layouts import ROW_MAJOR
+from m3ops.op import Op
+from m3ops.ops import OPS
+from m3ops.testing.arrays import normal
+from m3ops.testing.case import Case, operands
+
+NAME = "moe_layer"
+TOKENS, HIDDEN, INNER, EXPERTS = 13, 64, 32, 6
+
+
+def arrays() -> dict[str, np.ndarray]:
+    """Tokens and the weights of a mixture of experts in bfloat16; the router's are fp32."""
+    return {
+        "x": normal((TOKENS, HIDDEN), "bfloat16"),
+        "router": normal((EXPERTS, HIDDEN), "float32", 0.3),
+        "bias": normal((EXPERTS,), "float32", 0.1),
+        "w13": normal((EXPERTS, 2 * INNER, HIDDEN), "bfloat16", 0.2),
+        "w2": normal((EXPERTS, HIDDEN, INNER), "bfloat16", 0.2),
+        "shared_w13": normal((2 * INNER, HIDDEN), "bfloat16", 0.2),
+        "shared_w2": normal((HIDDEN, INNER), "bfloat16", 0.2),
+    }
+
+
+def compute(ops: Any, x: Any, router: Any, bias: Any, *weights: Any, **given: Any) -> Any:
+    """The layer by a front end, with weights that it quantizes; without those of a shared expert there is none."""
+    w13, w2, *shared = map(ops.mxfp8_quantize, weights)
+    return ops.moe_layer(x, ops.moe_logits(x, router), bias, w13, w2, tuple(shared) or None, **given)
+
+
+class LayerCase(Case):
+    """What the layer gives, with the ops computed by the specification."""
+
+    def expected(self) -> tuple[np.ndarray, ...]:
+        return (compute(SPECIFICATION, *self.make(), **self.given),)
+
+
+LAYER = LayerCase(NAME, "routed and shared experts", lambda: tuple(arrays().values()))
+
+
+def _of_arrays(op_type: type[Op], *arguments: Any, **given: Any) -> Any:
+    """An op over NumPy arrays, called as a front end's function is."""
+    flat = [part for argument in arguments for part in (argument if isinstance(argument, MXFP8) else (argument,))]
+    optional = {name: given.pop(name) for name in op_type.optional if name in given}
+    op = op_type.of(**given)
+    return packed(op.reference({**operands(op, flat), **optional}), MXFP8, ROW_MAJOR)
+
+
+def _sorted(ids: np.ndarray, num_experts: int) -> Sequence[np.ndarray]:
+    order = np.argsort(ids.ravel(), kind="stable").astype(np.int32)
+    slots = np.argsort(order).astype(np.int32).reshape(ids.shape)
+    return order, slots, np.bincount(ids.ravel(), minlength=num_experts).astype(np.int32)
+
+
+def _layer(*arguments: Any, **given: Any) -> Any:
+    defaults = {"top_k": 4, "scale": 2.0, "arithmetic": "exact", "devices": None}
+    return layers.moe_layer(SPECIFICATION, *arguments, **{**defaults, **given})  # type: ignore[arg-type]
+
+
+SPECIFICATION = SimpleNamespace(
+    **{name: functools.partial(_of_arrays, op) for name, op in OPS.items()}, moe_sort=_sorted, moe_layer=_layer
+)
+"""A front end of NumPy arrays, as far as the layer needs one."""
