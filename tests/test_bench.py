@@ -15,10 +15,11 @@ import pytest
 import torch
 from compare import assert_same_bytes
 
+import m3ops_jax
 import m3ops_torch
 from m3ops.testing.workload import Workload
 from m3ops.testing.workloads import WORKLOADS
-from m3ops.tools.bench import gradient, jax_side, program, run, timing, torch_side
+from m3ops.tools.bench import gradient, jax_side, layer, program, run, timing, torch_side
 from m3ops.tools.bench.jax_side import JaxSide
 from m3ops.tools.bench.result import CONTENDERS, PARTS, Cost, Report
 from m3ops.tools.bench.side import ON_CPU, Contender
@@ -108,7 +109,11 @@ class CpuTorch(TorchSide):
     def __init__(self) -> None:
         self._setup(torch, "cpu")
         self.device = "a made-up device"
-        made_up = {"flushed_us": lambda call: 20.0, "graph_us": lambda call, launches=20: 2.0}
+        made_up = {
+            "flushed_us": lambda call: 20.0,
+            "graph_us": lambda call, launches=20: 2.0,
+            "graphed": lambda call: call,
+        }
         self._timers = SimpleNamespace(**made_up)
 
     def _compiled(self, formula: Contender) -> Contender:
@@ -230,10 +235,13 @@ def test_liger_is_a_rival_where_it_is_installed(norm_backward: Workload, monkeyp
 
 @pytest.fixture
 def few_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Programs of three and two calls, all on a few rows."""
+    """Programs of three and two calls, all on a few rows, and a layer of few experts."""
     programs = [replace(p, workload=p.workload.with_rows(2)) for p in program.PROGRAMS]
     monkeypatch.setattr(program, "LAYERS", 3)
     monkeypatch.setattr(program, "CALLS", 2)
+    monkeypatch.setattr(layer, "HIDDEN", 64)
+    monkeypatch.setattr(layer, "WEIGHTS", replace(layer.WEIGHTS, num_rows=8, size=32))
+    monkeypatch.setattr(layer, "TOKENS", tuple(replace(w, num_rows=5, size=8) for w in layer.TOKENS[:2]))
     for side in (torch_side, jax_side):
         monkeypatch.setattr(side, "PROGRAMS", programs)
         monkeypatch.setattr(side, "ON_CPU", ON_CPU.with_rows(2))
@@ -248,11 +256,31 @@ def test_programs_and_cpus_are_timed() -> None:
     assert len(programs) == 2 + 8 + 4
     assert programs["gemma_fused_add_rmsnorm: 64 in a chain, m3ops_torch, CUDA graph"] == 2.0 / 64
     assert programs["mxfp8_quantize: 16 side by side, m3ops_jax, unrolled, graphs of any size"] > 0
+    assert len(report.layers) == 2 * (4 + 3)
+    assert {cost.us for cost in report.layers[:8]} == {20.0}
+    assert any("1 token, a copy of " in cost.what for cost in report.layers)
+    assert "16 tokens, m3ops_jax, exact, jit" in {cost.what for cost in report.layers}
     assert [cost.what for cost in report.cpu] == ["m3ops_torch", "the formula, eager", "m3ops_jax", "jax.jit"]
     text = render(report)
     assert "jax.lax.scan, graphs of any size" in text
     assert "(2, 6144)" not in text
     assert "(4096, 6144)" in text
+
+
+@pytest.mark.usefixtures("few_calls")
+def test_the_layers_that_are_timed_compute_the_same() -> None:
+    """Up to what rounding to MXFP8 costs; their weights are the same numbers."""
+    side, other = CpuTorch(), CpuJax()
+    bias, *weights = side.make(layer.WEIGHTS, 0)
+    pairs = [m3ops_torch.MXFP8(*weights[2 * i : 2 * i + 2]) for i in range(4)]
+    operands = *side.make(layer.TOKENS[1], 1), bias, *weights[:8], *map(m3ops_torch.mxfp8_dequantize, pairs)
+    operands = (operands[0] * 1e-3, *operands[1:])
+    adopted = other.adopt(side.share(operands))
+    exact = layer.contenders(m3ops_torch, layer.torch_in_bf16)["m3ops_torch, exact"](*operands).double()
+    in_jax = layer.contenders(m3ops_jax, layer.jax_in_bf16)["m3ops_jax, exact"](*adopted)
+    assert_same_bytes([np.asarray(in_jax)], [to_numpy(exact.bfloat16())])
+    for got in (to_numpy(layer.torch_in_bf16(*operands)), np.asarray(layer.jax_in_bf16(*adopted))):
+        assert np.linalg.norm(got.astype(np.float64) - exact.numpy()) < 0.1 * np.linalg.norm(exact.numpy())
 
 
 @pytest.mark.usefixtures("few_calls")

@@ -46,6 +46,7 @@ def made_up_report() -> Report:
             report.rows.append(Row(workload.op, workload.name, shape, mode, name, us, gbps, of_copy))
     report.host = [Cost("an eager call", 50.0)]
     report.programs = [Cost("some op: 64 in a chain", 2.25)]
+    report.layers = [Cost("16 tokens, fast", 1027.0)]
     report.cores, report.cpu = 16, [Cost("m3ops_torch", 480e3)]
     return report
 
@@ -113,7 +114,13 @@ def test_the_size_chooses_workloads(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 @pytest.mark.parametrize(
     ("size", "parts"),
-    [("all", PARTS), ("large", ("host",)), ("programs", ("host", "programs")), ("cpu", ("host", "cpu"))],
+    [
+        ("all", PARTS),
+        ("large", ("host",)),
+        ("programs", ("host", "programs")),
+        ("layers", ("host", "layers")),
+        ("cpu", ("host", "cpu")),
+    ],
 )
 def test_the_size_chooses_parts(size: str, parts: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "main", lambda workloads, chosen, *_: int(tuple(chosen) != parts))

@@ -7,6 +7,7 @@
     timing.py       the timers themselves, and why each is sound
     gradient.py     backward as either framework differentiates it, and Liger's
     program.py      programs of many ops, whose bytes are not checked again
+    layer.py        a mixture of experts of MiniMax-M3's size
     kernel.py       small Triton kernels to compare with
     check.py        bytes against the specification
     table.py, plot.py                what is shown

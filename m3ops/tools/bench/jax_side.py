@@ -17,7 +17,7 @@ import numpy as np
 from m3ops.array import ArraySpec
 from m3ops.testing import formulas
 from m3ops.testing.workload import Workload
-from m3ops.tools.bench import gradient, timing
+from m3ops.tools.bench import gradient, layer, timing
 from m3ops.tools.bench.program import OPTIONS, PROGRAMS, Program
 from m3ops.tools.bench.result import Cost
 from m3ops.tools.bench.side import ON_CPU, ONE_CALL, Contender, Inputs, Shared, Unavailable
@@ -142,6 +142,16 @@ class JaxSide:
             call = partial(self._jax.jit(partial(form, op), compiler_options=options), *inputs)
             us = timing.host_us(call, self._wait, calls=20) / program.count
             yield Cost(f"{program.workload.id}, {name}, {way}{how}", us)
+
+    def layers(self) -> list[Cost]:
+        costs, weights = [], self.make(layer.WEIGHTS, 0)
+        for workload in layer.TOKENS:
+            operands = *self.make(workload, 1), *weights
+            for what, call in layer.contenders(self._ops, layer.jax_in_bf16).items():
+                jitted = partial(self._jax.jit(call), *operands)
+                us = timing.host_us(jitted, self._wait, calls=10)
+                costs.append(Cost(f"{workload.name}, {what}, jit", us))
+        return costs
 
     def cpu(self) -> list[Cost]:
         gate_up = self._jax.device_put(self.make(ON_CPU, 0)[0], self._jax.devices("cpu")[0])

@@ -12,6 +12,7 @@ The file is one object:
     cores         how many the host's CPU has
     host          [{what, us}]: microseconds of one call in a loop that never waits, device time hidden
     programs      [{what, us}]: microseconds of one op in a program of many, see program.py
+    layers        [{what, us}]: microseconds of a mixture of experts, see layer.py
     cpu           [{what, us}]: microseconds of one call on the host's CPU
     notes         what is absent and why
     failures      checks that failed; nothing was timed there
@@ -62,7 +63,7 @@ class Row:
     of_copy: float | None
 
 
-PARTS = ("host", "programs", "cpu")
+PARTS = ("host", "programs", "layers", "cpu")
 """What is measured beside the workloads: an attribute of a report, which a method of a side fills."""
 
 
@@ -88,6 +89,7 @@ class Report:
     cores: int | None = None
     host: list[Cost] = field(default_factory=list)
     programs: list[Cost] = field(default_factory=list)
+    layers: list[Cost] = field(default_factory=list)
     cpu: list[Cost] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)

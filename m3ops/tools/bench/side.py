@@ -85,6 +85,10 @@ class Side(Protocol):
         """Time of one op in programs of many."""
         ...
 
+    def layers(self) -> list[Cost]:
+        """Time of a mixture of experts of several numbers of tokens."""
+        ...
+
     def cpu(self) -> list[Cost]:
         """Time of a call on the CPU, and of the plain formula."""
         ...

@@ -75,6 +75,7 @@ def _costs(report: Report) -> Iterator[str]:
     for heading, costs, us in (
         ("host time of a call, us", report.host, 1),
         ("one op in a program of many, us", report.programs, 1),
+        ("a mixture of experts, us", report.layers, 1),
         (f"{ON_CPU.op} {ON_CPU.inputs[0].shape} on {report.cores} CPU cores, ms", report.cpu, 1000),
     ):
         if costs:

@@ -94,6 +94,17 @@ class DeviceTimers:
 
     def graph_us(self, call: Call, launches: int = 20, replays: int = 60) -> float:
         """Time of one call in the replay of a graph of ``launches`` calls."""
+        replay = self.graphed(call, launches)
+        for _ in range(3):
+            replay()
+        times = []
+        for _ in range(replays):
+            self._cuda.synchronize()
+            times.append(self._median([self._between(replay)]))
+        return statistics.median(times) / launches
+
+    def graphed(self, call: Call, launches: int = 1) -> Call:
+        """The replay of a graph of so many calls."""
         stream = self._cuda.Stream()
         stream.wait_stream(self._cuda.current_stream())
         with self._cuda.stream(stream):
@@ -105,13 +116,8 @@ class DeviceTimers:
         with self._cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             for _ in range(launches):
                 call()
-        for _ in range(3):
-            graph.replay()
-        times = []
-        for _ in range(replays):
-            self._cuda.synchronize()
-            times.append(self._median([self._between(graph.replay)]))
-        return statistics.median(times) / launches
+        replay: Call = graph.replay
+        return replay
 
     def _between(self, call: Call) -> tuple[Any, Any]:
         start, end = (self._cuda.Event(enable_timing=True) for _ in range(2))

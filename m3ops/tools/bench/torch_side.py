@@ -15,7 +15,7 @@ from m3ops.ops.gemma_rmsnorm.formula import EPS
 from m3ops.planning.tiling import ROW_TILE, power_of_two_at_least
 from m3ops.testing import formulas
 from m3ops.testing.workload import Workload
-from m3ops.tools.bench import gradient, kernel, timing
+from m3ops.tools.bench import gradient, kernel, layer, timing
 from m3ops.tools.bench.program import PROGRAMS
 from m3ops.tools.bench.result import Cost
 from m3ops.tools.bench.side import ON_CPU, ONE_CALL, Contender, Inputs, Shared, Unavailable
@@ -211,6 +211,18 @@ class TorchSide:
             call = functools.partial(form, torch_function(workload.op), *self.make(workload, 0))
             us = self._timers.graph_us(call, launches=1) / program.count
             costs.append(Cost(f"{workload.id}, m3ops_torch, CUDA graph", us))
+        return costs
+
+    def layers(self) -> list[Cost]:
+        costs, weights = [], self.make(layer.WEIGHTS, 0)
+        for workload in layer.TOKENS:
+            x, logits = self.make(workload, 1)
+            for what, call in layer.contenders(self._ops, layer.torch_in_bf16).items():
+                replay = self._timers.graphed(functools.partial(call, x, logits, *weights))
+                costs.append(Cost(f"{workload.name}, {what}, CUDA graph", self._timers.flushed_us(replay)))
+            experts = layer.experts_of(self._ops, logits, weights[0])
+            copy = self._copy(experts * layer.EXPERT_BYTES // 2)  # which reads and writes them
+            costs.append(Cost(f"{workload.name}, a copy of {experts} experts' bytes", self._timers.flushed_us(copy)))
         return costs
 
     def cpu(self) -> list[Cost]:

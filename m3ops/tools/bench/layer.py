@@ -1,0 +1,93 @@
+"""A mixture of experts of MiniMax-M3's size, beside one in bfloat16 and a copy of the weights that it has to read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from m3ops.array import ArraySpec
+from m3ops.numerics.formats import BLOCK
+from m3ops.ops.moe.formula import SCALE, TOP_K
+from m3ops.testing import formulas
+from m3ops.testing.model import EXPERTS, HIDDEN, MOE_SIZE
+from m3ops.testing.workload import Workload, rows
+
+Layer = Callable[..., Any]
+"""A layer of the tokens, the logits and all of the weights."""
+
+EXPERT_BYTES = 3 * HIDDEN * MOE_SIZE * (BLOCK + 1) // BLOCK
+"""What an expert's weights in MXFP8 take."""
+
+
+def _shapes(experts: int, inner: int) -> tuple[tuple[int, ...], ...]:
+    return (experts, 2 * inner, HIDDEN), (experts, HIDDEN, inner), (2 * inner, HIDDEN), (HIDDEN, inner)
+
+
+def _weights(experts: int, inner: int) -> tuple[ArraySpec, ...]:
+    """The bias, four weights in MXFP8, and as many in bfloat16."""
+    shapes = _shapes(experts, inner)
+    values = [ArraySpec(shape, "float8_e4m3fn") for shape in shapes]
+    scales = [ArraySpec((*shape[:-1], shape[-1] // BLOCK), "uint8") for shape in shapes]
+    pairs = [array for pair in zip(values, scales, strict=True) for array in pair]
+    return ArraySpec((experts,), "float32"), *pairs, *(ArraySpec(shape, "bfloat16") for shape in shapes)
+
+
+def _tokens(num_rows: int, experts: int) -> tuple[ArraySpec, ...]:
+    return rows(num_rows, HIDDEN), ArraySpec((num_rows, experts), "float32")
+
+
+WEIGHTS = Workload("moe_layer", "weights", EXPERTS, MOE_SIZE, _weights)
+TOKENS = tuple(
+    Workload("moe_layer", f"{n} token{'s' * (n > 1)}", n, EXPERTS, _tokens) for n in (1, 16, 64, 256, 1024, 8192)
+)
+
+
+def contenders(ops: Any, in_bf16: Layer) -> dict[str, Layer]:
+    """Those of a framework, by what the table calls them."""
+    name = ops.__name__
+    made: dict[str, Layer] = {f"{name}, {a}": partial(_in_mxfp8, ops, a) for a in ("fast", "exact")}
+    return {**made, in_bf16.__doc__ or "": in_bf16}
+
+
+def experts_of(ops: Any, logits: Any, bias: Any) -> int:
+    """How many experts tokens go to, the shared one too."""
+    ids, _ = ops.moe_route(logits, bias)
+    return len(set(ids.reshape(-1).tolist())) + 1
+
+
+def _in_mxfp8(ops: Any, arithmetic: str, x: Any, logits: Any, bias: Any, *weights: Any) -> Any:
+    w13, w2, *shared = (ops.MXFP8(*weights[2 * i : 2 * i + 2]) for i in range(4))
+    return ops.moe_layer(x, logits, bias, w13, w2, tuple(shared), arithmetic=arithmetic)
+
+
+def torch_in_bf16(x: Any, logits: Any, bias: Any, *weights: Any) -> Any:
+    """bfloat16, torch._grouped_mm"""
+    import torch
+
+    w13, w2, *shared = weights[-4:]
+    ids, chosen = formulas.TORCH["moe_route"](logits, bias)
+    experts, order = ids.flatten().sort(stable=True)
+    ends = torch.arange(1, len(w13) + 1, dtype=experts.dtype, device=x.device)
+    offs = torch.searchsorted(experts, ends, out_int32=True)
+    gate_up = torch._grouped_mm(x[order // TOP_K], w13.transpose(1, 2), offs=offs)
+    y = torch._grouped_mm(formulas.TORCH["swiglu_oai"](gate_up), w2.transpose(1, 2), offs=offs)
+    y = torch.empty_like(y).index_copy_(0, order, y).reshape(*ids.shape, -1)
+    beside = formulas.TORCH["swiglu_oai"](x @ shared[0].T) @ shared[1].T
+    return (SCALE * (y.float() * chosen[..., None]).sum(-2) + beside).to(x.dtype)
+
+
+def jax_in_bf16(x: Any, logits: Any, bias: Any, *weights: Any) -> Any:
+    """bfloat16, jax.lax.ragged_dot"""
+    import jax
+    import jax.numpy as jnp
+
+    w13, w2, *shared = weights[-4:]
+    ids, chosen = formulas.JAX["moe_route"](logits, bias)
+    order = jnp.argsort(ids.ravel(), stable=True)
+    sizes = jnp.bincount(ids.ravel(), length=len(w13)).astype(jnp.int32)
+    gate_up = jax.lax.ragged_dot(x[order // TOP_K], w13.swapaxes(1, 2), sizes)
+    y = jax.lax.ragged_dot(formulas.JAX["swiglu_oai"](gate_up), w2.swapaxes(1, 2), sizes)
+    y = jnp.zeros_like(y).at[order].set(y).reshape(*ids.shape, -1)
+    beside = formulas.JAX["swiglu_oai"](x @ shared[0].T) @ shared[1].T
+    return (SCALE * (y.astype(jnp.float32) * chosen[..., None]).sum(-2) + beside).astype(x.dtype)
