@@ -109,12 +109,12 @@ class CpuTorch(TorchSide):
     def __init__(self) -> None:
         self._setup(torch, "cpu")
         self.device = "a made-up device"
-        made_up = {
-            "flushed_us": lambda call: 20.0,
-            "graph_us": lambda call, launches=20: 2.0,
-            "graphed": lambda call: call,
-        }
-        self._timers = SimpleNamespace(**made_up)
+        made_up = {"flushed_us": lambda call: 20.0, "graph_us": lambda call, launches=20: 2.0}
+        self._timers = SimpleNamespace(**made_up, graphed=self._called)
+
+    def _called(self, call: timing.Call) -> timing.Call:
+        call()
+        return call
 
     def _compiled(self, formula: Contender) -> Contender:
         compiled: Contender = torch.compile(formula, backend="eager", fullgraph=True)
@@ -256,10 +256,12 @@ def test_programs_and_cpus_are_timed() -> None:
     assert len(programs) == 2 + 8 + 4
     assert programs["gemma_fused_add_rmsnorm: 64 in a chain, m3ops_torch, CUDA graph"] == 2.0 / 64
     assert programs["mxfp8_quantize: 16 side by side, m3ops_jax, unrolled, graphs of any size"] > 0
-    assert len(report.layers) == 2 * (4 + 3)
-    assert {cost.us for cost in report.layers[:8]} == {20.0}
-    assert any("1 token, a copy of " in cost.what for cost in report.layers)
-    assert "16 tokens, m3ops_jax, exact, jit" in {cost.what for cost in report.layers}
+    assert len(report.layers) == 2 * (3 + 3)
+    assert {(each.tokens, each.us) for each in report.layers[:6]} == {(5, 20.0)}
+    assert {each.contender for each in report.layers[6:]} == {
+        *("m3ops_jax, fast", "m3ops_jax, exact"),
+        "bfloat16, jax.lax.ragged_dot",
+    }
     assert [cost.what for cost in report.cpu] == ["m3ops_torch", "the formula, eager", "m3ops_jax", "jax.jit"]
     text = render(report)
     assert "jax.lax.scan, graphs of any size" in text
@@ -279,8 +281,23 @@ def test_the_layers_that_are_timed_compute_the_same() -> None:
     exact = layer.contenders(m3ops_torch, layer.torch_in_bf16)["m3ops_torch, exact"](*operands).double()
     in_jax = layer.contenders(m3ops_jax, layer.jax_in_bf16)["m3ops_jax, exact"](*adopted)
     assert_same_bytes([np.asarray(in_jax)], [to_numpy(exact.bfloat16())])
-    for got in (to_numpy(layer.torch_in_bf16(*operands)), np.asarray(layer.jax_in_bf16(*adopted))):
+    rivals = layer.torch_in_bf16(m3ops_torch, *operands), layer.jax_in_bf16(m3ops_jax, *adopted)
+    for got in (to_numpy(rivals[0]), np.asarray(rivals[1])):
         assert np.linalg.norm(got.astype(np.float64) - exact.numpy()) < 0.1 * np.linalg.norm(exact.numpy())
+
+
+@pytest.mark.usefixtures("few_calls")
+def test_a_rival_without_room_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(*_: Any) -> None:
+        """bfloat16, a rival"""
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(layer, "torch_in_bf16", no_room)
+    report = Report("a made-up device", {}, "2026-01-01", 1000.0)
+    run.run([CpuTorch()], [], CONTENDERS, report, ("layers",))
+    assert not report.failures
+    assert [each.us for each in report.layers] == 2 * [20.0, 20.0, None]
+    assert "         -     -  5 tokens" in render(report)
 
 
 @pytest.mark.usefixtures("few_calls")

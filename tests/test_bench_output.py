@@ -16,7 +16,7 @@ from m3ops.tools import cli
 from m3ops.tools.bench import run
 from m3ops.tools.bench.jax_side import JaxSide
 from m3ops.tools.bench.plot import draw
-from m3ops.tools.bench.result import CONTENDERS, PARTS, Cost, Report, Row, best_rival
+from m3ops.tools.bench.result import CONTENDERS, PARTS, Cost, LayerTime, Report, Row, best_rival
 from m3ops.tools.bench.side import Unavailable
 from m3ops.tools.bench.table import render
 from m3ops.tools.bench.torch_side import TorchSide
@@ -46,7 +46,7 @@ def made_up_report() -> Report:
             report.rows.append(Row(workload.op, workload.name, shape, mode, name, us, gbps, of_copy))
     report.host = [Cost("an eager call", 50.0)]
     report.programs = [Cost("some op: 64 in a chain", 2.25)]
-    report.layers = [Cost("16 tokens, fast", 1027.0)]
+    report.layers = [LayerTime(16, 53, "fast", 1027.0), LayerTime(16, 53, "a rival", None)]
     report.cores, report.cpu = 16, [Cost("m3ops_torch", 480e3)]
     return report
 

@@ -19,7 +19,7 @@ from m3ops.testing import formulas
 from m3ops.testing.workload import Workload
 from m3ops.tools.bench import gradient, layer, timing
 from m3ops.tools.bench.program import OPTIONS, PROGRAMS, Program
-from m3ops.tools.bench.result import Cost
+from m3ops.tools.bench.result import Cost, LayerTime
 from m3ops.tools.bench.side import ON_CPU, ONE_CALL, Contender, Inputs, Shared, Unavailable
 from m3ops.tools.run import jax_function
 
@@ -143,15 +143,15 @@ class JaxSide:
             us = timing.host_us(call, self._wait, calls=20) / program.count
             yield Cost(f"{program.workload.id}, {name}, {way}{how}", us)
 
-    def layers(self) -> list[Cost]:
-        costs, weights = [], self.make(layer.WEIGHTS, 0)
+    def layers(self) -> Iterator[LayerTime]:
+        weights = self.make(layer.WEIGHTS, 0)
+
+        def time(call: Contender, *operands: Any) -> float:
+            """Of few calls, for XLA's ragged_dot may take seconds."""
+            return timing.host_us(partial(self._jax.jit(call), *operands), self._wait, calls=2, batches=3)
+
         for workload in layer.TOKENS:
-            operands = *self.make(workload, 1), *weights
-            for what, call in layer.contenders(self._ops, layer.jax_in_bf16).items():
-                jitted = partial(self._jax.jit(call), *operands)
-                us = timing.host_us(jitted, self._wait, calls=2, batches=3)  # XLA's ragged_dot takes a second
-                costs.append(Cost(f"{workload.name}, {what}, jit", us))
-        return costs
+            yield from layer.timed(self._ops, layer.jax_in_bf16, weights, self.make(workload, 1), time)
 
     def cpu(self) -> list[Cost]:
         gate_up = self._jax.device_put(self.make(ON_CPU, 0)[0], self._jax.devices("cpu")[0])

@@ -1,8 +1,8 @@
-"""A mixture of experts of MiniMax-M3's size, beside one in bfloat16 and a copy of the weights that it has to read."""
+"""A mixture of experts of MiniMax-M3's size, beside one in bfloat16 with the same activation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -12,12 +12,10 @@ from m3ops.ops.moe.formula import SCALE, TOP_K
 from m3ops.testing import formulas
 from m3ops.testing.model import EXPERTS, HIDDEN, MOE_SIZE
 from m3ops.testing.workload import Workload, rows
+from m3ops.tools.bench.result import LayerTime
 
 Layer = Callable[..., Any]
-"""A layer of the tokens, the logits and all of the weights."""
-
-EXPERT_BYTES = 3 * HIDDEN * MOE_SIZE * (BLOCK + 1) // BLOCK
-"""What an expert's weights in MXFP8 take."""
+"""A layer of a front end, the tokens, the logits and all of the weights."""
 
 
 def _shapes(experts: int, inner: int) -> tuple[tuple[int, ...], ...]:
@@ -43,11 +41,33 @@ TOKENS = tuple(
 )
 
 
+def timed(ops: Any, in_bf16: Layer, weights: Any, tokens: Any, time: Callable[..., float]) -> Iterator[LayerTime]:
+    """The contenders of a framework at one number of tokens.
+
+    Args:
+        ops: The front end.
+        in_bf16: The layer of the framework's own grouped product.
+        weights: All of them.
+        tokens: Tokens and their logits.
+        time: Gives the microseconds of a call, of a function and its arguments.
+    """
+    x, logits = tokens
+    experts = experts_of(ops, logits, weights[0])
+    for name, call in contenders(ops, in_bf16).items():
+        us: float | None
+        try:
+            us = time(call, x, logits, *weights)
+        except Exception:
+            if name != in_bf16.__doc__:
+                raise
+            us = None  # a rival that has no room here is a finding, not the end
+        yield LayerTime(len(x), experts, name, us)
+
+
 def contenders(ops: Any, in_bf16: Layer) -> dict[str, Layer]:
     """Those of a framework, by what the table calls them."""
-    name = ops.__name__
-    made: dict[str, Layer] = {f"{name}, {a}": partial(_in_mxfp8, ops, a) for a in ("fast", "exact")}
-    return {**made, in_bf16.__doc__ or "": in_bf16}
+    made: dict[str, Layer] = {f"{ops.__name__}, {a}": partial(_in_mxfp8, ops, a) for a in ("fast", "exact")}
+    return {**made, in_bf16.__doc__ or "": partial(in_bf16, ops)}
 
 
 def experts_of(ops: Any, logits: Any, bias: Any) -> int:
@@ -61,7 +81,7 @@ def _in_mxfp8(ops: Any, arithmetic: str, x: Any, logits: Any, bias: Any, *weight
     return ops.moe_layer(x, logits, bias, w13, w2, tuple(shared), arithmetic=arithmetic)
 
 
-def torch_in_bf16(x: Any, logits: Any, bias: Any, *weights: Any) -> Any:
+def torch_in_bf16(ops: Any, x: Any, logits: Any, bias: Any, *weights: Any) -> Any:
     """bfloat16, torch._grouped_mm"""
     import torch
 
@@ -71,13 +91,13 @@ def torch_in_bf16(x: Any, logits: Any, bias: Any, *weights: Any) -> Any:
     ends = torch.arange(1, len(w13) + 1, dtype=experts.dtype, device=x.device)
     offs = torch.searchsorted(experts, ends, out_int32=True)
     gate_up = torch._grouped_mm(x[order // TOP_K], w13.transpose(1, 2), offs=offs)
-    y = torch._grouped_mm(formulas.TORCH["swiglu_oai"](gate_up), w2.transpose(1, 2), offs=offs)
+    y = torch._grouped_mm(ops.swiglu_oai(gate_up), w2.transpose(1, 2), offs=offs)
     y = torch.empty_like(y).index_copy_(0, order, y).reshape(*ids.shape, -1)
-    beside = formulas.TORCH["swiglu_oai"](x @ shared[0].T) @ shared[1].T
+    beside = ops.swiglu_oai(x @ shared[0].T) @ shared[1].T
     return (SCALE * (y.float() * chosen[..., None]).sum(-2) + beside).to(x.dtype)
 
 
-def jax_in_bf16(x: Any, logits: Any, bias: Any, *weights: Any) -> Any:
+def jax_in_bf16(ops: Any, x: Any, logits: Any, bias: Any, *weights: Any) -> Any:
     """bfloat16, jax.lax.ragged_dot"""
     import jax
     import jax.numpy as jnp
@@ -87,7 +107,7 @@ def jax_in_bf16(x: Any, logits: Any, bias: Any, *weights: Any) -> Any:
     order = jnp.argsort(ids.ravel(), stable=True)
     sizes = jnp.bincount(ids.ravel(), length=len(w13)).astype(jnp.int32)
     gate_up = jax.lax.ragged_dot(x[order // TOP_K], w13.swapaxes(1, 2), sizes)
-    y = jax.lax.ragged_dot(formulas.JAX["swiglu_oai"](gate_up), w2.swapaxes(1, 2), sizes)
+    y = jax.lax.ragged_dot(ops.swiglu_oai(gate_up), w2.swapaxes(1, 2), sizes)
     y = jnp.zeros_like(y).at[order].set(y).reshape(*ids.shape, -1)
-    beside = formulas.JAX["swiglu_oai"](x @ shared[0].T) @ shared[1].T
+    beside = ops.swiglu_oai(x @ shared[0].T) @ shared[1].T
     return (SCALE * (y.astype(jnp.float32) * chosen[..., None]).sum(-2) + beside).astype(x.dtype)

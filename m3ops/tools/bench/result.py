@@ -12,7 +12,8 @@ The file is one object:
     cores         how many the host's CPU has
     host          [{what, us}]: microseconds of one call in a loop that never waits, device time hidden
     programs      [{what, us}]: microseconds of one op in a program of many, see program.py
-    layers        [{what, us}]: microseconds of a mixture of experts, see layer.py
+    layers        [{tokens, experts, contender, us}]: microseconds of a mixture of experts and how many experts have
+                  tokens, see layer.py; null where a rival could not run
     cpu           [{what, us}]: microseconds of one call on the host's CPU
     notes         what is absent and why
     failures      checks that failed; nothing was timed there
@@ -35,6 +36,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from m3ops.numerics.formats import BLOCK
+from m3ops.testing.model import HIDDEN, MOE_SIZE
 
 OURS = ("m3ops_torch", "m3ops_jax")
 RIVALS = ("torch.compile", "jax.jit", "Liger", "chain", "fp32-sum", "live-rows")
@@ -63,6 +67,9 @@ class Row:
     of_copy: float | None
 
 
+EXPERT_BYTES = 3 * HIDDEN * MOE_SIZE * (BLOCK + 1) // BLOCK
+"""What the weights of one of MiniMax-M3's experts take in MXFP8."""
+
 PARTS = ("host", "programs", "layers", "cpu")
 """What is measured beside the workloads: an attribute of a report, which a method of a side fills."""
 
@@ -73,6 +80,20 @@ class Cost:
 
     what: str
     us: float
+
+
+@dataclass(frozen=True)
+class LayerTime:
+    """One timing of a mixture of experts."""
+
+    tokens: int
+    experts: int
+    contender: str
+    us: float | None
+
+    def of_copy(self, gbps: float) -> float | None:
+        """The time in which a copy of this bandwidth moves the bytes of the experts, over this one."""
+        return None if self.us is None else self.experts * EXPERT_BYTES / gbps / self.us * 1e-3
 
 
 @dataclass
@@ -89,7 +110,7 @@ class Report:
     cores: int | None = None
     host: list[Cost] = field(default_factory=list)
     programs: list[Cost] = field(default_factory=list)
-    layers: list[Cost] = field(default_factory=list)
+    layers: list[LayerTime] = field(default_factory=list)
     cpu: list[Cost] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
@@ -109,7 +130,8 @@ class Report:
     def load(cls, path: Path) -> Report:
         data: dict[str, Any] = json.loads(path.read_text())
         rows = [Row(**{**row, "shape": tuple(row["shape"])}) for row in data.pop("rows")]
-        data |= {part: [Cost(**cost) for cost in data.get(part, [])] for part in PARTS}
+        kinds = {part: LayerTime if part == "layers" else Cost for part in PARTS}
+        data |= {part: [kind(**cost) for cost in data.get(part, [])] for part, kind in kinds.items()}
         return cls(rows=rows, **data)
 
 

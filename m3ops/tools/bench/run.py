@@ -103,7 +103,8 @@ def run(
             for side in sides:
                 if f"m3ops_{side.name}" in contenders:
                     try:
-                        getattr(report, part).extend(getattr(side, part)())
+                        for cost in getattr(side, part)():
+                            getattr(report, part).append(cost)
                     except Exception as error:
                         report.failures.append(f"{part}, {side.name}: {_describe(error)}")
                     side.release()

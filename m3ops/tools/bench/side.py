@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from m3ops.testing.workload import Workload
 from m3ops.testing.workloads import WORKLOADS
-from m3ops.tools.bench.result import Cost
+from m3ops.tools.bench.result import Cost, LayerTime
 
 Inputs = tuple[Any, ...]
 Contender = Callable[..., Any]
@@ -85,7 +85,7 @@ class Side(Protocol):
         """Time of one op in programs of many."""
         ...
 
-    def layers(self) -> list[Cost]:
+    def layers(self) -> Iterator[LayerTime]:
         """Time of a mixture of experts of several numbers of tokens."""
         ...
 

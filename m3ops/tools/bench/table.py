@@ -21,7 +21,7 @@ def render(report: Report) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
     empty = f"; empty kernel in a graph {report.empty_us:.2f} us" if report.empty_us else ""
     head = [f"{report.device}: copy of 1 GiB {report.copy_gbps:.0f} GB/s{empty}", versions, report.date, ""]
-    tail = [LEGEND, "", *_costs(report)]
+    tail = [LEGEND, "", *_costs(report), *_layers(report)]
     tail += [f"note: {note}" for note in report.notes] + [f"FAILED: {failure}" for failure in report.failures]
     tail.append(f"{report.seconds:.0f} s in all")
     return "\n".join([*head, *_timings(report), *tail])
@@ -75,8 +75,18 @@ def _costs(report: Report) -> Iterator[str]:
     for heading, costs, us in (
         ("host time of a call, us", report.host, 1),
         ("one op in a program of many, us", report.programs, 1),
-        ("a mixture of experts, us", report.layers, 1),
         (f"{ON_CPU.op} {ON_CPU.inputs[0].shape} on {report.cores} CPU cores, ms", report.cpu, 1000),
     ):
         if costs:
             yield from [heading, *(f"{cost.us / us:9.2f}  {cost.what}" for cost in costs), ""]
+
+
+def _layers(report: Report) -> Iterator[str]:
+    """PyTorch's in a CUDA graph with the L2 cache flushed, JAX's by the wall clock, the host's part in it."""
+    if report.layers:
+        yield "a mixture of experts, us, and the fraction of copy bandwidth at which it reads its experts"
+    for each in report.layers:
+        fraction = each.of_copy(report.copy_gbps)
+        cells = "         -     -" if each.us is None else f"{each.us:10.1f}  {fraction:.2f}"
+        yield f"{cells}  {each.tokens} tokens, {each.experts} experts, {each.contender}"
+    yield from [""] * bool(report.layers)

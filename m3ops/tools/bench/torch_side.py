@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from m3ops.testing import formulas
 from m3ops.testing.workload import Workload
 from m3ops.tools.bench import gradient, kernel, layer, timing
 from m3ops.tools.bench.program import PROGRAMS
-from m3ops.tools.bench.result import Cost
+from m3ops.tools.bench.result import Cost, LayerTime
 from m3ops.tools.bench.side import ON_CPU, ONE_CALL, Contender, Inputs, Shared, Unavailable
 from m3ops.tools.run import flat, torch_function
 
@@ -213,17 +213,14 @@ class TorchSide:
             costs.append(Cost(f"{workload.id}, m3ops_torch, CUDA graph", us))
         return costs
 
-    def layers(self) -> list[Cost]:
-        costs, weights = [], self.make(layer.WEIGHTS, 0)
+    def layers(self) -> Iterator[LayerTime]:
+        weights = self.make(layer.WEIGHTS, 0)
+
+        def time(call: Contender, *operands: Any) -> float:
+            return self._timers.flushed_us(self._timers.graphed(functools.partial(call, *operands)))
+
         for workload in layer.TOKENS:
-            x, logits = self.make(workload, 1)
-            for what, call in layer.contenders(self._ops, layer.torch_in_bf16).items():
-                replay = self._timers.graphed(functools.partial(call, x, logits, *weights))
-                costs.append(Cost(f"{workload.name}, {what}, CUDA graph", self._timers.flushed_us(replay)))
-            experts = layer.experts_of(self._ops, logits, weights[0])
-            copy = self._copy(experts * layer.EXPERT_BYTES // 2)  # which reads and writes them
-            costs.append(Cost(f"{workload.name}, a copy of {experts} experts' bytes", self._timers.flushed_us(copy)))
-        return costs
+            yield from layer.timed(self._ops, layer.torch_in_bf16, weights, self.make(workload, 1), time)
 
     def cpu(self) -> list[Cost]:
         gate_up = self.make(ON_CPU, 0)[0].cpu()
