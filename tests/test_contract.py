@@ -12,6 +12,7 @@ from m3ops import row_count
 from m3ops.array import ArraySpec
 from m3ops.testing.case import Case, digest
 from m3ops.testing.cases import CASES, golden
+from m3ops.testing.layer import LAYER
 
 GOLDEN = golden()
 COUNTED = [case for case in CASES if row_count.NAME in case.operands()]
@@ -49,4 +50,4 @@ def test_specification_has_not_moved(case: Case) -> None:
 
 
 def test_every_golden_digest_has_its_case() -> None:
-    assert set(GOLDEN) == {case.id for case in CASES}
+    assert set(GOLDEN) == {case.id for case in (*CASES, LAYER)}
