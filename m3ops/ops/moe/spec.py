@@ -23,7 +23,7 @@ from m3ops import validate
 from m3ops.array import ArraySpec
 from m3ops.axes import Axes
 from m3ops.numerics.constants import float32
-from m3ops.numerics.exact import fp32, functions
+from m3ops.numerics.exact import experts, fp32
 from m3ops.op import Array, Arrays, Derivative, DTypeName, Op, Specs, parameter
 from m3ops.plan import Plan
 from m3ops.target import Target
@@ -63,7 +63,7 @@ class MoELogits(Op):
         return {"logits": ArraySpec((*x.shape[:-1], w.shape[0]), "float32")}
 
     def compute(self, x: Array, w: Array) -> Arrays:
-        return {"logits": fp32.store(functions.linear(fp32.load(x), fp32.load(w)), "float32")}
+        return {"logits": fp32.store(experts.linear(fp32.load(x), fp32.load(w)), "float32")}
 
     def plan(self, specs: Specs, target: Target, *, keep: Collection[str] = ()) -> Plan:
         from m3ops.ops.moe.plan import logits_plan
@@ -114,7 +114,7 @@ class MoERoute(Routing):
         return {"ids": ArraySpec(shape, "int32"), "weights": ArraySpec(shape, "float32")}
 
     def compute(self, logits: Array, bias: Array) -> Arrays:
-        ids, weights, _, _ = functions.route(fp32.load(logits), fp32.load(bias), self.top_k)
+        ids, weights, _, _ = experts.route(fp32.load(logits), fp32.load(bias), self.top_k)
         return {"ids": ids.astype("int32"), "weights": fp32.store(weights, "float32")}
 
     def plan(self, specs: Specs, target: Target, *, keep: Collection[str] = ()) -> Plan:
@@ -145,7 +145,7 @@ class MoERouteBackward(Routing):
         return {"grad_logits": ArraySpec(logits.shape, logits.dtype)}
 
     def compute(self, logits: Array, bias: Array, grad_weights: Array) -> Arrays:
-        gradient = functions.route_backward(*map(fp32.load, (logits, bias, grad_weights)))
+        gradient = experts.route_backward(*map(fp32.load, (logits, bias, grad_weights)))
         return {"grad_logits": fp32.store(gradient, logits.dtype.name)}
 
     def plan(self, specs: Specs, target: Target, *, keep: Collection[str] = ()) -> Plan:
@@ -198,7 +198,7 @@ class MoECombine(Op):
         return {"result": result}
 
     def compute(self, y: Array, slots: Array, weights: Array, shared: Array | None = None) -> Arrays:
-        total, scale = functions.combine(y, slots, fp32.load(weights)), float32(self.scale)
+        total, scale = experts.combine(y, slots, fp32.load(weights)), float32(self.scale)
         result = fp32.round32(total * scale) if shared is None else fp32.fma(total, scale, fp32.load(shared))
         return {"result": fp32.store(result, self.out_dtype or y.dtype.name)}
 

@@ -1,0 +1,88 @@
+"""The choice of experts, and the sum of what they return, as the specification computes them."""
+
+from __future__ import annotations
+
+from m3ops.numerics import constants as c
+from m3ops.numerics.exact.fp32 import fma, load, round32
+from m3ops.numerics.exact.functions import sigmoid
+from m3ops.numerics.exact.namespaces import Array, barrier, fold
+
+
+def linear(x: Array, w: Array) -> Array:
+    """``x @ w.T`` of ``[..., K]`` and ``[N, K]`` in fp32: ``LANES`` chains of fma from +0, then added by halves.
+
+    A chain takes every ``LANES``-th product. What is missing to a whole number of steps is zeros.
+    """
+    xp, size = x.__array_namespace__(), x.shape[-1]
+    steps = max(-(-size // c.LANES), 1)
+    if missing := steps * c.LANES - size:
+        x, w = (xp.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, missing)]) for a in (x, w))
+    x, w = (xp.moveaxis(a.reshape(*a.shape[:-1], steps, c.LANES), -2, 0) for a in (x, w))
+
+    def step(total: Array, x: Array, w: Array) -> Array:
+        return fma(x[..., None, :], w, total)
+
+    zeros = barrier(xp.zeros((*x.shape[1:-1], w.shape[1], c.LANES), xp.float64))  # XLA would drop a known 0
+    total = fold(step, step(zeros, x[0], w[0]), x[1:], w[1:])
+    while (half := total.shape[-1] // 2) > 0:
+        total = round32(total[..., :half] + total[..., half:])
+    return total[..., 0]
+
+
+def route(logits: Array, bias: Array, top_k: int) -> tuple[Array, Array, Array, Array]:
+    """The experts of each row of fp32 logits ``[..., E]``, and the weights of what they return.
+
+    Chosen are the largest of ``sigmoid(logit) + bias``, the largest first. A NaN is larger than infinity; of what is
+    equal, NaNs too, the lower index comes first. A weight is the sigmoid over the sum of those that are chosen.
+
+    Returns:
+        ``(ids, weights, exp2, scores)``, each ``[..., top_k]``: the indices as int64, the weights, and what
+        :func:`sigmoid` gives of the chosen logits.
+    """
+    xp = logits.__array_namespace__()
+    _, _, exp2, scores = sigmoid(logits, 1.0)
+    exp2, scores = barrier(exp2), barrier(xp.where(xp.isnan(logits), xp.nan, scores))
+    choice = round32(scores + bias)
+    bits = choice.view(xp.int64)  # of negative numbers they grow the other way; no sum is -0
+    key = xp.where(xp.isnan(choice), 2**63 - 1, xp.where(bits < 0, bits ^ (2**63 - 1), bits))
+    ids = barrier(xp.argsort(~key, axis=-1, stable=True)[..., :top_k])
+    exp2, scores = (xp.take_along_axis(x, ids, axis=-1) for x in (exp2, scores))
+    total = scores[..., 0]
+    for place in range(1, top_k):
+        total = round32(total + scores[..., place])
+    return ids, round32(scores / total[..., None]), exp2, scores
+
+
+def route_backward(logits: Array, bias: Array, grad: Array) -> Array:
+    """The gradient of the logits of :func:`route` from that of the weights ``[..., top_k]``.
+
+    With p the weights and s the sigmoids it is ``p_j * (grad_j - sum grad_i p_i) * (1 - s_j)`` for the chosen, where
+    ``1 - s`` is ``exp(-logit) * s``, which does not cancel, and 0 for the others.
+    """
+    ids, weights, exp2, scores = map(barrier, route(logits, bias, grad.shape[-1]))
+    xp = logits.__array_namespace__()
+    mean: Array = barrier(xp.zeros(grad.shape[:-1], xp.float64))
+    for place in range(grad.shape[-1]):
+        mean = fma(grad[..., place], weights[..., place], mean)
+    chosen = round32(round32(weights * round32(grad - mean[..., None])) * round32(exp2 * scores))
+    total = xp.zeros(logits.shape, xp.float64)
+    for place in range(grad.shape[-1]):
+        total = xp.where(xp.arange(logits.shape[-1]) == ids[..., place, None], chosen[..., place, None], total)
+    return total
+
+
+def combine(y: Array, slots: Array, weights: Array) -> Array:
+    """Sums of weighted rows, ``[..., N]``: of y ``[R, N]`` those that slots ``[..., k]`` name, each times its weight.
+
+    A chain of fma from +0 in the order of the slots. A slot that is no row's contributes nothing. y is given in its own
+    dtype.
+    """
+    xp = y.__array_namespace__()
+    exists = (slots >= 0) & (slots < y.shape[0])
+    y = xp.concatenate((xp.zeros((1, y.shape[1]), y.dtype), y))  # so that there is a row to read in any case
+    rows = xp.where(exists, slots + 1, 0)
+    total: Array = barrier(xp.zeros((*slots.shape[:-1], y.shape[1]), xp.float64))  # XLA would drop a known 0
+    for place in range(slots.shape[-1]):
+        more = fma(weights[..., place, None], load(y[rows[..., place]]), total)
+        total = barrier(xp.where(exists[..., place, None], more, total))
+    return total
