@@ -19,27 +19,20 @@ from test_layers import Arrays, in_torch
 
 import m3ops_jax
 import m3ops_torch
-from m3ops.testing.arrays import normal
-from m3ops.testing.layer import HIDDEN, INNER, compute
+from m3ops.testing import layer
+from m3ops.testing.layer import compute
 from m3ops.tools.run import to_tensor
 
-TOKENS, EXPERTS = 16, 8
 DIVIDED = ("x", "w13", "w2")
 """What each device has its own part of."""
 
 
 def arrays(choice: str = "normal") -> Arrays:
-    """A mixture of experts in bfloat16, of which the choice may leave some without a token."""
-    bias = normal((EXPERTS,), "float32", 0.1) + np.arange(EXPERTS, dtype=np.float32) * (choice != "normal")
-    return {
-        "x": normal((TOKENS, HIDDEN), "bfloat16"),
-        "router": normal((EXPERTS, HIDDEN), "float32", 0.3),
-        "bias": bias.astype(np.float32),
-        "w13": normal((EXPERTS, 2 * INNER, HIDDEN), "bfloat16", 0.2),
-        "w2": normal((EXPERTS, HIDDEN, INNER), "bfloat16", 0.2),
-        "shared_w13": normal((2 * INNER, HIDDEN), "bfloat16", 0.2),
-        "shared_w2": normal((HIDDEN, INNER), "bfloat16", 0.2),
-    }
+    """Two tokens and one expert for each of eight devices; the choice may leave some experts without a token."""
+    own = layer.arrays(tokens=16, experts=8)
+    if choice != "normal":
+        own["bias"] += np.arange(8, dtype=np.float32)
+    return own
 
 
 every_choice = pytest.mark.parametrize("choice", ["normal", "all to the last experts"])
@@ -54,7 +47,6 @@ def test_in_jax(count: int, kind: AxisType, choice: str) -> None:
         pytest.skip(f"fewer than {count} devices")
     mesh = jax.make_mesh((count,), ("experts",), axis_types=(kind,), devices=DEVICES[:count])
     own = arrays(choice)
-
     specs = {name: P("experts") if name in DIVIDED else P() for name in own}
 
     def on_each(parts: Arrays) -> Any:

@@ -14,21 +14,22 @@ from m3ops.mxfp8 import MXFP8, packed
 from m3ops.numerics.scale_layouts import ROW_MAJOR
 from m3ops.op import Op
 from m3ops.ops import OPS
+from m3ops.ops.moe.formula import SCALE, TOP_K
 from m3ops.testing.arrays import normal
 from m3ops.testing.case import Case, operands
 
 NAME = "moe_layer"
-TOKENS, HIDDEN, INNER, EXPERTS = 13, 64, 32, 6
+HIDDEN, INNER = 64, 32
 
 
-def arrays() -> dict[str, np.ndarray]:
+def arrays(tokens: int = 13, experts: int = 6) -> dict[str, np.ndarray]:
     """Tokens and the weights of a mixture of experts in bfloat16; the router's are fp32."""
     return {
-        "x": normal((TOKENS, HIDDEN), "bfloat16"),
-        "router": normal((EXPERTS, HIDDEN), "float32", 0.3),
-        "bias": normal((EXPERTS,), "float32", 0.1),
-        "w13": normal((EXPERTS, 2 * INNER, HIDDEN), "bfloat16", 0.2),
-        "w2": normal((EXPERTS, HIDDEN, INNER), "bfloat16", 0.2),
+        "x": normal((tokens, HIDDEN), "bfloat16"),
+        "router": normal((experts, HIDDEN), "float32", 0.3),
+        "bias": normal((experts,), "float32", 0.1),
+        "w13": normal((experts, 2 * INNER, HIDDEN), "bfloat16", 0.2),
+        "w2": normal((experts, HIDDEN, INNER), "bfloat16", 0.2),
         "shared_w13": normal((2 * INNER, HIDDEN), "bfloat16", 0.2),
         "shared_w2": normal((HIDDEN, INNER), "bfloat16", 0.2),
     }
@@ -53,9 +54,8 @@ LAYER = LayerCase(NAME, "routed and shared experts", lambda: tuple(arrays().valu
 def _of_arrays(op_type: type[Op], *arguments: Any, **given: Any) -> Any:
     """An op over NumPy arrays, called as a front end's function is."""
     flat = [part for argument in arguments for part in (argument if isinstance(argument, MXFP8) else (argument,))]
-    optional = {name: given.pop(name) for name in op_type.optional if name in given}
     op = op_type.of(**given)
-    return packed(op.reference({**operands(op, flat), **optional}), MXFP8, ROW_MAJOR)
+    return packed(op.reference(operands(op, flat)), MXFP8, ROW_MAJOR)
 
 
 def _sorted(ids: np.ndarray, num_experts: int) -> Sequence[np.ndarray]:
@@ -65,7 +65,7 @@ def _sorted(ids: np.ndarray, num_experts: int) -> Sequence[np.ndarray]:
 
 
 def _layer(*arguments: Any, **given: Any) -> Any:
-    defaults = {"top_k": 4, "scale": 2.0, "arithmetic": "exact", "devices": None}
+    defaults = {"top_k": TOP_K, "scale": SCALE, "arithmetic": "exact", "devices": None}
     return layers.moe_layer(SPECIFICATION, *arguments, **{**defaults, **given})  # type: ignore[arg-type]
 
 
