@@ -278,10 +278,11 @@ def test_the_layers_that_are_timed_compute_the_same() -> None:
     operands = *side.make(layer.TOKENS[1], 1), bias, *weights[:8], *map(m3ops_torch.mxfp8_dequantize, pairs)
     operands = (operands[0] * 1e-3, *operands[1:])
     adopted = other.adopt(side.share(operands))
-    exact = layer.contenders(m3ops_torch, layer.torch_in_bf16)["m3ops_torch, exact"](*operands).double()
-    in_jax = layer.contenders(m3ops_jax, layer.jax_in_bf16)["m3ops_jax, exact"](*adopted)
+    exact = layer.in_mxfp8(m3ops_torch, "exact", *operands).double()
+    in_jax = layer.in_mxfp8(m3ops_jax, "exact", *adopted)
     assert_same_bytes([np.asarray(in_jax)], [to_numpy(exact.bfloat16())])
-    rivals = layer.torch_in_bf16(m3ops_torch, *operands), layer.jax_in_bf16(m3ops_jax, *adopted)
+    (_, in_torch), (_, of_jax) = layer.RIVALS.values()
+    rivals = in_torch(m3ops_torch, *operands), of_jax(m3ops_jax, *adopted)
     for got in (to_numpy(rivals[0]), np.asarray(rivals[1])):
         assert np.linalg.norm(got.astype(np.float64) - exact.numpy()) < 0.1 * np.linalg.norm(exact.numpy())
 
@@ -289,15 +290,16 @@ def test_the_layers_that_are_timed_compute_the_same() -> None:
 @pytest.mark.usefixtures("few_calls")
 def test_a_rival_without_room_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_room(*_: Any) -> None:
-        """bfloat16, a rival"""
         raise torch.OutOfMemoryError("no room")
 
-    monkeypatch.setattr(layer, "torch_in_bf16", no_room)
+    monkeypatch.setitem(layer.RIVALS, "m3ops_torch", ("a rival", no_room))
     report = Report("a made-up device", {}, "2026-01-01", 1000.0)
     run.run([CpuTorch()], [], CONTENDERS, report, ("layers",))
     assert not report.failures
     assert [each.us for each in report.layers] == 2 * [20.0, 20.0, None]
-    assert "         -     -  5 tokens" in render(report)
+    assert f"         -     -  5 tokens, {report.layers[0].experts} experts, a rival: OutOfMemoryError" in render(
+        report
+    )
 
 
 @pytest.mark.usefixtures("few_calls")

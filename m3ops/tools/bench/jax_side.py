@@ -151,7 +151,7 @@ class JaxSide:
             return timing.host_us(partial(self._jax.jit(call), *operands), self._wait, calls=2, batches=3)
 
         for workload in layer.TOKENS:
-            yield from layer.timed(self._ops, layer.jax_in_bf16, weights, self.make(workload, 1), time)
+            yield from layer.timed(self._ops, weights, self.make(workload, 1), time)
 
     def cpu(self) -> list[Cost]:
         gate_up = self._jax.device_put(self.make(ON_CPU, 0)[0], self._jax.devices("cpu")[0])

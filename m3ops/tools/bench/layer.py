@@ -14,8 +14,8 @@ from m3ops.testing.model import EXPERTS, HIDDEN, MOE_SIZE
 from m3ops.testing.workload import Workload, rows
 from m3ops.tools.bench.result import LayerTime
 
-Layer = Callable[..., Any]
-"""A layer of a front end, the tokens, the logits and all of the weights."""
+EXPERT_BYTES = 3 * HIDDEN * MOE_SIZE * (BLOCK + 1) // BLOCK
+"""What the weights of an expert take in MXFP8."""
 
 
 def _shapes(experts: int, inner: int) -> tuple[tuple[int, ...], ...]:
@@ -41,33 +41,30 @@ TOKENS = tuple(
 )
 
 
-def timed(ops: Any, in_bf16: Layer, weights: Any, tokens: Any, time: Callable[..., float]) -> Iterator[LayerTime]:
+def timed(ops: Any, weights: Any, tokens: Any, time: Callable[..., float]) -> Iterator[LayerTime]:
     """The contenders of a framework at one number of tokens.
 
     Args:
         ops: The front end.
-        in_bf16: The layer of the framework's own grouped product.
         weights: All of them.
         tokens: Tokens and their logits.
         time: Gives the microseconds of a call, of a function and its arguments.
     """
     x, logits = tokens
     experts = experts_of(ops, logits, weights[0])
-    for name, call in contenders(ops, in_bf16).items():
-        us: float | None
-        try:
-            us = time(call, x, logits, *weights)
-        except Exception:
-            if name != in_bf16.__doc__:
-                raise
-            us = None  # a rival that has no room here is a finding, not the end
-        yield LayerTime(len(x), experts, name, us)
+    for arithmetic in ("fast", "exact"):
+        us = time(partial(in_mxfp8, ops, arithmetic), x, logits, *weights)
+        yield LayerTime(len(x), experts, f"{ops.__name__}, {arithmetic}", us)
+    name, rival = RIVALS[ops.__name__]
+    try:
+        yield LayerTime(len(x), experts, name, time(partial(rival, ops), x, logits, *weights))
+    except Exception as error:  # a rival that has no room here is a finding, not the end
+        yield LayerTime(len(x), experts, f"{name}: {type(error).__name__}", None)
 
 
-def contenders(ops: Any, in_bf16: Layer) -> dict[str, Layer]:
-    """Those of a framework, by what the table calls them."""
-    made: dict[str, Layer] = {f"{ops.__name__}, {a}": partial(_in_mxfp8, ops, a) for a in ("fast", "exact")}
-    return {**made, in_bf16.__doc__ or "": partial(in_bf16, ops)}
+def of_copy(time: LayerTime, gbps: float) -> float | None:
+    """The time in which a copy of this bandwidth moves the bytes of the experts, over that of the layer."""
+    return None if time.us is None else time.experts * EXPERT_BYTES / gbps / time.us * 1e-3
 
 
 def experts_of(ops: Any, logits: Any, bias: Any) -> int:
@@ -76,13 +73,12 @@ def experts_of(ops: Any, logits: Any, bias: Any) -> int:
     return len(set(ids.reshape(-1).tolist())) + 1
 
 
-def _in_mxfp8(ops: Any, arithmetic: str, x: Any, logits: Any, bias: Any, *weights: Any) -> Any:
+def in_mxfp8(ops: Any, arithmetic: str, x: Any, logits: Any, bias: Any, *weights: Any) -> Any:
     w13, w2, *shared = (ops.MXFP8(*weights[2 * i : 2 * i + 2]) for i in range(4))
     return ops.moe_layer(x, logits, bias, w13, w2, tuple(shared), arithmetic=arithmetic)
 
 
-def torch_in_bf16(ops: Any, x: Any, logits: Any, bias: Any, *weights: Any) -> Any:
-    """bfloat16, torch._grouped_mm"""
+def _torch_in_bf16(ops: Any, x: Any, logits: Any, bias: Any, *weights: Any) -> Any:
     import torch
 
     w13, w2, *shared = weights[-4:]
@@ -97,8 +93,7 @@ def torch_in_bf16(ops: Any, x: Any, logits: Any, bias: Any, *weights: Any) -> An
     return (SCALE * (y.float() * chosen[..., None]).sum(-2) + beside).to(x.dtype)
 
 
-def jax_in_bf16(ops: Any, x: Any, logits: Any, bias: Any, *weights: Any) -> Any:
-    """bfloat16, jax.lax.ragged_dot"""
+def _jax_in_bf16(ops: Any, x: Any, logits: Any, bias: Any, *weights: Any) -> Any:
     import jax
     import jax.numpy as jnp
 
@@ -111,3 +106,10 @@ def jax_in_bf16(ops: Any, x: Any, logits: Any, bias: Any, *weights: Any) -> Any:
     y = jnp.zeros_like(y).at[order].set(y).reshape(*ids.shape, -1)
     beside = ops.swiglu_oai(x @ shared[0].T) @ shared[1].T
     return (SCALE * (y.astype(jnp.float32) * chosen[..., None]).sum(-2) + beside).astype(x.dtype)
+
+
+RIVALS = {
+    "m3ops_torch": ("bfloat16, torch._grouped_mm", _torch_in_bf16),
+    "m3ops_jax": ("bfloat16, jax.lax.ragged_dot", _jax_in_bf16),
+}
+"""By front end the layer of its framework's own grouped product, and what the table calls it."""

@@ -37,9 +37,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from m3ops.numerics.formats import BLOCK
-from m3ops.testing.model import HIDDEN, MOE_SIZE
-
 OURS = ("m3ops_torch", "m3ops_jax")
 RIVALS = ("torch.compile", "jax.jit", "Liger", "chain", "fp32-sum", "live-rows")
 CONTENDERS = (*OURS, *RIVALS, "copy")
@@ -67,9 +64,6 @@ class Row:
     of_copy: float | None
 
 
-EXPERT_BYTES = 3 * HIDDEN * MOE_SIZE * (BLOCK + 1) // BLOCK
-"""What the weights of one of MiniMax-M3's experts take in MXFP8."""
-
 PARTS = ("host", "programs", "layers", "cpu")
 """What is measured beside the workloads: an attribute of a report, which a method of a side fills."""
 
@@ -90,10 +84,6 @@ class LayerTime:
     experts: int
     contender: str
     us: float | None
-
-    def of_copy(self, gbps: float) -> float | None:
-        """The time in which a copy of this bandwidth moves the bytes of the experts, over this one."""
-        return None if self.us is None else self.experts * EXPERT_BYTES / gbps / self.us * 1e-3
 
 
 @dataclass

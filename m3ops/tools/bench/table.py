@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from m3ops.tools.bench.layer import of_copy
 from m3ops.tools.bench.result import CONTENDERS, OURS, Report, Row, best_rival
 from m3ops.tools.bench.side import ON_CPU
 
@@ -86,7 +87,7 @@ def _layers(report: Report) -> Iterator[str]:
     if report.layers:
         yield "a mixture of experts, us, and the fraction of copy bandwidth at which it reads its experts"
     for each in report.layers:
-        fraction = each.of_copy(report.copy_gbps)
+        fraction = of_copy(each, report.copy_gbps)
         cells = "         -     -" if each.us is None else f"{each.us:10.1f}  {fraction:.2f}"
         yield f"{cells}  {each.tokens} tokens, {each.experts} experts, {each.contender}"
     yield from [""] * bool(report.layers)

@@ -220,7 +220,7 @@ class TorchSide:
             return self._timers.flushed_us(self._timers.graphed(functools.partial(call, *operands)))
 
         for workload in layer.TOKENS:
-            yield from layer.timed(self._ops, layer.torch_in_bf16, weights, self.make(workload, 1), time)
+            yield from layer.timed(self._ops, weights, self.make(workload, 1), time)
 
     def cpu(self) -> list[Cost]:
         gate_up = self.make(ON_CPU, 0)[0].cpu()
