@@ -38,6 +38,11 @@ class Target:
         return 64 if self.arch.startswith("gfx9") else 32
 
     @property
+    def mma_of_warp_groups(self) -> bool:
+        """Whether four warps multiply matrices together: ``wgmma`` and ``tcgen05``, of which sm_120 has neither."""
+        return self.vendor == "nvidia" and self.arch.removeprefix("sm_")[:-1] in ("9", "10", "11")
+
+    @property
     def hardware_fp8(self) -> frozenset[str]:
         """The E4M3 dtypes this device converts fp32 to in one instruction that Triton emits."""
         if self.vendor == "nvidia":

@@ -67,17 +67,33 @@ def test_memory_is_accessed_16_bytes_at_a_time(key: tuple[Any, ...], tmp_path: P
     assert re.search(r"REG:\d+ STACK:0 .*LOCAL:0 ", usage), usage
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("fp8", FP8_FORMATS)
-@pytest.mark.parametrize("arch", SHARED)
-def test_fast_products_fit_into_shared_memory(arch: str, fp8: str) -> None:
-    """Of the largest tiles. Most of the others' kernels have less than 48 KiB, which every GPU has."""
+def fast_product(num_rows: int, size: int, fp8: str = "e4m3fn") -> Workload:
+    """A product along K = 2048."""
     shape = partial(ArraySpec, dtype=FP8_FORMATS[fp8].name)
 
     def inputs(num_rows: int, size: int) -> tuple[ArraySpec, ...]:
         scales = (ArraySpec((count, 64), "uint8") for count in (num_rows, size))
         return shape((num_rows, 2048)), next(scales), shape((size, 2048)), next(scales)
 
-    for num_rows, size in ((64, 1024), (128, 1024), (520, 1024), (8192, 6144)):
-        workload = Workload("mxfp8_matmul", "", num_rows, size, inputs, {"arithmetic": "fast"})
-        assert compiled(workload, Target.named(arch)).metadata.shared <= 1024 * SHARED[arch], num_rows
+    return Workload("mxfp8_matmul", "", num_rows, size, inputs, {"arithmetic": "fast"})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fp8", FP8_FORMATS)
+@pytest.mark.parametrize("arch", SHARED)
+def test_fast_products_fit_into_shared_memory(arch: str, fp8: str) -> None:
+    """Of the largest tiles. Most of the others' kernels have less than 48 KiB, which every GPU has."""
+    for num_rows, size in ((32, 1024), (64, 1024), (64, 65536), (128, 1024), (520, 1024), (8192, 6144)):
+        kernel = compiled(fast_product(num_rows, size, fp8), Target.named(arch))
+        assert kernel.metadata.shared <= 1024 * SHARED[arch], (num_rows, size)
+
+
+@pytest.mark.parametrize("arch", SHARED)
+@pytest.mark.parametrize(("num_rows", "size"), [(16, 65536), (64, 1024), (520, 1024)])
+def test_every_instruction_adds_the_same_products(num_rows: int, size: int, arch: str) -> None:
+    """Triton gives a thread four numbers along K, or two: then those that stood in the order of pairs."""
+    workload, target = fast_product(num_rows, size), Target.named(arch)
+    arrays = {**operands(workload.call, workload.inputs), **workload.results}
+    interleaves = workload.call.plan(arrays, target).launches[-1].constants["W"].mx.interleaves
+    at_once = set(re.findall(r"kWidth = (\d)", compiled(workload, target).asm["ttgir"]))
+    assert at_once == ({"2"} if interleaves else {"4"}) or (interleaves and not at_once)  # wgmma reads shared memory

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import triton
 import triton.language as tl
 
+from m3ops.numerics.tile import functions
 from m3ops.tiles import rows, scales
 from m3ops.tiles.mx import Mx
 from m3ops.tiles.rows import Rows
@@ -42,12 +43,26 @@ def row_pointers(values_ptr, scales_ptr, row, AT: tl.constexpr):
 @triton.jit
 def load_codes(pointers, block, BLOCKS: tl.constexpr, AT: tl.constexpr):
     """Some blocks of 32 of each row, ``[R, 32 BLOCKS]``."""
+    if AT.mx.interleaves:
+        ROWS: tl.constexpr = pointers[0].shape[0]
+        COLS: tl.constexpr = 32 * BLOCKS
+        # Each block of all rows for itself: Triton spreads whole rows, read for ``wgmma``, badly over the banks of
+        # shared memory. 32768 rows in 128 groups, N = 6144 on the H200, us: 6450; 7140 in whole rows.
+        col = _column((block + tl.arange(0, BLOCKS))[:, None, None] * 32 + tl.arange(0, 32)[None, None, :], AT)
+        codes = tl.permute(tl.load(pointers[0][None, :, None] + col), (1, 0, 2))
+        return functions.interleave(tl.reshape(codes, (ROWS, COLS)), ROWS, COLS)
+    else:
+        col = _column((block * 32 + tl.arange(0, 32 * BLOCKS))[None, :], AT)
+        return tl.load(pointers[0][:, None] + col)
+
+
+@triton.jit
+def _column(col, AT: tl.constexpr):
     STRIDES: tl.constexpr = AT.values.strides
     STRIDE: tl.constexpr = STRIDES[len(STRIDES) - 1]
-    col = block * 32 + tl.arange(0, 32 * BLOCKS)
     if STRIDE != 1:
         col = col.to(tl.int64) * STRIDE
-    return tl.load(pointers[0][:, None] + col[None, :])
+    return col
 
 
 @triton.jit

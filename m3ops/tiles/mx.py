@@ -22,6 +22,7 @@ class Mx:
         rule: The scale rule; of no use where MXFP8 is read.
         scale_tiles: The tiled layout of the scales, None for row by row.
         round_activation: Whether what is quantized is rounded to the input's dtype first.
+        interleaves: Whether codes that are read for a product are taken in the order of ``functions.interleave``.
     """
 
     fp8: str
@@ -29,6 +30,7 @@ class Mx:
     rule: str = ""
     scale_tiles: ScaleTiles | None = None
     round_activation: bool = False
+    interleaves: bool = False
 
 
 @triton.jit

@@ -68,6 +68,8 @@ def _dequantize_tile(
     window, blocks = rows.window(t, end, AT.values.size, TILE), rows.window(t, end, AT.values.size, TILE, 32)
     values = rows.load(values_ptr, window, TILE, AT.values)
     exponents = scales.load(scales_ptr, blocks, TILE, AT.scales, MX.scale_tiles)
+    if MX.interleaves:
+        values = functions.interleave(values, TILE.rows, TILE.cols)
     x = functions.dequantize_blocks(values, exponents, TILE.rows, TILE.cols, MX.fp8, MX.cast)
     x = fp32.narrow(x, x_ptr.dtype.element_ty, NARROWING)
     rows.store(x_ptr, x, window, TILE, AT.x)

@@ -18,11 +18,17 @@ from m3ops.tiles import matrix, product, row_count
 def _sum_of_codes(x_ptrs, valid, w, W: tl.constexpr, TILE: tl.constexpr):
     """``[cols, rows]``. The weight is the left operand, as which it has enough rows for any tensor core."""
     total = tl.zeros((TILE.cols, TILE.rows), tl.float32)
-    for block in range(0, TILE.blocks, TILE.step):
-        codes = matrix.load_codes(w, block, TILE.step, W)
-        scales = matrix.load_scales_of_blocks(w, block, TILE.step, W)
-        numbers = functions.dequantize_blocks(codes, scales, TILE.cols, 32 * TILE.step, W.mx.fp8, W.mx.cast)
-        total = tl.dot(numbers.to(tl.bfloat16), tl.trans(tl.load(x_ptrs + block * 32, mask=valid, other=0.0)), total)
+    if TILE.blocks:
+        scales = matrix.load_scales_of_blocks(w, 0, TILE.step, W)
+        for block in range(0, TILE.blocks, TILE.step):
+            codes = matrix.load_codes(w, block, TILE.step, W)
+            # Triton has no asynchronous copy of so few bytes: the next step's are on their way during this one.
+            ahead = tl.minimum(block + TILE.step, TILE.blocks - TILE.step)
+            next_scales = matrix.load_scales_of_blocks(w, ahead, TILE.step, W)
+            numbers = functions.dequantize_blocks(codes, scales, TILE.cols, 32 * TILE.step, W.mx.fp8, W.mx.cast)
+            x = tl.load(x_ptrs + block * 32, mask=valid, other=0.0)
+            total = tl.dot(numbers.to(tl.bfloat16), tl.trans(x), total)
+            scales = next_scales
     return total
 
 

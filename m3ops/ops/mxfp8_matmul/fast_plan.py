@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import gcd
 from typing import Any
 
@@ -22,31 +22,13 @@ from m3ops.target import Target
 from m3ops.tiles.matrix import Matrix
 from m3ops.tiles.product import ProductTile
 
-MOST_ROWS_OF_CODES = 512
+MOST_ROWS_OF_CODES = 256
 """Up to how many rows of x the kernel itself turns the weight into bfloat16. For more rows of tiles it is done once,
-before. N = 6144 on the H100, us: with 256 rows 71 against 95, with 512 117 against 115, with 1024 189 against 162.
+before. N = 6144 on the H200, us: with 256 rows 88 against 85 and twice the weight's memory, with 512 163 against 134.
 """
 
 ENOUGH_PROGRAMS = 4
-"""For each multiprocessor. With fewer, each has to have more on its way: of 32 rows us on the H100 with two stages and
-three, N = 49152: 151 and 157; of 16, N = 6144: 43 and 33.
-"""
-
-HARDWARE_STEP, STEP = 8, 4
-"""Blocks of codes at once, where the hardware converts them and elsewhere: there 8 need 132 KiB of shared memory for a
-tile of 64 rows, and some GPUs have 99.
-"""
-
-SLIM = {"num_stages": 3, "maxnreg": 80}
-"""Of 16 rows and enough programs: with 80 registers six of them fit on a multiprocessor, which then reads all the time
-and has no second round that is half empty. N = 49152 on the H100, us: 133; 139 with as many registers as it asks for,
-142 with twice the step and half the programs at once.
-"""
-
-WIDE = {"num_stages": 3}
-"""Of 128 rows and 128 columns, where there are enough: 32 groups of 256 rows, N = 6144 on the H200, us: 1753; 2261 with
-64 columns, 1736 to 1848 with 256 rows, which more groups would leave half empty, 2094 with 256 columns.
-"""
+"""For each multiprocessor. With fewer, tiles are narrow and each program has more on its way."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +49,11 @@ class Choice:
     options: Mapping[str, int]
     converts: bool
 
+    def interleaves(self, target: Target) -> bool:
+        """Whether both operands are in the order of ``functions.interleave``: unless ``mma.sync`` takes codes."""
+        mma_sync = self.converts and not (target.mma_of_warp_groups and self.num_warps >= 4)
+        return target.vendor == "nvidia" and not mma_sync
+
 
 def fast_plan(op: MXFP8Matmul, specs: Specs, target: Target, *, keep: Collection[str]) -> Plan:
     """The operands in bfloat16, x always and the weight where it is read often, and their product."""
@@ -74,14 +61,14 @@ def fast_plan(op: MXFP8Matmul, specs: Specs, target: Target, *, keep: Collection
     cols, size = w.shape
     rows = x.size // size
     at = weight_at(op, specs, target)
-    choice = _choice(rows, cols, size // BLOCK, step_of(at), target, counts=counts_rows(specs))
+    choice = _choice(rows, cols, size // BLOCK, target, counts=counts_rows(specs))
     scratch = {"x": ArraySpec((rows, size), "bfloat16")}
-    launches = [numbers("x", op.x_layout, specs, target)]
+    launches = [numbers("x", op.x_layout, specs, target, choice)]
     weight = {"w": w, "w_scales": specs["w_scales"]}
     if not choice.converts:
         scratch["w"] = ArraySpec((cols, size), "bfloat16")
         alone = {name: spec for name, spec in specs.items() if name != row_count.NAME}
-        launches.append(numbers("w", op.w_layout, alone, target))
+        launches.append(numbers("w", op.w_layout, alone, target, choice))
         weight = {"w": scratch["w"]}
     given = {name: specs[name] for name in ("product", row_count.NAME) if name in specs}
     launch = fast_launch(_mxfp8_matmul_fast_kernel, {**given, **weight, "x": scratch["x"]}, at, choice, target)
@@ -97,7 +84,7 @@ def fast_launch(kernel: Any, arrays: Specs, weight: Matrix, choice: Choice, targ
     return product_launch(
         kernel,
         arrays,
-        weight,
+        replace(weight, mx=replace(weight.mx, interleaves=choice.interleaves(target))),
         target,
         choice.tile,
         choice.row_tiles,
@@ -107,27 +94,24 @@ def fast_launch(kernel: Any, arrays: Specs, weight: Matrix, choice: Choice, targ
     )
 
 
-def numbers(name: str, layout: str, specs: Specs, target: Target) -> Launch:
-    """The launch that writes an operand in bfloat16."""
+def numbers(name: str, layout: str, specs: Specs, target: Target, choice: Choice) -> Launch:
+    """The launch that writes an operand in bfloat16, in the order that the product takes."""
     values, scales = f"{name}_values", f"{name}_scales"
     own = {"values": specs[values], "scales": specs[scales]}
     own["x"] = ArraySpec(specs[values].shape, "bfloat16")
     if row_count.NAME in specs:
         own[row_count.NAME] = specs[row_count.NAME]
     (launch,) = MXFP8Dequantize.of(scale_layout=layout).plan(own, target, keep=["x"]).launches
+    mx = replace(launch.constants["MX"], interleaves=choice.interleaves(target))
+    launch = replace(launch, constants={**launch.constants, "MX": mx})
     return launch.renamed({"values": values, "scales": scales, "x": name})
 
 
-def step_of(weight: Matrix) -> int:
-    """How many blocks of codes are multiplied at once."""
-    return HARDWARE_STEP if weight.mx.cast == "nvidia" else STEP
-
-
-def _choice(rows: int, cols: int, blocks: int, step: int, target: Target, *, counts: bool) -> Choice:
+def _choice(rows: int, cols: int, blocks: int, target: Target, *, counts: bool) -> Choice:
     """By measurement on the H100. AMD's tiles are chosen by what its compute units can hold."""
     if counts or rows <= MOST_ROWS_OF_CODES:
         tile_rows = 16 if counts else tile_rows_of_codes(rows)
-        return choice_of_codes(tile_rows, -(-rows // tile_rows), cols, blocks, step, target)
+        return choice_of_codes(tile_rows, -(-rows // tile_rows), cols, blocks, target)
     nvidia, row_tiles = target.vendor == "nvidia", -(-rows // 128)
     wide = nvidia and row_tiles * -(-cols // 256) >= ENOUGH_PROGRAMS * target.multiprocessors
     tile = ProductTile(128, 256 if wide else 128, blocks, True, gcd(blocks, 2))
@@ -141,14 +125,24 @@ def tile_rows_of_codes(rows: int) -> int:
 
 
 def choice_of_codes(
-    tile_rows: int, row_tiles: int, cols: int, blocks: int, step: int, target: Target, *, in_turns: bool = False
+    tile_rows: int, row_tiles: int, cols: int, blocks: int, target: Target, *, in_turns: bool = False
 ) -> Choice:
     """How such a product of so many tiles of rows is divided."""
-    nvidia, enough = target.vendor == "nvidia", ENOUGH_PROGRAMS * target.multiprocessors
-    if nvidia and tile_rows == 128 and row_tiles * -(-cols // 128) >= enough:
-        return Choice(ProductTile(128, 128, blocks, in_turns, gcd(blocks, 2)), row_tiles, 4, WIDE, True)
-    many = row_tiles * -(-cols // 64) >= enough and tile_rows < 128
-    slim = nvidia and many and tile_rows == 16
-    step = STEP if slim or tile_rows == 128 else step
-    options = SLIM if slim else {"num_stages": 2 if many or not nvidia else 3}
-    return Choice(ProductTile(tile_rows, 64, blocks, in_turns, gcd(blocks, step)), row_tiles, 4, options, True)
+
+    def choice(tile_cols: int, step: int, num_warps: int, num_stages: int) -> Choice:
+        tile = ProductTile(tile_rows, tile_cols, blocks, in_turns, gcd(blocks, step))
+        return Choice(tile, row_tiles, num_warps, {"num_stages": num_stages}, True)
+
+    def enough(tile_cols: int) -> bool:
+        return row_tiles * -(-cols // tile_cols) >= ENOUGH_PROGRAMS * target.multiprocessors
+
+    if target.vendor != "nvidia":
+        return choice(64, 4, 4, 2)
+    # Two warps multiply with mma.sync, for which Triton reads four codes at a time. N = 6144 on the H200, us, beside
+    # four warps with wgmma: 51 of 128 groups with one row or two 488 and 552, 128 with 32 on average 2330 and 3190.
+    if tile_rows <= 64 and enough(64):
+        return choice(64, 4, 2, 3)
+    if tile_rows <= 32:
+        return choice(32, 8, 2, 3)
+    # 128 groups with 256 rows on average, us: 6450; 6430 with 256 columns and eight warps, 7530 with twice the step.
+    return choice(128, 2, 4, 3) if tile_rows == 128 and enough(128) else choice(64, 2, 4, 4)

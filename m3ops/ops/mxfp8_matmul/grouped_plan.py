@@ -131,17 +131,16 @@ def fast_plan(op: MXFP8GroupedMatmul, specs: Specs, target: Target, *, keep: Col
     tile_rows = fast.tile_rows_of_codes(call.rows_each)
     table, launch = call.table(tile_rows, keep=keep)
     scratch, launches = {"tiles": table, "x": ArraySpec((x_rows, size), "bfloat16")}, [launch]
-    if x_rows:
-        launches.append(fast.numbers("x", op.x_layout, call.x, target))
     choice = fast.choice_of_codes(
         tile_rows,
         call.row_tiles(tile_rows),
         cols,
         size // BLOCK,
-        fast.step_of(weight),
         target,
         in_turns=call.rows_each > tile_rows,
     )
+    if x_rows:
+        launches.append(fast.numbers("x", op.x_layout, call.x, target, choice))
     launch = fast.fast_launch(
         _mxfp8_grouped_matmul_fast_kernel,
         {**specs, **scratch},
