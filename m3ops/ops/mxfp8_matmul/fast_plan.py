@@ -142,7 +142,7 @@ def choice_of_codes(
     # four warps with wgmma: 51 of 128 groups with one row or two 488 and 552, 128 with 32 on average 2330 and 3190.
     if tile_rows <= 64 and enough(64):
         return choice(64, 4, 2, 3)
-    if tile_rows <= 32:
-        return choice(32, 8, 2, 3)
+    if tile_rows <= 32:  # one weight, us: 16 rows 26 and 31 (in tiles of 16 columns), 32 rows 41 and 31
+        return choice(32, 8, 2, 3) if tile_rows == 16 else choice(16, 8, 1, 4)
     # 128 groups with 256 rows on average, us: 6450; 6430 with 256 columns and eight warps, 7530 with twice the step.
     return choice(128, 2, 4, 3) if tile_rows == 128 and enough(128) else choice(64, 2, 4, 4)

@@ -95,7 +95,7 @@ def exact_plan(op: MXFP8GroupedMatmul, specs: Specs, target: Target, *, keep: Co
     call = _Call(op, specs, target, keep)
     rows, cols, size = call.shape
     x_rows = specs["x_values"].shape[0]
-    tile_rows = exact.tile_rows_of(call.rows_each)
+    tile_rows = exact.tile_rows_of(call.rows_each, target)
     decode = counts_rows(specs)
     tile = exact.tile_of(tile_rows, call.row_tiles(tile_rows), cols, size, target, decode=decode)
     kept = ("product",) if tile.parts > 1 else keep
@@ -115,8 +115,8 @@ def exact_plan(op: MXFP8GroupedMatmul, specs: Specs, target: Target, *, keep: Co
         target,
         tile,
         call.row_tiles(tile_rows),
-        num_warps=exact.warps_of(target),
-        options=exact.stages_of(target),
+        num_warps=exact.warps_of(tile, target),
+        options=exact.stages_of(tile, target),
         x_rows=x_rows,
     )
     launch = exact.counted(launch, specs, target, keep=keep)

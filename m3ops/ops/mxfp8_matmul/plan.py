@@ -40,6 +40,12 @@ COLS = 64
 rows, us on the H100: N = 6144 48 against 45, but N = 49152 206 against 251.
 """
 
+FEWEST_ROWS = 8
+"""Rows of a program where there are no more, on NVIDIA: two warps multiply them and 64 columns with ``mma.sync``. The
+weights of 51 of 128 groups with one row or two, N = 6144 on the H200, us: 858; 1112 with 16 rows, and 1165 with four
+warps and 128 columns. 8 rows and one weight: 31 and 40.
+"""
+
 PROGRAMS_OF_A_DECODE = 4
 """Programs for each multiprocessor that a product of few rows is divided into, as far as its chunks allow."""
 
@@ -49,7 +55,7 @@ def exact_plan(op: MXFP8Matmul, specs: Specs, target: Target, *, keep: Collectio
     product, size = specs["product"], specs["x_values"].shape[-1]
     rows, cols = product.size // max(product.shape[-1], 1), product.shape[-1]
     decode = counts_rows(specs)
-    tile_rows = 16 if decode else tile_rows_of(rows)
+    tile_rows = 16 if decode else tile_rows_of(rows, target)
     row_tiles = 1 if decode else -(-rows // tile_rows)
     tile = tile_of(tile_rows, row_tiles, cols, size, target, decode=decode)
     moved, flops = bytes_moved(specs), 2 * rows * cols * size
@@ -70,35 +76,45 @@ def exact_plan(op: MXFP8Matmul, specs: Specs, target: Target, *, keep: Collectio
         target,
         tile,
         row_tiles,
-        num_warps=warps_of(target),
-        options=stages_of(target),
+        num_warps=warps_of(tile, target),
+        options=stages_of(tile, target),
     )
     launch = counted(launch, specs, target, keep=keeps)
     return Plan((*launches, *summed(launch, op, specs, target, tile.parts, keep=keep)), moved, flops, scratch)
 
 
-def tile_rows_of(rows: int) -> int:
+def tile_rows_of(rows: int, target: Target) -> int:
     """Rows of a tile for so many rows of x."""
-    return min(max(power_of_two_at_least(rows), 16), MOST_ROWS)
+    fewest = FEWEST_ROWS if target.vendor == "nvidia" else 16
+    return min(max(power_of_two_at_least(rows), fewest), MOST_ROWS)
 
 
 def tile_of(tile_rows: int, row_tiles: int, cols: int, size: int, target: Target, *, decode: bool) -> ProductTile:
     """The tile of a product of so many tiles of rows."""
     chunks, enough = -(-size // (BLOCK * CHUNK_BLOCKS)), PROGRAMS_OF_A_DECODE * target.multiprocessors
-    wide = tile_rows == 16 and row_tiles * -(-cols // (2 * COLS)) * chunks >= enough
+    if (
+        tile_rows == FEWEST_ROWS
+    ):  # one wave of programs is wide: 1 row, N = 49152 on the H200, us: 171; 204 in 64 columns
+        wide = enough <= row_tiles * -(-cols // COLS) < 4 * enough
+    else:
+        wide = tile_rows == 16 and row_tiles * -(-cols // (2 * COLS)) * chunks >= enough
     tile_cols = 2 * COLS if wide else COLS
     parts = max(chunks, 1) if decode or row_tiles * -(-cols // tile_cols) < enough else 1
     return ProductTile(tile_rows, tile_cols, size // BLOCK, row_tiles > ROWS_OF_TILES, parts=parts)
 
 
-def warps_of(target: Target) -> int:
+def warps_of(tile: ProductTile, target: Target) -> int:
     """Warps of a program that multiplies."""
-    return 4 if target.vendor == "nvidia" else 2
+    return 2 if _is_smallest(tile) or target.vendor != "nvidia" else 4
 
 
-def stages_of(target: Target) -> dict[str, int]:
+def stages_of(tile: ProductTile, target: Target) -> dict[str, int]:
     """How far it loads ahead."""
-    return {"num_stages": 3 if target.vendor == "nvidia" else 2}
+    return {"num_stages": (4 if _is_smallest(tile) else 3) if target.vendor == "nvidia" else 2}
+
+
+def _is_smallest(tile: ProductTile) -> bool:
+    return (tile.rows, tile.cols) == (FEWEST_ROWS, COLS)
 
 
 def digits_of(rows: int, size: int) -> dict[str, ArraySpec]:
