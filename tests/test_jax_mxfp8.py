@@ -11,11 +11,11 @@ import pytest
 from test_jax import same
 
 import m3ops_jax
+from m3ops.numerics.scale_layouts import SCALE_LAYOUTS, TILES
 from m3ops.testing.arrays import normal
 
 X = normal((3, 5, 96), "bfloat16", 3.0)
-LAYOUTS = ("row_major", "swizzle_128x4", "shuffle_32x8")
-every_layout = pytest.mark.parametrize("layout", LAYOUTS)
+every_layout = pytest.mark.parametrize("layout", SCALE_LAYOUTS)
 
 
 def quantized(layout: str = "row_major", x: Any = X) -> m3ops_jax.MXFP8:
@@ -33,8 +33,8 @@ def test_the_layout_travels_with_the_scales(layout: str) -> None:
 
 
 def test_two_layouts_are_two_structures() -> None:
-    structures = {jax.tree.structure(quantized(layout)) for layout in LAYOUTS}
-    assert len(structures) == len(LAYOUTS)
+    structures = {jax.tree.structure(quantized(layout)) for layout in SCALE_LAYOUTS}
+    assert len(structures) == len(SCALE_LAYOUTS)
     with pytest.raises(TypeError, match="the pytree node metadata does not match"):
         jax.lax.cond(True, lambda x: quantized("swizzle_128x4", x), lambda x: quantized("shuffle_32x8", x), X)
 
@@ -58,8 +58,9 @@ def test_rows_of_it() -> None:
         same(jax.jit(lambda q, rows=rows: m3ops_jax.mxfp8_dequantize(q[rows]))(q), wanted[rows])
     with pytest.raises(IndexError, match="is indexed along leading axes only"):
         q[0, 0, :32]
-    with pytest.raises(ValueError, match="scale_layout='swizzle_128x4' cannot be sliced"):
-        quantized("swizzle_128x4")[0]
+    for layout in TILES:
+        with pytest.raises(ValueError, match=f"scale_layout='{layout}' cannot be sliced"):
+            quantized(layout)[0]
 
 
 @every_layout

@@ -15,6 +15,7 @@ from test_torch import arrays
 from torch.utils import _pytree as pytree
 
 import m3ops_torch
+from m3ops.numerics.scale_layouts import SCALE_LAYOUTS
 from m3ops_torch import MXFP8
 
 
@@ -44,9 +45,10 @@ WAYS: dict[str, Callable[[MXFP8], Any]] = {
 }
 
 
+@pytest.mark.parametrize("layout", SCALE_LAYOUTS)
 @pytest.mark.parametrize("way", WAYS)
-def test_it_comes_through(way: str) -> None:
-    q = quantized()
+def test_it_comes_through(way: str, layout: str) -> None:
+    q = quantized(layout=layout)
     same(WAYS[way](q), q)
 
 

@@ -9,6 +9,10 @@ bytes are in the order of the tiles, as consumers take them, flat or not.
 ``SWIZZLE_32_4_4``, CUTLASS, FlashInfer. The scale of row r and block c is at byte ``r % 32 * 16 + r // 32 * 4 + c`` of
 its tile.
 
+``"swizzle_8x4"``: tiles of 8 rows x 4 blocks, 32 bytes, for products of few rows by TensorRT-LLM's kernels:
+``mm_mxfp8`` of FlashInfer with ``use_8x4_sf_layout`` (flashinfer fb28d72, csrc/nv_internal/tensorrt_llm/kernels/
+quantization_utils.cuh, ``get_sf_out_offset_8x4``). The scale of row r and block c is at byte ``r * 4 + c`` of its tile.
+
 ``"shuffle_32x8"``: tiles of 32 rows x 8 blocks, 256 bytes, for AMD's block-scaled products on gfx950: ``shuffle_scale``
 of aiter (ROCm/aiter 0122c48, aiter/ops/shuffle.py) and ``preSwizzleScalesGFX950`` of hipBLASLt's tests
 (ROCm/rocm-libraries 337e728, mxDataGenerator/PreSwizzle.hpp). The scale of row r and block c is at byte
@@ -66,6 +70,7 @@ class Tiles:
 ROW_MAJOR = "row_major"
 TILES = {
     "swizzle_128x4": Tiles(rows=(4, 32), blocks=(1, 4), order=(1, 0, 2, 3), pad_rows=128),
+    "swizzle_8x4": Tiles(rows=(1, 8), blocks=(1, 4), order=(0, 1, 2, 3), pad_rows=8),
     "shuffle_32x8": Tiles(rows=(2, 16), blocks=(2, 4), order=(3, 1, 2, 0), pad_rows=256),
 }
 SCALE_LAYOUTS = (ROW_MAJOR, *TILES)

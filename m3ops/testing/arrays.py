@@ -88,6 +88,10 @@ def gradients(shape: Shape, dtype: str, seed: int = 0) -> np.ndarray:
     return np.asarray(rows.astype(np.float64) * scales, np.float64).astype(dtype)
 
 
+ALIKE = ("swizzle_8x4",)
+"""Scale layouts that differ from ``"swizzle_128x4"`` in the size of a tile alone. They need fewer cases."""
+
+
 def matrices() -> Iterator[tuple[str, Callable[[], np.ndarray]]]:
     """Matrices that fill no whole tile of a scale layout, for every op that stores scales in one."""
     yield "rows and blocks that divide nothing", partial(normal, (133, 224), "bfloat16", 3.0)

@@ -13,7 +13,7 @@ import numpy as np
 from m3ops.numerics.formats import ACTIVATION_DTYPES, FP8_FORMATS, SCALE_RULES
 from m3ops.numerics.scale_layouts import TILES
 from m3ops.ops.gemma_rmsnorm.cases import fused_inputs, norm_inputs, of_shape, scaled_rows
-from m3ops.testing.arrays import SPECIALS, bit_patterns, matrices, normal, one, subnormals, views, with_specials
+from m3ops.testing.arrays import ALIKE, SPECIALS, bit_patterns, matrices, normal, one, subnormals, views, with_specials
 from m3ops.testing.case import Case, counted, counting
 
 case = partial(Case, "gemma_rmsnorm_quantize")
@@ -90,6 +90,8 @@ def _tiled(layout: str) -> Iterator[Case]:
     for name, make in matrices():
         yield case(f"{layout}: {name}", partial(norm_inputs, one(make)), given)
         yield fused_case(f"{layout}: {name}", partial(fused_inputs, one(make)), {**given, "out_norm": True})
+    if layout in ALIKE:
+        return
     # In a row that is not there rstd is infinite, and its scales have to be zero all the same.
     zeros = partial(norm_inputs, one(np.zeros, (3, 96), np.float32))
     yield case(f"{layout}: zeros, eps 0", zeros, {**given, "eps": 0.0})
