@@ -31,6 +31,19 @@ class MXFP8(mxfp8.MXFP8):
         """The scales as numbers: ``float8_e8m0fnu``, the same memory."""
         return self.scales.view(torch.float8_e8m0fnu)
 
+    @property
+    def packed_ue8m0(self) -> torch.Tensor:
+        """The scales as DeepGEMM takes them, the same memory: int32 ``[..., M, K / 128]``, where M has a stride of 1.
+
+        Raises:
+            ValueError: They are stored in another layout.
+        """
+        if self.scale_layout != "packed_ue8m0":
+            raise ValueError(f"packed_ue8m0 is of scale_layout='packed_ue8m0', got {self.scale_layout!r}")
+        *batch, rows, blocks = self.scales.shape
+        columns = self.scales.view(torch.int32).view(*batch, blocks // 4, rows)
+        return columns.mT[..., : self.values.shape[-2], :]
+
 
 MXFP8.__module__ = "m3ops_torch"  # what saved files and exported programs call it
 

@@ -127,11 +127,21 @@ class Relu2At:
 
 
 @triton.jit
-def _relu2_tile(t, end, x_ptr, values_ptr, scales_ptr, AT: tl.constexpr, TILE: tl.constexpr, MX: tl.constexpr):
+def _relu2_tile(
+    t,
+    end,
+    x_ptr,
+    total_rows,
+    values_ptr,
+    scales_ptr,
+    AT: tl.constexpr,
+    TILE: tl.constexpr,
+    MX: tl.constexpr,
+):
     PADDED: tl.constexpr = scales.padded_size(AT.values.size, MX.scale_tiles)
     window = rows.window(t, end, PADDED, TILE)
     positive = fp32.maximum(rows.load(x_ptr, window, TILE, AT.x).to(tl.float32), 0.0)
-    mx.store(values_ptr, scales_ptr, positive * positive, t, window, TILE, AT.values, AT.scales, MX)
+    mx.store(values_ptr, scales_ptr, positive * positive, t, window, total_rows, TILE, AT.values, AT.scales, MX)
 
 
 @triton.jit
@@ -149,12 +159,12 @@ def _relu2_quantize_kernel(
     if num_rows_ptr is None:
         if scales.pads(scales_ptr, total_rows, AT.values.size, TILE, MX.scale_tiles):
             return
-        _relu2_tile(tl.program_id(0), total_rows, x_ptr, values_ptr, scales_ptr, AT, TILE, MX)
+        _relu2_tile(tl.program_id(0), total_rows, x_ptr, total_rows, values_ptr, scales_ptr, AT, TILE, MX)
     else:
         valid = row_count.valid_rows(num_rows_ptr, total_rows, COUNT)
         PADDED: tl.constexpr = scales.padded_size(AT.values.size, MX.scale_tiles)
         for t in range(tl.program_id(0), row_count.num_tiles(valid, PADDED, TILE), COUNT.programs):
-            _relu2_tile(t, valid, x_ptr, values_ptr, scales_ptr, AT, TILE, MX)
+            _relu2_tile(t, valid, x_ptr, total_rows, values_ptr, scales_ptr, AT, TILE, MX)
         mx.clear(values_ptr, scales_ptr, valid, total_rows, AT.values, AT.scales, MX, COUNT)
 
 

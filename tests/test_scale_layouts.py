@@ -64,12 +64,18 @@ def shuffled_offset(row: int, block: int, padded: tuple[int, int]) -> int:
     return 256 * tile + 4 * lane + 2 * (block // 4 % 2) + row // 16 % 2
 
 
+def packed_offset(row: int, block: int, padded: tuple[int, int]) -> int:
+    """DeepGEMM's int32 ``[rows, blocks / 4]`` with strides of 1 and of the rows, rounded up to 16 bytes of them."""
+    return 4 * (row + block // 4 * padded[0]) + block % 4
+
+
 OFFSETS = {
     "swizzle_128x4": swizzled_offset,
     "swizzle_8x4": swizzled_offset_of_few_rows,
     "shuffle_32x8": shuffled_offset,
+    "packed_ue8m0": packed_offset,
 }
-PADDED = {"swizzle_128x4": (128, 4), "swizzle_8x4": (8, 4), "shuffle_32x8": (256, 8)}
+PADDED = {"swizzle_128x4": (128, 4), "swizzle_8x4": (8, 4), "shuffle_32x8": (256, 8), "packed_ue8m0": (4, 4)}
 
 
 @every_layout
@@ -101,7 +107,7 @@ GPU = [pytest.param(b, marks=[pytest.mark.gpu]) for b in BACKENDS if b.name.ends
 
 
 @every_layout
-@pytest.mark.parametrize("shape", [(1, 32), (33, 96), (2, 31, 64)], ids=str)
+@pytest.mark.parametrize("shape", [(1, 32), (33, 96), (2, 31, 64), (37, 288), (2, 5, 288)], ids=str)
 @pytest.mark.parametrize("backend", [*CPU, *GPU], ids=lambda b: b.name)
 def test_only_the_order_of_the_scales_differs(backend: Any, shape: tuple[int, ...], layout: str) -> None:
     if reason := backend.missing():
@@ -128,9 +134,10 @@ def test_padding_costs_few_programs(num_rows: int, layout: str) -> None:
     assert programs <= -(-PADDED.get(layout, (0, 0))[0] * 96 // PADDING_CHUNK)
 
 
-def test_the_number_of_rows_is_no_constant() -> None:
+@every_layout
+def test_the_number_of_rows_is_no_constant(layout: str) -> None:
     """Else every batch size would compile a kernel of its own."""
-    constants = [launched(num_rows, "swizzle_128x4").constants for num_rows in (130, 131, 258)]
+    constants = [launched(num_rows, layout).constants for num_rows in (130, 131, 258)]
     assert constants[0]["MX"] == constants[1]["MX"] == constants[2]["MX"]
     assert constants[0]["AT"] == constants[1]["AT"] == constants[2]["AT"]
 

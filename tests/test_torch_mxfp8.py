@@ -113,6 +113,26 @@ def test_scales_as_numbers() -> None:
     assert q.e8m0.data_ptr() == q.scales.data_ptr()
 
 
+@pytest.mark.parametrize("shape", [(1, 32), (5, 96), (8, 128), (3, 7, 160), (0, 64)], ids=str)
+def test_scales_as_deepgemm_takes_them(shape: tuple[int, ...]) -> None:
+    """Four scales a number, the first in the lowest byte, and columns that begin at multiples of 16 bytes."""
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(7))
+    q, scales = m3ops_torch.mxfp8_quantize(x, scale_layout="packed_ue8m0"), m3ops_torch.mxfp8_quantize(x).scales
+    four = torch.nn.functional.pad(scales.int(), (0, -scales.shape[-1] % 4)).unflatten(-1, (-1, 4))
+    packed = q.packed_ue8m0
+    assert torch.equal(packed, (four << torch.tensor([0, 8, 16, 24])).sum(-1, dtype=torch.int32))
+    aligned = max(-(-shape[-2] // 4) * 4, 1)  # as of all tensors without elements
+    assert packed.stride() == (aligned * packed.shape[-1], 1, aligned)[-len(shape) :]
+    assert packed.data_ptr() == q.scales.data_ptr()
+    compiled = torch.compile(lambda q: q.packed_ue8m0 + 1, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(q), packed + 1)
+
+
+def test_packed_scales_of_another_layout_are_refused() -> None:
+    with pytest.raises(ValueError, match="packed_ue8m0 is of scale_layout='packed_ue8m0', got 'swizzle_128x4'"):
+        _ = quantized().packed_ue8m0
+
+
 def test_what_is_not_quantized_is_refused() -> None:
     with pytest.raises(TypeError, match="q must be an MXFP8 of this front end, got Tensor"):
         m3ops_torch.mxfp8_dequantize(torch.zeros(2, 32))  # type: ignore[arg-type]

@@ -1,8 +1,8 @@
 """Where the scale of a row and a block is stored: row by row, or in the tiles that matrix products read.
 
 A tiled layout is one of whole matrices, the last two axes. Rows and blocks are padded to whole tiles, the padding is
-zero, and the tiles follow each other row by row of tiles. The result has the padded shape ``[..., rows, blocks]``; its
-bytes are in the order of the tiles, as consumers take them, flat or not.
+zero, and the tiles follow each other row by row of tiles, but for the last layout. The result has the padded shape
+``[..., rows, blocks]``; its bytes are in the order of the tiles, as consumers take them, flat or not.
 
 ``"swizzle_128x4"``: tiles of 128 rows x 4 blocks, 512 bytes, for NVIDIA's block-scaled products: cuBLAS
 (https://docs.nvidia.com/cuda/cublas/#d-block-scaling-factors-layout), ``torch.nn.functional.scaled_mm`` with
@@ -18,6 +18,11 @@ of aiter (ROCm/aiter 0122c48, aiter/ops/shuffle.py) and ``preSwizzleScalesGFX950
 (ROCm/rocm-libraries 337e728, mxDataGenerator/PreSwizzle.hpp). The scale of row r and block c is at byte
 ``c % 4 * 64 + r % 16 * 4 + c // 4 * 2 + r // 16`` of its tile. Rows are padded to a multiple of 256, as aiter does;
 hipBLASLt asks for 32, and reads a part of that. Neither defines its padding.
+
+``"packed_ue8m0"``: tiles of 1 row x 4 blocks, an int32, which follow each other column by column, for DeepGEMM on
+sm_100: ``get_mn_major_tma_aligned_packed_ue8m0_tensor`` (deepseek-ai/DeepGEMM 54e2261, csrc/jit_kernels/impls/
+smxx_layout.hpp). Rows are padded to a multiple of 4: the tensor memory accelerator wants each column at a multiple of
+16 bytes.
 """
 
 from __future__ import annotations
@@ -39,12 +44,14 @@ class Tiles:
         blocks: Blocks of a tile, likewise.
         order: The order in memory, slowest first, of the axes 0 and 1, those of the rows, and 2 and 3, of the blocks.
         pad_rows: The number of rows is padded to a multiple of it, that of blocks to a multiple of a tile's.
+        by_columns: Whether tiles follow each other column by column of tiles.
     """
 
     rows: tuple[int, int]
     blocks: tuple[int, int]
     order: tuple[int, int, int, int]
     pad_rows: int
+    by_columns: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -72,6 +79,7 @@ TILES = {
     "swizzle_128x4": Tiles(rows=(4, 32), blocks=(1, 4), order=(1, 0, 2, 3), pad_rows=128),
     "swizzle_8x4": Tiles(rows=(1, 8), blocks=(1, 4), order=(0, 1, 2, 3), pad_rows=8),
     "shuffle_32x8": Tiles(rows=(2, 16), blocks=(2, 4), order=(3, 1, 2, 0), pad_rows=256),
+    "packed_ue8m0": Tiles(rows=(1, 1), blocks=(1, 4), order=(0, 1, 2, 3), pad_rows=4, by_columns=True),
 }
 SCALE_LAYOUTS = (ROW_MAJOR, *TILES)
 """Values of ``scale_layout``."""
@@ -115,5 +123,7 @@ def _tile_axes(tiles: Tiles, stored: Shape) -> Shape:
 
 def _order(tiles: Tiles, batch: int) -> Shape:
     """The axes of :func:`_tile_axes` in the order of memory."""
-    within = (batch + 1, batch + 2, batch + 4, batch + 5)
-    return (*range(batch + 1), batch + 3, *(within[axis] for axis in tiles.order))
+    row_tiles, *rows, block_tiles, outer_block, inner_block = range(batch, batch + 6)
+    within = (*rows, outer_block, inner_block)
+    each = (block_tiles, row_tiles) if tiles.by_columns else (row_tiles, block_tiles)
+    return (*range(batch), *each, *(within[axis] for axis in tiles.order))

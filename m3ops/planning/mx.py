@@ -52,7 +52,9 @@ def scale_plan(scale_layout: str, values: ArraySpec, scales: ArraySpec) -> Scale
     *batch, total_rows, _ = values.shape
     padded_rows, padded_blocks = scales.shape[-2:]
     matrix_rows = total_rows if prod(batch) > 1 else 0
-    tiles = ScaleTiles(layout.rows, layout.blocks, layout.strides, layout.pad_rows, padded_blocks, matrix_rows)
+    tiles = ScaleTiles(
+        layout.rows, layout.blocks, layout.strides, layout.pad_rows, layout.by_columns, padded_blocks, matrix_rows
+    )
     full_rows = total_rows // tiles.tile_rows * tiles.tile_rows if not matrix_rows else 0
     padding = scales.size - full_rows * padded_blocks if total_rows != padded_rows else 0
     padded = padded_size(size, tiles)

@@ -21,13 +21,15 @@ class Matrix:
         values: Rows of the values.
         scales: Rows of the scales; of use only where these are stored row by row.
         mx: Format, conversion, and the tiled layout of the scales.
+        rows: Rows of a matrix.
         groups: How many matrices of as many rows follow each other.
     """
 
     values: Rows
     scales: Rows
     mx: Mx
-    groups: int = 1
+    rows: int
+    groups: int
 
 
 @triton.jit
@@ -83,5 +85,5 @@ def _scale_offset(block, AT: tl.constexpr):
         STRIDES: tl.constexpr = AT.scales.strides
         offset = tl.cast(block, tl.int64) * STRIDES[len(STRIDES) - 1]
     else:
-        offset = scales.block_offset(block, AT.mx.scale_tiles)
+        offset = scales.block_offset(block, AT.rows, AT.mx.scale_tiles)
     return offset

@@ -40,6 +40,7 @@ def store(
     x,
     t,
     window,
+    total_rows,
     TILE: tl.constexpr,
     VALUES: tl.constexpr,
     SCALES: tl.constexpr,
@@ -54,7 +55,7 @@ def store(
         blocks = rows.window(t, window[1], scales.padded_size(VALUES.size, MX.scale_tiles), TILE, 32)
     else:
         blocks = rows.part(t, window[1], TILE, PART, 32)
-    scales.store(scales_ptr, exponents, blocks, TILE, SCALES, MX.scale_tiles)
+    scales.store(scales_ptr, exponents, blocks, total_rows, TILE, SCALES, MX.scale_tiles)
 
 
 @triton.jit

@@ -25,6 +25,7 @@ class ScaleTiles:
         blocks: Blocks of a scale tile, likewise.
         strides: Bytes from one index to the next along these four axes.
         pad_rows: Rows are padded to a multiple of it.
+        by_columns: Whether tiles follow each other column by column of tiles.
         padded_blocks: Blocks of a padded row.
         matrix_rows: Rows of each of several matrices. 0 where there is one, whose number of rows is no constant: else
             every batch size would compile a kernel of its own.
@@ -34,6 +35,7 @@ class ScaleTiles:
     blocks: tuple[int, int]
     strides: tuple[int, int, int, int]
     pad_rows: int
+    by_columns: bool
     padded_blocks: int
     matrix_rows: int
 
@@ -46,9 +48,18 @@ class ScaleTiles:
         return self.blocks[0] * self.blocks[1]
 
     @property
+    def tile_bytes(self) -> int:
+        return self.tile_rows * self.tile_blocks
+
+    @property
     def row_of_tiles(self) -> int:
         """Bytes of a row of scale tiles."""
         return self.tile_rows * self.padded_blocks
+
+    @property
+    def row_step(self) -> int:
+        """Bytes from a scale tile to the one below it."""
+        return self.tile_bytes if self.by_columns else self.row_of_tiles
 
     @property
     def matrix_bytes(self) -> int:
@@ -63,14 +74,14 @@ def padded_size(SIZE, TILES):
 
 
 @triton.jit
-def store(ptr, scales, blocks, TILE: tl.constexpr, AT: tl.constexpr, TILES: tl.constexpr):
+def store(ptr, scales, blocks, total_rows, TILE: tl.constexpr, AT: tl.constexpr, TILES: tl.constexpr):
     """Stores the scales of a window of blocks, and zeros in what pads its rows."""
     if TILES is None:
         rows.store(ptr, scales, blocks, TILE, AT)
     else:
         first_row, end, cols = blocks
         row = first_row + tl.arange(0, TILE.rows)[:, None]
-        ptrs = ptr + row_offset(row, TILES) + block_offset(cols, TILES)
+        ptrs = ptr + row_offset(row, TILES) + block_offset(cols, total_rows, TILES)
         if TILES.padded_blocks != AT.size:
             scales = tl.where(cols < AT.size, scales, 0).to(tl.uint8)
         if TILE.masked:
@@ -80,14 +91,14 @@ def store(ptr, scales, blocks, TILE: tl.constexpr, AT: tl.constexpr, TILES: tl.c
 
 
 @triton.jit
-def load(ptr, blocks, TILE: tl.constexpr, AT: tl.constexpr, TILES: tl.constexpr):
+def load(ptr, blocks, total_rows, TILE: tl.constexpr, AT: tl.constexpr, TILES: tl.constexpr):
     """Loads the scales of a window of blocks."""
     if TILES is None:
         scales = rows.load(ptr, blocks, TILE, AT)
     else:
         first_row, end, cols = blocks
         row = first_row + tl.arange(0, TILE.rows)[:, None]
-        ptrs = ptr + row_offset(row, TILES) + block_offset(cols, TILES)
+        ptrs = ptr + row_offset(row, TILES) + block_offset(cols, total_rows, TILES)
         scales = tl.load(ptrs, mask=(row < end) & (cols < AT.size), other=0) if TILE.masked else tl.load(ptrs)
     return scales
 
@@ -143,7 +154,28 @@ def _clear_chunk(ptr, chunk, kept, total_rows, TILES: tl.constexpr):
         cleared = row >= kept
     else:
         cleared = (row >= TILES.matrix_rows) | (offset // TILES.matrix_bytes * TILES.matrix_rows + row >= kept)
-    tl.store(ptr + offset, tl.zeros([_CHUNK], tl.uint8), mask=cleared & (offset < end))
+    place = _place(offset, in_matrix, total_rows, TILES)
+    tl.store(ptr + place, tl.zeros([_CHUNK], tl.uint8), mask=cleared & (offset < end))
+
+
+@triton.jit
+def _place(offset, in_matrix, total_rows, TILES: tl.constexpr):
+    """Where the byte is that would have these offsets, the second in its matrix, if tiles came row by row."""
+    place = offset
+    if TILES.by_columns:
+        column = in_matrix % TILES.row_of_tiles // TILES.tile_bytes
+        place = in_matrix // TILES.row_of_tiles * TILES.row_step + column * _column_of_tiles(total_rows, TILES)
+        place += in_matrix % TILES.tile_bytes
+        if TILES.matrix_rows != 0:  # of ``offset - in_matrix`` the compiler would not see that bytes follow each other
+            place += offset // TILES.matrix_bytes * TILES.matrix_bytes
+    return place
+
+
+@triton.jit
+def _column_of_tiles(total_rows, TILES: tl.constexpr):
+    """Bytes of a column of scale tiles, int64."""
+    matrix_rows = tl.cast(total_rows if TILES.matrix_rows == 0 else TILES.matrix_rows, tl.int64)
+    return tl.cdiv(matrix_rows, TILES.pad_rows) * (TILES.pad_rows * TILES.tile_blocks)
 
 
 @triton.jit
@@ -153,13 +185,14 @@ def row_offset(row, TILES: tl.constexpr):
     if TILES.matrix_rows != 0:
         base = row // TILES.matrix_rows * TILES.matrix_bytes
         row = row % TILES.matrix_rows
-    base += row // TILES.tile_rows * TILES.row_of_tiles
+    base += row // TILES.tile_rows * TILES.row_step
     return base + row // TILES.rows[1] % TILES.rows[0] * TILES.strides[0] + row % TILES.rows[1] * TILES.strides[1]
 
 
 @triton.jit
-def block_offset(block, TILES: tl.constexpr):
-    """The part that its block decides."""
-    base = block // TILES.tile_blocks * (TILES.tile_rows * TILES.tile_blocks)
+def block_offset(block, total_rows, TILES: tl.constexpr):
+    """The part that its block decides. How many rows there are is of use where all are of one matrix."""
+    base = block // TILES.tile_blocks
+    base = base * (_column_of_tiles(total_rows, TILES) if TILES.by_columns else TILES.tile_bytes)
     base += block // TILES.blocks[1] % TILES.blocks[0] * TILES.strides[2]
     return base + block % TILES.blocks[1] * TILES.strides[3]

@@ -58,6 +58,7 @@ def _norm_tile(
     x_ptr,
     residual_ptr,
     weight_ptr,
+    total_rows,
     norm_ptr,
     new_residual_ptr,
     values_ptr,
@@ -96,7 +97,7 @@ def _norm_tile(
         if MX is not None:
             if MX.round_activation:
                 norm = fp32.round_to(norm, x_ptr.dtype.element_ty, NORM.narrowing)
-            mx.store(values_ptr, scales_ptr, norm, t, part, TILE, AT.values, AT.scales, MX, i)
+            mx.store(values_ptr, scales_ptr, norm, t, part, total_rows, TILE, AT.values, AT.scales, MX, i)
 
 
 @triton.jit
@@ -125,6 +126,7 @@ def _gemma_rmsnorm_kernel(
             x_ptr,
             residual_ptr,
             weight_ptr,
+            total_rows,
             norm_ptr,
             new_residual_ptr,
             values_ptr,
@@ -143,6 +145,7 @@ def _gemma_rmsnorm_kernel(
                 x_ptr,
                 residual_ptr,
                 weight_ptr,
+                total_rows,
                 norm_ptr,
                 new_residual_ptr,
                 values_ptr,

@@ -22,11 +22,21 @@ class Mxfp8At:
 
 
 @triton.jit
-def _quantize_tile(t, end, x_ptr, values_ptr, scales_ptr, AT: tl.constexpr, TILE: tl.constexpr, MX: tl.constexpr):
+def _quantize_tile(
+    t,
+    end,
+    x_ptr,
+    total_rows,
+    values_ptr,
+    scales_ptr,
+    AT: tl.constexpr,
+    TILE: tl.constexpr,
+    MX: tl.constexpr,
+):
     PADDED: tl.constexpr = scales.padded_size(AT.values.size, MX.scale_tiles)
     window = rows.window(t, end, PADDED, TILE)
     x = rows.load(x_ptr, window, TILE, AT.x).to(tl.float32)
-    mx.store(values_ptr, scales_ptr, x, t, window, TILE, AT.values, AT.scales, MX)
+    mx.store(values_ptr, scales_ptr, x, t, window, total_rows, TILE, AT.values, AT.scales, MX)
 
 
 @triton.jit
@@ -44,12 +54,12 @@ def _mxfp8_quantize_kernel(
     if num_rows_ptr is None:
         if scales.pads(scales_ptr, total_rows, AT.values.size, TILE, MX.scale_tiles):
             return
-        _quantize_tile(tl.program_id(0), total_rows, x_ptr, values_ptr, scales_ptr, AT, TILE, MX)
+        _quantize_tile(tl.program_id(0), total_rows, x_ptr, total_rows, values_ptr, scales_ptr, AT, TILE, MX)
     else:
         valid = row_count.valid_rows(num_rows_ptr, total_rows, COUNT)
         PADDED: tl.constexpr = scales.padded_size(AT.values.size, MX.scale_tiles)
         for t in range(tl.program_id(0), row_count.num_tiles(valid, PADDED, TILE), COUNT.programs):
-            _quantize_tile(t, valid, x_ptr, values_ptr, scales_ptr, AT, TILE, MX)
+            _quantize_tile(t, valid, x_ptr, total_rows, values_ptr, scales_ptr, AT, TILE, MX)
         mx.clear(values_ptr, scales_ptr, valid, total_rows, AT.values, AT.scales, MX, COUNT)
 
 
@@ -59,6 +69,7 @@ def _dequantize_tile(
     end,
     values_ptr,
     scales_ptr,
+    total_rows,
     x_ptr,
     AT: tl.constexpr,
     TILE: tl.constexpr,
@@ -67,7 +78,7 @@ def _dequantize_tile(
 ):
     window, blocks = rows.window(t, end, AT.values.size, TILE), rows.window(t, end, AT.values.size, TILE, 32)
     values = rows.load(values_ptr, window, TILE, AT.values)
-    exponents = scales.load(scales_ptr, blocks, TILE, AT.scales, MX.scale_tiles)
+    exponents = scales.load(scales_ptr, blocks, total_rows, TILE, AT.scales, MX.scale_tiles)
     if MX.interleaves:
         values = functions.interleave(values, TILE.rows, TILE.cols)
     x = functions.dequantize_blocks(values, exponents, TILE.rows, TILE.cols, MX.fp8, MX.cast)
@@ -89,9 +100,10 @@ def _mxfp8_dequantize_kernel(
     COUNT: tl.constexpr,
 ):
     if num_rows_ptr is None:
-        _dequantize_tile(tl.program_id(0), total_rows, values_ptr, scales_ptr, x_ptr, AT, TILE, MX, NARROWING)
+        t = tl.program_id(0)
+        _dequantize_tile(t, total_rows, values_ptr, scales_ptr, total_rows, x_ptr, AT, TILE, MX, NARROWING)
     else:
         valid = row_count.valid_rows(num_rows_ptr, total_rows, COUNT)
         for t in range(tl.program_id(0), row_count.num_tiles(valid, AT.values.size, TILE), COUNT.programs):
-            _dequantize_tile(t, valid, values_ptr, scales_ptr, x_ptr, AT, TILE, MX, NARROWING)
+            _dequantize_tile(t, valid, values_ptr, scales_ptr, total_rows, x_ptr, AT, TILE, MX, NARROWING)
         row_count.clear(x_ptr, valid, total_rows, AT.x.size, COUNT, "x")

@@ -52,7 +52,7 @@ def _digits_tile(
     high, low = functions.digits(rows.load(x_values_ptr, window, TILE, AT.values), MX.fp8, MX.cast)
     rows.store(digits_ptr, high, window, TILE, AT.digits)
     rows.store(digits_ptr + AT.values.size, low, window, TILE, AT.digits)
-    factors = functions.scale_factors(scales.load(x_scales_ptr, blocks, TILE, AT.scales, MX.scale_tiles))
+    factors = functions.scale_factors(scales.load(x_scales_ptr, blocks, total_rows, TILE, AT.scales, MX.scale_tiles))
     first_row, _, block = blocks
     row = first_row + tl.arange(0, TILE.rows)[:, None]
     place = tl.cast(block, tl.int64) * total_rows + row

@@ -207,7 +207,8 @@ def weight_at(op: Product, specs: Specs, target: Target) -> Matrix:
     _, at = rows_of({"values": values, **({} if tiles else {"scales": scales})})
     fp8 = fp8_format_of(values.dtype)
     mx = Mx(fp8, cast(fp8, target), scale_tiles=tiles)
-    return Matrix(at["values"], at.get("scales", Rows(0, (), ())), mx, prod(values.shape[:-2]))
+    *groups, rows, _ = values.shape
+    return Matrix(at["values"], at.get("scales", Rows(0, (), ())), mx, rows, prod(groups))
 
 
 def summed(

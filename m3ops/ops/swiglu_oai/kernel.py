@@ -72,6 +72,7 @@ def _swiglu_tile(
     t,
     end,
     gate_up_ptr,
+    total_rows,
     activation_ptr,
     values_ptr,
     scales_ptr,
@@ -94,7 +95,7 @@ def _swiglu_tile(
         activation = functions.swiglu_oai(gate, up, SWIGLU.slope, SWIGLU.bound, SWIGLU.beta, SWIGLU.limit)
         if MX.round_activation:
             activation = fp32.round_to(activation, gate_up_ptr.dtype.element_ty, SWIGLU.narrowing)
-        mx.store(values_ptr, scales_ptr, activation, t, window, TILE, AT.values, AT.scales, MX)
+        mx.store(values_ptr, scales_ptr, activation, t, window, total_rows, TILE, AT.values, AT.scales, MX)
 
 
 @triton.jit
@@ -112,16 +113,16 @@ def _swiglu_oai_kernel(
     COUNT: tl.constexpr,
 ):
     TILES: tl.constexpr = None if MX is None else MX.scale_tiles
+    operands = gate_up_ptr, total_rows, activation_ptr, values_ptr, scales_ptr
     if num_rows_ptr is None:
         if scales.pads(scales_ptr, total_rows, AT.size, TILE, TILES):
             return
-        t = tl.program_id(0)
-        _swiglu_tile(t, total_rows, gate_up_ptr, activation_ptr, values_ptr, scales_ptr, AT, TILE, SWIGLU, MX)
+        _swiglu_tile(tl.program_id(0), total_rows, *operands, AT, TILE, SWIGLU, MX)
     else:
         valid = row_count.valid_rows(num_rows_ptr, total_rows, COUNT)
         PADDED: tl.constexpr = scales.padded_size(AT.size, TILES)
         for t in range(tl.program_id(0), row_count.num_tiles(valid, PADDED, TILE), COUNT.programs):
-            _swiglu_tile(t, valid, gate_up_ptr, activation_ptr, values_ptr, scales_ptr, AT, TILE, SWIGLU, MX)
+            _swiglu_tile(t, valid, *operands, AT, TILE, SWIGLU, MX)
         if MX is None:
             row_count.clear(activation_ptr, valid, total_rows, AT.size, COUNT, "activation")
         else:
