@@ -58,8 +58,8 @@ def mxfp8_quantize(
             the rule of OCP MX v1.0, section 6.3.
         fp8_format: ``"e4m3fn"``, or ``"e4m3fnuz"`` for the matrix cores of gfx942.
         scale_layout: How scales are stored: ``"row_major"``; ``"swizzle_128x4"``, as NVIDIA's products read them,
-            ``"swizzle_8x4"`` for few rows, or ``"packed_ue8m0"`` for DeepGEMM; or ``"shuffle_32x8"``, as AMD's do. For
-            all but the first, the last two axes form one matrix.
+            ``"swizzle_8x4"`` for few rows, or ``"packed_ue8m0"`` for DeepGEMM; or, as AMD's do, ``"shuffle_32x8"`` on
+            gfx950 and ``"shuffle_32x4"`` on gfx1250. For all but the first, the last two axes form one matrix.
         num_rows: How many rows count, with the leading axes flattened: an int32 array of one element, clamped to the
             rows that exist. The other rows are not read, and their results are zero.
 

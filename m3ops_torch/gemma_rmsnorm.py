@@ -85,8 +85,8 @@ def gemma_fused_add_rmsnorm_quantize(
         round_activation: False quantizes the fp32 result. True rounds it to the dtype of the input first; the result
             then equals ``mxfp8_quantize`` of the unfused op bit for bit.
         scale_layout: How scales are stored: ``"row_major"``; ``"swizzle_128x4"``, as NVIDIA's products read them,
-            ``"swizzle_8x4"`` for few rows, or ``"packed_ue8m0"`` for DeepGEMM; or ``"shuffle_32x8"``, as AMD's do. For
-            all but the first, the last two axes form one matrix.
+            ``"swizzle_8x4"`` for few rows, or ``"packed_ue8m0"`` for DeepGEMM; or, as AMD's do, ``"shuffle_32x8"`` on
+            gfx950 and ``"shuffle_32x4"`` on gfx1250. For all but the first, the last two axes form one matrix.
         out_norm: Whether to return the norm too, rounded to the dtype of x: MiniMax-M3's router reads it.
         num_rows: How many rows count, with the leading axes flattened: an int32 tensor of one element, clamped to the
             rows that exist. The other rows are not read. Their results are zero in a new tensor and stay as they were
@@ -182,8 +182,8 @@ def gemma_rmsnorm_quantize(
         round_activation: False quantizes the fp32 result. True rounds it to the dtype of the input first; the result
             then equals ``mxfp8_quantize`` of the unfused op bit for bit.
         scale_layout: How scales are stored: ``"row_major"``; ``"swizzle_128x4"``, as NVIDIA's products read them,
-            ``"swizzle_8x4"`` for few rows, or ``"packed_ue8m0"`` for DeepGEMM; or ``"shuffle_32x8"``, as AMD's do. For
-            all but the first, the last two axes form one matrix.
+            ``"swizzle_8x4"`` for few rows, or ``"packed_ue8m0"`` for DeepGEMM; or, as AMD's do, ``"shuffle_32x8"`` on
+            gfx950 and ``"shuffle_32x4"`` on gfx1250. For all but the first, the last two axes form one matrix.
         out_norm: Whether to return the norm too, rounded to the dtype of x: MiniMax-M3's router reads it.
         num_rows: How many rows count, with the leading axes flattened: an int32 tensor of one element, clamped to the
             rows that exist. The other rows are not read. Their results are zero in a new tensor and stay as they were

@@ -64,6 +64,11 @@ def shuffled_offset(row: int, block: int, padded: tuple[int, int]) -> int:
     return 256 * tile + 4 * lane + 2 * (block // 4 % 2) + row // 16 % 2
 
 
+def shuffled_offset_of_gfx1250(row: int, block: int, padded: tuple[int, int]) -> int:
+    """Aiter's ``[rows / 32, 32 blocks]``: a dword of four blocks for each of 32 rows, and then the next four blocks."""
+    return row // 32 * 32 * padded[1] + block // 4 * 128 + row % 32 * 4 + block % 4
+
+
 def packed_offset(row: int, block: int, padded: tuple[int, int]) -> int:
     """DeepGEMM's int32 ``[rows, blocks / 4]`` with strides of 1 and of the rows, rounded up to 16 bytes of them."""
     return 4 * (row + block // 4 * padded[0]) + block % 4
@@ -73,9 +78,16 @@ OFFSETS = {
     "swizzle_128x4": swizzled_offset,
     "swizzle_8x4": swizzled_offset_of_few_rows,
     "shuffle_32x8": shuffled_offset,
+    "shuffle_32x4": shuffled_offset_of_gfx1250,
     "packed_ue8m0": packed_offset,
 }
-PADDED = {"swizzle_128x4": (128, 4), "swizzle_8x4": (8, 4), "shuffle_32x8": (256, 8), "packed_ue8m0": (4, 4)}
+PADDED = {
+    "swizzle_128x4": (128, 4),
+    "swizzle_8x4": (8, 4),
+    "shuffle_32x8": (256, 8),
+    "shuffle_32x4": (32, 4),
+    "packed_ue8m0": (4, 4),
+}
 
 
 @every_layout

@@ -276,8 +276,8 @@ VALUE_ERRORS: Table = {
     ),
     "an unknown scale layout": (
         lambda m, a: m.mxfp8_quantize(a(2, 64), scale_layout="blocked"),
-        "scale_layout must be 'row_major', 'swizzle_128x4', 'swizzle_8x4', 'shuffle_32x8' or 'packed_ue8m0', "
-        "got 'blocked'",
+        "scale_layout must be 'row_major', 'swizzle_128x4', 'swizzle_8x4', 'shuffle_32x8', 'shuffle_32x4' or "
+        "'packed_ue8m0', got 'blocked'",
     ),
     "tiled scales of a vector": (
         lambda m, a: m.gemma_rmsnorm_quantize(a(64), a(64), scale_layout="swizzle_128x4"),

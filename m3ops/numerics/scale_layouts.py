@@ -19,6 +19,11 @@ of aiter (ROCm/aiter 0122c48, aiter/ops/shuffle.py) and ``preSwizzleScalesGFX950
 ``c % 4 * 64 + r % 16 * 4 + c // 4 * 2 + r // 16`` of its tile. Rows are padded to a multiple of 256, as aiter does;
 hipBLASLt asks for 32, and reads a part of that. Neither defines its padding.
 
+``"shuffle_32x4"``: tiles of 32 rows x 4 blocks, 128 bytes, for AMD's block-scaled products on gfx1250: aiter's
+``shuffle_mxfp8fp4_scale`` and ``shuffle_scale_n32k4`` (ROCm/aiter e404860, aiter/ops/shuffle.py). The scale of row r
+and block c is at byte ``r * 4 + c`` of its tile. What pads rows is 127 there and zero here; it scales rows that nobody
+keeps.
+
 ``"packed_ue8m0"``: tiles of 1 row x 4 blocks, an int32, which follow each other column by column, for DeepGEMM on
 sm_100: ``get_mn_major_tma_aligned_packed_ue8m0_tensor`` (deepseek-ai/DeepGEMM 54e2261, csrc/jit_kernels/impls/
 smxx_layout.hpp). Rows are padded to a multiple of 4: the tensor memory accelerator wants each column at a multiple of
@@ -79,6 +84,7 @@ TILES = {
     "swizzle_128x4": Tiles(rows=(4, 32), blocks=(1, 4), order=(1, 0, 2, 3), pad_rows=128),
     "swizzle_8x4": Tiles(rows=(1, 8), blocks=(1, 4), order=(0, 1, 2, 3), pad_rows=8),
     "shuffle_32x8": Tiles(rows=(2, 16), blocks=(2, 4), order=(3, 1, 2, 0), pad_rows=256),
+    "shuffle_32x4": Tiles(rows=(1, 32), blocks=(1, 4), order=(0, 1, 2, 3), pad_rows=32),
     "packed_ue8m0": Tiles(rows=(1, 1), blocks=(1, 4), order=(0, 1, 2, 3), pad_rows=4, by_columns=True),
 }
 SCALE_LAYOUTS = (ROW_MAJOR, *TILES)

@@ -88,7 +88,7 @@ def gradients(shape: Shape, dtype: str, seed: int = 0) -> np.ndarray:
     return np.asarray(rows.astype(np.float64) * scales, np.float64).astype(dtype)
 
 
-ALIKE = ("swizzle_8x4",)
+ALIKE = ("swizzle_8x4", "shuffle_32x4")
 """Scale layouts that differ from ``"swizzle_128x4"`` in the size of a tile alone. They need fewer cases."""
 
 

@@ -114,8 +114,8 @@ class Quantization(Rounding):
     scale_layout: str = parameter(
         ROW_MAJOR,
         'How scales are stored: ``"row_major"``; ``"swizzle_128x4"``, as NVIDIA\'s products read them, '
-        '``"swizzle_8x4"`` for few rows, or ``"packed_ue8m0"`` for DeepGEMM; or ``"shuffle_32x8"``, as AMD\'s do. For '
-        "all but the first, the last two axes form one matrix.",
+        '``"swizzle_8x4"`` for few rows, or ``"packed_ue8m0"`` for DeepGEMM; or, as AMD\'s do, ``"shuffle_32x8"`` on '
+        'gfx950 and ``"shuffle_32x4"`` on gfx1250. For all but the first, the last two axes form one matrix.',
     )
 
     def __post_init__(self) -> None:
