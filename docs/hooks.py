@@ -62,6 +62,7 @@ CORE = (
     "m3ops.array",
     "m3ops.target.Target",
     "m3ops.rope.rope_cos_sin",
+    "m3ops.rope.Yarn",
 )
 
 
