@@ -75,7 +75,7 @@ def _column(axes: Axes) -> str | None:
 
 
 def _in_pieces(op: Op, inputs: Mapping[str, np.ndarray], threads: int) -> Arrays:
-    axes, column = op.axes, _column(op.axes)
+    axes, column = op.axes_of(inputs), _column(op.axes)
     *leading, size = next(iter(inputs.values())).shape
     specs = op.infer(**{name: ArraySpec(array.shape, array.dtype.name) for name, array in inputs.items()})
     total, width = math.prod(leading), next(iter(specs.values())).shape[-1] if column else 1
