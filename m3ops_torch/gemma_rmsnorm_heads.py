@@ -63,6 +63,8 @@ def gemma_rmsnorm_rope_heads(
     weight_k: torch.Tensor,
     cos_sin: torch.Tensor,
     positions: torch.Tensor,
+    weight_index_q: torch.Tensor | None = None,
+    weight_index_k: torch.Tensor | None = None,
     *,
     num_heads_q: int = 64,
     num_heads_k: int = 4,
@@ -70,20 +72,28 @@ def gemma_rmsnorm_rope_heads(
     eps: float = 1e-6,
     weight_offset: float = 1.0,
     rotary_dim: int = 64,
+    num_heads_index_q: int = 4,
+    num_heads_index_k: int = 1,
     num_rows: torch.Tensor | None = None,
     out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """QK norm and rotary embedding: :func:`gemma_rmsnorm` of each q and k head of a packed qkv, turned by the angles of
-    its position before it is rounded, in one launch; v keeps its bytes.
+    its position before it is rounded, in one launch; v keeps its bytes. With the weights of an indexer the row is
+    ``[q | k | v | index_q | index_k]``, and its heads are normed and turned likewise.
 
     Args:
-        qkv: Shape ``[..., (num_heads_q + num_heads_k + num_heads_v) * head_dim]``; bfloat16, float16 or float32.
+        qkv: Shape ``[..., (num_heads_q + num_heads_k + num_heads_v) * head_dim]``; bfloat16, float16 or float32. With
+            index heads these are in the last axis too.
         weight_q: Shape ``[head_dim]``, or with leading axes that broadcast against those of qkv; any of these dtypes.
         weight_k: Shape ``[head_dim]``, or with leading axes that broadcast against those of qkv; any of these dtypes.
         cos_sin: Shape ``[max_position, rotary_dim]``, in each row the cosines of the angles, then their sines; any of
             these dtypes. ``m3ops.rope.rope_cos_sin`` makes it.
         positions: The rows of cos_sin: int32 or int64 of the leading axes of qkv, or of axes that broadcast against
             those. At a position that the table does not have, what is turned is NaN.
+        weight_index_q: For the index_q heads of an indexer, which follow v in the row: as weight_q; None where there
+            are none. It is given with weight_index_k or not at all.
+        weight_index_k: For the index_k heads of an indexer, which follow v in the row: as weight_q; None where there
+            are none. It is given with weight_index_q or not at all.
         num_heads_q: Number of q heads, at least 1.
         num_heads_k: Number of k heads, at least 1.
         num_heads_v: Number of v heads, 0 if there are none.
@@ -91,6 +101,8 @@ def gemma_rmsnorm_rope_heads(
         weight_offset: Added to the weight: 1 where a model stores offsets from 1, as Gemma does; 0 for the ordinary
             RMSNorm.
         rotary_dim: How many elements of a head are turned, the first ones: a multiple of 16.
+        num_heads_index_q: Number of index_q heads where there are any, at least 1.
+        num_heads_index_k: Number of index_k heads where there are any, at least 1.
         num_rows: How many rows count, with the leading axes flattened: an int32 tensor of one element, clamped to the
             rows that exist. The other rows are not read. Their results are zero in a new tensor and stay as they were
             in ``out``.
@@ -112,6 +124,10 @@ def gemma_rmsnorm_rope_heads(
         eps=eps,
         weight_offset=weight_offset,
         rotary_dim=rotary_dim,
+        num_heads_index_q=num_heads_index_q,
+        num_heads_index_k=num_heads_index_k,
     )
-    result: torch.Tensor = run(op, qkv, weight_q, weight_k, cos_sin, positions, num_rows=num_rows, out=out)
+    result: torch.Tensor = run(
+        op, qkv, weight_q, weight_k, cos_sin, positions, weight_index_q, weight_index_k, num_rows=num_rows, out=out
+    )
     return result

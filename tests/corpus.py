@@ -65,6 +65,8 @@ def _params(draw: Draw, op: str) -> dict[str, Any]:
         "num_heads_q": lambda: draw.one_of([1, 3, 4, 8]),
         "num_heads_k": lambda: draw.one_of([1, 2, 4]),
         "num_heads_v": lambda: draw.one_of([0, 1, 2, 4]),
+        "num_heads_index_q": lambda: draw.one_of([1, 2, 4]),
+        "num_heads_index_k": lambda: draw.one_of([1, 1, 2]),
         "scale": lambda: draw.one_of([2.0, 1.0, draw.between(-3, 3)]),
         "top_k": lambda: draw.one_of([1, 2, 4, 8]),
         "rotary_dim": lambda: draw.one_of([16, 32, 48, 64]),
@@ -96,6 +98,8 @@ def _shapes(draw: Draw, op: str, groups: int, heads: int, rotary_dim: int) -> di
         "qkv": (*rows, heads * size),
         "weight_q": shared,
         "weight_k": (size,),
+        "weight_index_q": (size,),
+        "weight_index_k": shared,
         "cos_sin": (1 + draw.below(20), rotary_dim) if rotary_dim else (),
         "positions": rows,
         **dict.fromkeys(("values", "x_values"), (*rows, size)),
@@ -188,7 +192,7 @@ class Call:
     def _drawn(self) -> tuple[dict[str, Any], dict[str, tuple[Shape, str, str]]]:
         draw = Draw(self.id)
         params = _params(draw, self.op)
-        heads = sum(params.get(f"num_heads_{part}", 0) for part in "qkv")
+        heads = sum(number for name, number in params.items() if name.startswith("num_heads_"))
         shapes = _shapes(draw, self.op, params.get("groups", 1), heads, params.get("rotary_dim", 0))
         if params.get("groups", 1) > 1 or len(next(iter(shapes.values()))) < 2:
             params.pop("scale_layout", None)  # of matrices alone

@@ -24,6 +24,8 @@ INPUTS = {
     "weight_k": normal((64,), "float32", 0.5),
     "cos_sin": normal((20, 64), "float32", 0.6),
     "positions": np.array(7, np.int32),
+    "weight_index_q": normal((64,), "float16", 0.5),
+    "weight_index_k": normal((64,), "bfloat16", 0.25),
     "w": normal((16, 128), "float32", 0.1),
     "logits": normal((4, 6, 16), "float32"),
     "bias": normal((16,), "float32", 0.25),
@@ -35,6 +37,7 @@ INPUTS = {
 """An array for each input of an op of rows. Arrays of 4 x 6 rows have three axes, and no other has."""
 
 OWN = {
+    "gemma_rmsnorm_rope_heads": {**INPUTS, "qkv": normal((4, 6, 77 * 64), "bfloat16")},
     "mxfp8_grouped_matmul": {
         "x_values": INPUTS["x_values"].reshape(24, 128),
         "x_scales": INPUTS["x_scales"].reshape(24, 4),
@@ -42,9 +45,9 @@ OWN = {
         "w_scales": np.arange(3 * 8 * 4, dtype=np.uint8).reshape(3, 8, 4) + 80,
         "group_sizes": np.array([10, 0, 11], np.int32),
         "rows": np.arange(22, dtype=np.int32)[::-1].copy(),
-    }
+    },
 }
-"""Those of ops whose operands have no leading axes."""
+"""Those of ops whose operands have no leading axes, and a qkv with index heads."""
 
 ROWS_FIRST = [name for name, op in OPS.items() if op.of().axes.inputs[0].rows]
 """Ops whose first input has leading axes."""

@@ -158,22 +158,25 @@ def test_a_head_is_normed_as_a_row(dtype: str) -> None:
         same(raw(np.ascontiguousarray(got[part])), raw(np.ascontiguousarray(want)))
 
 
-@pytest.mark.parametrize("heads", [(64, 4, 4), (16, 1, 1), (4, 2, 0)])
+@pytest.mark.parametrize("heads", [(64, 4, 4), (16, 1, 1), (4, 2, 0), (64, 4, 4, 4, 1), (3, 2, 0, 1, 2)])
 @pytest.mark.parametrize(("dim", "rotary_dim"), [(128, 64), (128, 128), (80, 48), (64, 16)])
-def test_rotated_heads_in_float64(heads: tuple[int, int, int], dim: int, rotary_dim: int) -> None:
+def test_rotated_heads_in_float64(heads: tuple[int, ...], dim: int, rotary_dim: int) -> None:
     """As vLLM tests its kernel of norm and rotary embedding. With R the bound of the norm, in U: x cos and y sin have R
     of their magnitudes, the product that is rounded 1 more, and the sum 1.
     """
     rng = np.random.default_rng(11)
-    q, k, v = heads
+    names = ("q", "k", "v", "index_q", "index_k")[: len(heads)]
     qkv = rng.standard_normal((23, sum(heads) * dim)).astype(np.float32)
-    weights = rng.uniform(-1, 1, (2, dim)).astype(np.float32)
+    weights = rng.uniform(-1, 1, (len(heads), dim)).astype(np.float32)  # that of v is not used
     table, positions = rope_cos_sin(4096, rotary_dim), rng.integers(0, 4096, 23)
-    counts = {"num_heads_q": q, "num_heads_k": k, "num_heads_v": v, "rotary_dim": rotary_dim}
-    (got,) = reference("gemma_rmsnorm_rope_heads", qkv, *weights, table, positions, **counts)
+    counts = {f"num_heads_{name}": number for name, number in zip(names, heads, strict=True)}
+    given = (*weights[:2], table, positions, *weights[3:])
+    (got,) = reference("gemma_rmsnorm_rope_heads", qkv, *given, rotary_dim=rotary_dim, **counts)
     got, x = got.reshape(23, -1, dim), qkv.reshape(23, -1, dim)
-    same(raw(got[:, q + k :]), raw(x[:, q + k :]))
-    norm = norm_in_float64(x[:, : q + k], np.repeat(weights, (q, k), axis=0), 1e-6)
+    kinds = np.repeat(np.arange(len(heads)), heads)
+    same(raw(got[:, kinds == 2]), raw(x[:, kinds == 2]))
+    got, x = got[:, kinds != 2], x[:, kinds != 2]
+    norm = norm_in_float64(x, weights[kinds[kinds != 2]], 1e-6)
     half = rotary_dim // 2
     first, second, rest = np.split(norm, [half, rotary_dim], axis=-1)
     cos, sin = np.split(table[positions].astype(np.float64)[:, None], 2, axis=-1)
@@ -181,7 +184,7 @@ def test_rotated_heads_in_float64(heads: tuple[int, int, int], dim: int, rotary_
     terms = (np.abs(first * cos), np.abs(second * sin)), (np.abs(second * cos), np.abs(first * sin))
     bounds = [norm_bound(dim) * (a + b) + b + np.abs(want) for (a, b), want in zip(terms, wanted, strict=False)]
     allowed = np.concatenate([*bounds, norm_bound(dim) * np.abs(rest)], axis=-1) * U
-    error = np.abs(got[:, : q + k] - np.concatenate(wanted, axis=-1)) / allowed
+    error = np.abs(got - np.concatenate(wanted, axis=-1)) / allowed
     assert SMALLEST_WORST <= error.max() <= 1
 
 

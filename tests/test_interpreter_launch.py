@@ -298,6 +298,8 @@ def operands(name: str, dtype: str) -> tuple[np.ndarray, ...]:
         "weight_k": x[0, 1, :64],
         "cos_sin": x[1, ::-1, 1:65:2].astype(F32),
         "positions": np.array([[2, 0, 1], [-1, 1, 3]]).T,
+        "weight_index_q": x[1, 0, 100:36:-1],
+        "weight_index_k": x[0, :, 130:194].astype(F32)[:, None],
         "values": values[::-1],
         "scales": scales,
         "x_values": values.transpose(1, 0, 2),
@@ -316,6 +318,7 @@ def operands(name: str, dtype: str) -> tuple[np.ndarray, ...]:
 
 
 QUANTIZED_NORM = [{}, {"round_activation": True, "out_norm": True, "fp8_format": "e4m3fnuz"}]
+INDEXED = ("num_heads_k", "num_heads_v", "num_heads_index_q", "num_heads_index_k")
 PARAMS: dict[str, list[dict[str, Any]]] = {
     "swiglu_oai": [{}, {"limit": None, "alpha": 0.5, "out_dtype": "float32"}, {"layout": "interleaved"}],
     "swiglu_oai_fake_quant": [{}, {"scale_rule": "floor", "out_dtype": "float32"}],
@@ -327,7 +330,7 @@ PARAMS: dict[str, list[dict[str, Any]]] = {
     "gemma_rmsnorm_heads": [{"num_heads_q": 3, "num_heads_k": 1, "num_heads_v": 2}],
     "moe_route": [{}, {"top_k": 1}, {"top_k": 7}],
     "moe_combine": [{}, {"scale": 0.7, "out_dtype": "float16"}],
-    "gemma_rmsnorm_rope_heads": [{"num_heads_q": 3, "num_heads_k": 1, "num_heads_v": 2, "rotary_dim": 32}],
+    "gemma_rmsnorm_rope_heads": [{**dict.fromkeys(INDEXED, 1), "num_heads_q": 2, "rotary_dim": 32}],
     "gemma_rmsnorm_quantize": QUANTIZED_NORM,
     "gemma_fused_add_rmsnorm_quantize": QUANTIZED_NORM,
 }

@@ -29,6 +29,7 @@ VALU_LIMITS = {
     ("gemma_rmsnorm", 128): {"gfx942": 21.5, "gfx950": 15.5},
     ("gemma_rmsnorm_heads", 9216): {"gfx942": 21.5, "gfx950": 16.5},
     ("gemma_rmsnorm_rope_heads", 9216): {"gfx942": 16, "gfx950": 11},
+    ("gemma_rmsnorm_rope_heads", 9856): {"gfx942": 16, "gfx950": 11},
     ("gemma_fused_add_rmsnorm", 6144): {"gfx942": 31, "gfx950": 17},
     ("gemma_fused_add_rmsnorm", 128): {"gfx942": 29, "gfx950": 17.5},
     ("gemma_rmsnorm_quantize", 6144): {"gfx942": 21, "gfx950": 18},
@@ -43,6 +44,7 @@ NARROW_LOADS = {
     ("gemma_rmsnorm", 128): {4: 1},
     ("gemma_rmsnorm_heads", 9216): {4: 1},
     ("gemma_rmsnorm_rope_heads", 9216): {8: 2, 4: 1},
+    ("gemma_rmsnorm_rope_heads", 9856): {4: 1},
     ("gemma_fused_add_rmsnorm", 128): {4: 1},
 }
 NARROW_STORES = {

@@ -19,10 +19,10 @@ from specification import reference
 import m3ops_jax
 import m3ops_torch
 from m3ops import rope
-from m3ops.op import bind
 from m3ops.ops import EVERY_OP
 from m3ops.rope import Yarn, rope_cos_sin
 from m3ops.testing.arrays import normal
+from m3ops.testing.case import operands
 from m3ops.tools.run import to_numpy, to_tensor
 
 THETAS = (5e6, 1e4, 10.0, 0.3)
@@ -270,7 +270,7 @@ def test_positions_are_divided_with_the_rows(kind: Any) -> None:
 def test_positions_past_32_bits() -> None:
     far = np.array([5, 2**32, 2**32 + 5, -(2**63), 2**31, -(2**31)] * 4, np.int64).reshape(4, 6)
     op = EVERY_OP["gemma_rmsnorm_rope_heads"].of(**GIVEN)
-    inputs = bind(op, (QKV, *WEIGHTS, TABLE, far))
+    inputs = operands(op, (QKV, *WEIGHTS, TABLE, far))
     (got,) = interpreted(op, inputs, planned(op, inputs))
     assert_same_bytes([got], [*op.reference(inputs).values()])
     assert (np.isnan(got.astype(np.float32)).any(axis=-1) == (far != 5)).all()

@@ -25,7 +25,7 @@ import m3ops_jax
 import m3ops_torch
 from m3ops.array import ArraySpec
 from m3ops.numerics.scale_layouts import TILES, arrange
-from m3ops.op import bind
+from m3ops.op import Op, bind
 from m3ops.ops import OPS
 from m3ops.planning.launch import PROGRAMS
 from m3ops.testing.arrays import normal
@@ -131,7 +131,7 @@ def test_a_limited_number_of_programs(name: str) -> None:
     """However large the buffer: programs that find nothing to do cost time too."""
     op = OPS[name].of()
     for num_rows in (1, 100, 4096, 2**20):
-        specs = bind(op, [_operand(operand, num_rows) for operand in op.inputs], ArraySpec((1,), "int32"))
+        specs = bind(op, [_operand(op, operand, num_rows) for operand in op.inputs], ArraySpec((1,), "int32"))
         plan = op.plan({**specs, **op.check(specs)}, H100)
         assert {one.grid for one in plan.launches} == {(PROGRAMS * 132,)}
 
@@ -156,13 +156,12 @@ def test_few_programs_go_through_all_tiles(name: str, programs: int) -> None:
     assert_same_bytes(results, [*op.reference(inputs).values()])
 
 
-def _operand(name: str, num_rows: int) -> ArraySpec:
+def _operand(op: Op, name: str, num_rows: int) -> ArraySpec:
     special = {
         "gate_up": ((num_rows, 6144), "bfloat16"),
         "weight": ((3072,), "bfloat16"),
-        "qkv": ((num_rows, 72 * 128), "bfloat16"),
-        "weight_q": ((128,), "bfloat16"),
-        "weight_k": ((128,), "bfloat16"),
+        "qkv": ((num_rows, (77 if "weight_index_q" in op.inputs else 72) * 128), "bfloat16"),
+        **dict.fromkeys(("weight_q", "weight_k", "weight_index_q", "weight_index_k"), ((128,), "bfloat16")),
         "cos_sin": ((4096, 64), "float32"),
         "positions": ((num_rows,), "int32"),
         **dict.fromkeys(("values", "x_values"), ((num_rows, 3072), "float8_e4m3fn")),

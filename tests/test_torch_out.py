@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -150,6 +151,33 @@ def test_heads_in_place_on_amd(arch: str, heads: tuple[int, int, int, int]) -> N
     wanted = arrays(m3ops_torch.gemma_rmsnorm_heads(qkv, *weights, **counts))
     with torch_device.device(arch):
         m3ops_torch.gemma_rmsnorm_heads(qkv, *weights, **counts, out=qkv)
+    assert_same_bytes(arrays(qkv), wanted)
+    assert (v.view(torch.uint16).int() == 0x7F81).all()
+
+
+@pytest.mark.parametrize("heads", [(16, 1, 1, 1, 1, 128), (4, 2, 2, 2, 2, 64), (3, 2, 0, 1, 1, 96)], ids=str)
+@pytest.mark.parametrize("arch", ["", "gfx942", "gfx950"])
+def test_heads_around_v_in_place(arch: str, heads: tuple[int, ...], device: str) -> None:
+    """The heads of an indexer follow those of v, which stay."""
+    *numbers, size = heads
+    kinds = ("q", "k", "v", "index_q", "index_k")
+    counts = {f"num_heads_{kind}": number for kind, number in zip(kinds, numbers, strict=True)} | {"rotary_dim": 32}
+    device = "cpu" if arch else device
+    qkv, *weights, table = (
+        to_tensor(normal(shape, dtype), device)
+        for shape, dtype in (
+            ((13, sum(numbers) * size), "bfloat16"),
+            *(((size,), dtype) for dtype in ("bfloat16", "float32", "bfloat16", "float16")),
+            ((20, 32), "float32"),
+        )
+    )
+    v = qkv[:, sum(numbers[:2]) * size : sum(numbers[:3]) * size]
+    v.copy_(torch.tensor([0x7F81], dtype=torch.uint16).view(torch.bfloat16).expand_as(v))
+    positions = torch.arange(13, device=device)
+    operands = qkv, *weights[:2], table, positions, *weights[2:]
+    wanted = arrays(m3ops_torch.gemma_rmsnorm_rope_heads(*operands, **counts))
+    with torch_device.device(arch) if arch else nullcontext():
+        assert m3ops_torch.gemma_rmsnorm_rope_heads(*operands, **counts, out=qkv) is qkv
     assert_same_bytes(arrays(qkv), wanted)
     assert (v.view(torch.uint16).int() == 0x7F81).all()
 

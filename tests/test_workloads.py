@@ -148,13 +148,13 @@ def ordered_codes(array: np.ndarray) -> np.ndarray:
 
 
 def first_of_each_kind() -> list[Workload]:
-    """The first workload of each op and set of parameters.
+    """The first workload of each op, set of inputs and parameters.
 
     Terms cancel in products and in sums of experts' results, which have bounds of their own (test_mxfp8_matmul.py,
     test_moe_combine.py). Gradients are in test_bench.py.
     """
     others = [w for w in reversed(WORKLOADS) if w.op in FP32_ERROR]
-    return list({(w.op, *w.given.items()): w for w in others}.values())
+    return list({(w.op, len(w.inputs), *w.given.items()): w for w in others}.values())
 
 
 @pytest.mark.parametrize("evaluate", FORMULAS.values(), ids=FORMULAS)

@@ -114,6 +114,18 @@ TYPE_ERRORS: Table = {
         lambda m, a: m.gemma_rmsnorm_rope_heads(a(2, 4608), a(64), a(64), a(9, 64), a(2)),
         "positions must have dtype int32 or int64, got bfloat16",
     ),
+    "a weight_index_q of integers": (
+        lambda m, a: m.gemma_rmsnorm_rope_heads(
+            a(2, 4928), a(64), a(64), a(9, 64), a(2, dtype="int32"), a(64, dtype="int32"), a(64)
+        ),
+        "weight_index_q must have dtype bfloat16, float16 or float32, got int32",
+    ),
+    "a float for num_heads_index_q": (
+        lambda m, a: m.gemma_rmsnorm_rope_heads(
+            a(2, 4608), a(64), a(64), a(9, 64), a(2, dtype="int32"), num_heads_index_q=4.0
+        ),
+        "num_heads_index_q must be a Python integer, known before the kernel is compiled, got float",
+    ),
     "a table of integers": (
         lambda m, a: m.gemma_rmsnorm_rope_heads(a(2, 4608), a(64), a(64), a(9, 64, dtype="int32"), a(2, dtype="int32")),
         "cos_sin must have dtype bfloat16, float16 or float32, got int32",

@@ -174,6 +174,41 @@ VALUE_ERRORS: Table = {
         lambda m, a: m.gemma_rmsnorm_rope_heads(a(2, 4608), a(64), a(64), a(9, 64), a(3, dtype="int32")),
         "positions must have the leading axes of qkv, (2,), or broadcast against them, got shape (3,)",
     ),
+    "one weight of an indexer": (
+        lambda m, a: m.gemma_rmsnorm_rope_heads(a(2, 4928), a(64), a(64), a(9, 64), a(2, dtype="int32"), a(64)),
+        "weight_index_k must be given with that of the other index heads, got None",
+    ),
+    "the other weight of an indexer": (
+        lambda m, a: m.gemma_rmsnorm_rope_heads(
+            a(2, 4928), a(64), a(64), a(9, 64), a(2, dtype="int32"), weight_index_k=a(64)
+        ),
+        "weight_index_q must be given with that of the other index heads, got None",
+    ),
+    "index heads without weights": (
+        lambda m, a: m.gemma_rmsnorm_rope_heads(a(2, 4928), a(64), a(64), a(9, 64), a(2, dtype="int32")),
+        "qkv must have a last axis of 4608, for 64 q, 4 k and 4 v heads of 64, got shape (2, 4928)",
+    ),
+    "weights without index heads": (
+        lambda m, a: m.gemma_rmsnorm_rope_heads(a(2, 4608), a(64), a(64), a(9, 64), a(2, dtype="int32"), a(64), a(64)),
+        "qkv must have a last axis of 4928, for 64 q, 4 k, 4 v, 4 index_q and 1 index_k heads of 64, "
+        "got shape (2, 4608)",
+    ),
+    "a weight_index_k of another size": (
+        lambda m, a: m.gemma_rmsnorm_rope_heads(a(2, 4928), a(64), a(64), a(9, 64), a(2, dtype="int32"), a(64), a(32)),
+        "weight_index_k must have shape (64,) or broadcast against qkv (2, 4928), got (32,)",
+    ),
+    "no index_q heads": (
+        lambda m, a: m.gemma_rmsnorm_rope_heads(
+            a(2, 4608), a(64), a(64), a(9, 64), a(2, dtype="int32"), num_heads_index_q=0
+        ),
+        "num_heads_index_q must be at least 1, got 0",
+    ),
+    "fewer than no index_k heads": (
+        lambda m, a: m.gemma_rmsnorm_rope_heads(
+            a(2, 4608), a(64), a(64), a(9, 64), a(2, dtype="int32"), num_heads_index_k=-1
+        ),
+        "num_heads_index_k must be at least 1, got -1",
+    ),
     "no q heads": (
         lambda m, a: m.gemma_rmsnorm_heads(a(2, 32), a(8), a(8), num_heads_q=0),
         "num_heads_q must be at least 1, got 0",

@@ -24,12 +24,15 @@ CLOCK_GHZ, BANDWIDTH_TB = {"gfx942": 2.1, "gfx950": 2.4}, {"gfx942": 5.3, "gfx95
 
 ARCHS = tuple(CLOCK_GHZ)
 FRONT_ENDS = {"jax": jax_device.run, "torch": torch_device.run}
-PREFILLS = {
-    (w.op, w.size, *w.given.values()): w.with_rows(ROWS)
-    for w in WORKLOADS
-    if w.name
-    in ("MoE prefill", "MoE prefill, interleaved", "hidden prefill", "QK norm prefill", "packed QK norm prefill")
-}
+NAMES = (
+    "MoE prefill",
+    "MoE prefill, interleaved",
+    "hidden prefill",
+    "QK norm prefill",
+    "packed QK norm prefill",
+    "packed QK norm prefill, index heads",
+)
+PREFILLS = {(w.op, w.size, *w.given.values()): w.with_rows(ROWS) for w in WORKLOADS if w.name in NAMES}
 """By op, row and the parameters that are not at their defaults."""
 
 

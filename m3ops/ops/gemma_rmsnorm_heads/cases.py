@@ -12,9 +12,11 @@ import numpy as np
 from m3ops.numerics.formats import ACTIVATION_DTYPES
 from m3ops.ops.gemma_rmsnorm.cases import outliers
 from m3ops.testing.arrays import SPECIALS, Inputs, bit_patterns, normal, one, subnormals, views, with_specials
-from m3ops.testing.case import Case, counted
+from m3ops.testing.case import Case, counted, counting
 
-Heads = tuple[int, int, int]
+Heads = tuple[int, ...]
+"""How many heads are q, k and v, and index_q and index_k where there are such."""
+KINDS = ("q", "k", "v", "index_q", "index_k")
 
 
 def _rows() -> Iterator[tuple[str, Inputs, Heads]]:
@@ -59,7 +61,7 @@ def _case(name: str, make: Inputs, heads: Heads, **given: float) -> Case:
 
 
 def _counts(heads: Heads) -> dict[str, Any]:
-    return dict(zip(("num_heads_q", "num_heads_k", "num_heads_v"), heads, strict=True))
+    return dict(zip((f"num_heads_{kind}" for kind in KINDS), heads, strict=False))
 
 
 def _inputs(make: Inputs, num_heads: int) -> tuple[np.ndarray, ...]:
@@ -102,8 +104,50 @@ def _rope_cases() -> Iterator[Case]:
         yield _rope(name, one(make), (2, 1, 1), 32)
     yield from _tables()
     given = {**_counts((2, 1, 1)), "rotary_dim": 16}
-    of_shape = lambda shape: partial(_rope_inputs, one(normal, shape, "bfloat16", 3.0), 4, 16)  # noqa: E731
+    of_shape = lambda shape: partial(_without_index, one(normal, shape, "bfloat16", 3.0), 4, 16)  # noqa: E731
     yield from counted("gemma_rmsnorm_rope_heads", of_shape, given)
+    yield from _index_cases()
+
+
+def _index_cases() -> Iterator[Case]:
+    """Rows of which the last heads are an indexer's."""
+
+    def case(name: str, make: Inputs, heads: Heads, rotary_dim: int = 64, **given: float) -> Case:
+        inputs = partial(_index_inputs, make, sum(heads), rotary_dim)
+        given = {**_counts(heads), "rotary_dim": rotary_dim, **given}
+        return Case("gemma_rmsnorm_rope_heads", f"index heads, {name}", inputs, given)
+
+    for dtype in ACTIVATION_DTYPES:
+        yield case(f"normal {dtype}", one(normal, (5, 12 * 64), dtype), (4, 2, 2, 2, 2))
+        yield case(f"random bits {dtype}", one(bit_patterns, (9, 9 * 32), dtype), (3, 2, 1, 2, 1), 16)
+        yield case(f"subnormals {dtype}, eps 0", one(subnormals, (5, 5 * 64), dtype), (1, 1, 1, 1, 1), 32, eps=0.0)
+    yield case("NaN and infinities", one(with_specials, normal((6, 6 * 32), "float32"), SPECIALS), (1, 1, 2, 1, 1), 16)
+    yield case("zeros", one(np.zeros, (2, 160), np.float32), (1, 1, 1, 1, 1), 32)
+    yield case("no rows", one(normal, (0, 160), "bfloat16"), (1, 1, 1, 1, 1), 32)
+    yield case("no leading axis", one(normal, (160,), "bfloat16"), (1, 1, 1, 1, 1), 32)
+    yield case("no v heads", one(normal, (3, 160), "bfloat16"), (2, 1, 0, 1, 1), 16)
+    yield case("plain weights", one(normal, (5, 192), "bfloat16"), (2, 1, 1, 1, 1), 32, weight_offset=0.0)
+    yield case("48 of 80", one(normal, (5, 10 * 80), "bfloat16"), (4, 2, 2, 1, 1), 48)
+    yield case("64 of 100", one(normal, (5, 700), "bfloat16"), (2, 1, 1, 2, 1))
+    yield case("M3, a prefill of 37 tokens", one(normal, (37, 77 * 128), "bfloat16"), (64, 4, 4, 4, 1))
+    yield case("M3, one token", one(normal, (1, 77 * 128), "bfloat16"), (64, 4, 4, 4, 1))
+    yield case("M3 on 4 devices", one(normal, (21, 20 * 128), "bfloat16"), (16, 1, 1, 1, 1))
+    for name, make in views("bfloat16", 192).items():
+        yield case(name, one(make), (2, 1, 1, 1, 1), 32)
+
+    def of_other_kinds() -> tuple[np.ndarray, ...]:
+        *others, _, _ = _index_inputs(one(normal, (3, 5, 192), "bfloat16"), 6, 32)
+        return *others, normal((3, 1, 32), "float32"), normal((5, 32), "float16")
+
+    given = {**_counts((2, 1, 1, 1, 1)), "rotary_dim": 32}
+    yield Case(
+        "gemma_rmsnorm_rope_heads", "index heads, weights of each batch and of each token", of_other_kinds, given
+    )
+    given = {**_counts((4, 2, 2, 2, 2)), "rotary_dim": 16}
+    for count, shape in ((10, (3, 7, 12 * 16)), (3, (300, 12 * 16))):
+        inputs = partial(_index_inputs, one(normal, shape, "bfloat16", 3.0), 12, 16)
+        name = f"index heads, {count} of {' x '.join(map(str, shape[:-1]))} rows"
+        yield Case("gemma_rmsnorm_rope_heads", name, partial(counting, inputs, count), given)
 
 
 def _tables() -> Iterator[Case]:
@@ -143,6 +187,18 @@ def _rope_inputs(make: Inputs, num_heads: int, rotary_dim: int) -> tuple[np.ndar
     qkv, *weights = _inputs(make, num_heads)
     positions = 7 * np.arange(math.prod(qkv.shape[:-1]), dtype=np.int32) % 19
     return qkv, *weights, normal((19, rotary_dim), "float32", 0.6), positions.reshape(qkv.shape[:-1])
+
+
+def _without_index(make: Inputs, num_heads: int, rotary_dim: int) -> tuple[Any, ...]:
+    """Inputs that more operands may follow: those that a call leaves out stand as None."""
+    return *_rope_inputs(make, num_heads, rotary_dim), None, None
+
+
+def _index_inputs(make: Inputs, num_heads: int, rotary_dim: int) -> tuple[np.ndarray, ...]:
+    """The same with weights of index heads."""
+    inputs = _rope_inputs(make, num_heads, rotary_dim)
+    of_index_q, of_index_k = normal((2, *inputs[1].shape), inputs[1].dtype.name, 0.25)
+    return *inputs, of_index_q, of_index_k
 
 
 CASES = (*_cases(), *_rope_cases())

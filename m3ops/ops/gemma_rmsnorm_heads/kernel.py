@@ -1,4 +1,6 @@
-"""Triton kernel of Gemma's RMSNorm of q and k heads, with or without rotary embedding; a few heads of a few rows."""
+"""Triton kernel of Gemma's RMSNorm of q and k heads and those of an indexer, with or without rotary embedding; a few
+heads of a few rows.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +26,8 @@ class HeadsAt:
     norm: Rows
     cos_sin: Rows | None = None
     positions: Rows | None = None
+    weight_index_q: Rows | None = None
+    weight_index_k: Rows | None = None
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,10 @@ class Heads:
         part: Elements of a part of a head; the last part may have fewer.
         num_q: Number of q heads.
         num_k: Number of k heads.
-        num: Number of all heads.
-        together: Heads of a tile: it divides the numbers of q, k and v heads, so that those of a tile are of one kind.
+        num_v: Number of v heads.
+        num_index_q: Number of index_q heads.
+        num: Number of all heads; the last ones are index_k heads.
+        together: Heads of a tile: it divides the number of each kind, so that those of a tile are of one kind.
         cols: Columns of a part, a power of two; ``part`` where several heads are together.
         max_position: Rows of the table of cosines and sines.
         inv_size: 1 / dim, as fp32.
@@ -52,6 +58,8 @@ class Heads:
     part: int
     num_q: int
     num_k: int
+    num_v: int
+    num_index_q: int
     num: int
     together: int
     cols: int
@@ -128,6 +136,8 @@ def _heads_tile(
     weight_k_ptr,
     cos_sin_ptr,
     positions_ptr,
+    weight_index_q_ptr,
+    weight_index_k_ptr,
     norm_ptr,
     AT: tl.constexpr,
     TILE: tl.constexpr,
@@ -135,6 +145,9 @@ def _heads_tile(
 ):
     PARTS: tl.constexpr = TILE.parts
     TILES: tl.constexpr = HEADS.num // HEADS.together
+    FIRST_V: tl.constexpr = HEADS.num_q + HEADS.num_k
+    FIRST_INDEX_Q: tl.constexpr = FIRST_V + HEADS.num_v
+    FIRST_INDEX_K: tl.constexpr = FIRST_INDEX_Q + HEADS.num_index_q
     first_row = tl.cast(t // TILES, tl.int64) * TILE.rows
     head = (t % TILES) * HEADS.together
     column = tl.cast(head, tl.int64) * HEADS.dim
@@ -144,7 +157,9 @@ def _heads_tile(
     window = first_row, end, columns
     head_ptr = qkv_ptr + column * AT.qkv.strides[len(AT.qkv.strides) - 1]
     head_norm_ptr = norm_ptr + column * AT.norm.strides[len(AT.norm.strides) - 1]
-    normed = head < HEADS.num_q + HEADS.num_k
+    normed = head < FIRST_V
+    if weight_index_q_ptr is not None:
+        normed = normed | (head >= FIRST_INDEX_Q)
     if normed | (qkv_ptr.to(tl.int64) != norm_ptr.to(tl.int64)):
         xs = ()
         for i in tl.static_range(PARTS):
@@ -152,8 +167,12 @@ def _heads_tile(
         if normed:
             if head < HEADS.num_q:
                 factors = _factors(weight_q_ptr, first_row, end, AT.weight_q, TILE, HEADS)
-            else:
+            elif weight_index_q_ptr is None or head < FIRST_V:
                 factors = _factors(weight_k_ptr, first_row, end, AT.weight_k, TILE, HEADS)
+            elif head < FIRST_INDEX_K:
+                factors = _factors(weight_index_q_ptr, first_row, end, AT.weight_index_q, TILE, HEADS)
+            else:
+                factors = _factors(weight_index_k_ptr, first_row, end, AT.weight_index_k, TILE, HEADS)
             if cos_sin_ptr is None:
                 norms = _normed(xs, factors, TILE, HEADS)
             else:  # on their way before the norm waits
@@ -175,6 +194,8 @@ def _gemma_rmsnorm_heads_kernel(
     weight_k_ptr,  # [total_rows or 1, head_dim]
     cos_sin_ptr,  # [max_position, rotary_dim], or None
     positions_ptr,  # int32 or int64 [total_rows or 1, 1], or None
+    weight_index_q_ptr,  # [total_rows or 1, head_dim], or None
+    weight_index_k_ptr,  # [total_rows or 1, head_dim], or None
     num_rows_ptr,  # int32 [1], the number of rows that count, or None for all
     total_rows,
     norm_ptr,  # as qkv; where it is qkv, the v heads are left alone
@@ -192,6 +213,8 @@ def _gemma_rmsnorm_heads_kernel(
             weight_k_ptr,
             cos_sin_ptr,
             positions_ptr,
+            weight_index_q_ptr,
+            weight_index_k_ptr,
             norm_ptr,
             AT,
             TILE,
@@ -209,6 +232,8 @@ def _gemma_rmsnorm_heads_kernel(
                 weight_k_ptr,
                 cos_sin_ptr,
                 positions_ptr,
+                weight_index_q_ptr,
+                weight_index_k_ptr,
                 norm_ptr,
                 AT,
                 TILE,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from m3ops.array import ArraySpec
@@ -31,7 +31,9 @@ def heads_plan(op: NormOfHeads, specs: Specs, target: Target, *, keep: Collectio
     dim = specs["weight_q"].shape[-1]
     part = op.rotary_dim // 2 if isinstance(op, GemmaRMSNormRopeHeads) else dim
     total_rows, rows = rows_of(_with_rows(specs))
-    together, tiles = _tiling(op, total_rows, dim, part, target, decode=counts_rows(specs))
+    kinds = op.kinds(**{name: spec for name, spec in specs.items() if name.startswith("weight_")})
+    numbers = [number for _, number, _ in kinds]
+    together, tiles = _tiling(numbers, total_rows, dim, part, target, decode=counts_rows(specs))
     of_tile = {name: replace(rows[name], size=together * dim) for name in ("qkv", "norm")}
     table = specs.get("cos_sin")
     heads = Heads(
@@ -39,7 +41,9 @@ def heads_plan(op: NormOfHeads, specs: Specs, target: Target, *, keep: Collectio
         part=part,
         num_q=op.num_heads_q,
         num_k=op.num_heads_k,
-        num=op.num_heads,
+        num_v=op.num_heads_v,
+        num_index_q=sum(numbers[3:4]),
+        num=sum(numbers),
         together=together,
         cols=tiles.tile.cols // together,
         max_position=0 if table is None else table.shape[0],
@@ -64,9 +68,9 @@ def _with_rows(specs: Specs) -> dict[str, ArraySpec]:
 
 
 def _tiling(
-    op: NormOfHeads, total_rows: int, dim: int, part: int, target: Target, *, decode: bool
+    numbers: Sequence[int], total_rows: int, dim: int, part: int, target: Target, *, decode: bool
 ) -> tuple[int, Tiling]:
-    """The heads of a tile, and the tiling.
+    """The heads of a tile, and the tiling, for the numbers of heads of each kind.
 
     Rows of 128 want to be gathered (``tiling.ROW_TILE``): first the heads of a row, which lie side by side, then rows.
     Of heads in parts a thread has 8 elements of each part, what it loads at once.
@@ -75,12 +79,12 @@ def _tiling(
     threads = THREADS if parts == 1 else target.warp_size
     size = ROW_TILE if parts == 1 else 8 * threads
     exact = part == cols and dim % part == 0
-    alike = math.gcd(op.num_heads_q, op.num_heads_k, op.num_heads_v)
+    alike, num_heads = math.gcd(*numbers), sum(numbers)
     heads = min(alike & -alike, max(size // cols, 1)) if exact else 1
     rows = max(1, min(size // (heads * cols), power_of_two_at_least(total_rows)))
-    while heads > 1 and (decode or total_rows * op.num_heads < 4 * heads * rows * target.multiprocessors):
+    while heads > 1 and (decode or total_rows * num_heads < 4 * heads * rows * target.multiprocessors):
         heads //= 2  # a decode step is over sooner the more multiprocessors share it
     warps = max(1, rows * heads * cols * threads // size // target.warp_size)
-    base = tiling(total_rows, op.num_heads * dim, rows, heads * dim, warps)
+    base = tiling(total_rows, num_heads * dim, rows, heads * dim, warps)
     tile = replace(base.tile, cols=heads * cols, masked=base.tile.masked or not exact, parts=parts)
     return heads, replace(base, tile=tile)

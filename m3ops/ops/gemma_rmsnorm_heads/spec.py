@@ -9,16 +9,27 @@ with the norm of :mod:`m3ops.ops.gemma_rmsnorm.spec` over each head by itself, `
     [cos | sin] = cos_sin[position]
     x_i, y_i = x_i * cos_i - y_i * sin_i, y_i * cos_i + x_i * sin_i
 
-The rest of the head stays, and the norm is not rounded before it is turned. Sources: ``qk_norm_type = "per_head"`` with
-``use_gemma_norm`` in MiniMax-M3's configuration, as vLLM's ``vllm/models/minimax_m3`` reads it; for rotary embedding
-vLLM's ``fused_minimax_m3_qknorm_rope_kv_insert``.
+The rest of the head stays, and the norm is not rounded before it is turned.
+
+A layer with sparse attention also has the heads of its indexer in the row, after v, and the same is done to them:
+
+    [q | k | v | index_q | index_k]
+
+That is the row that the projection of such a layer gives in vLLM and that the kernels of vLLM and aiter read.
+MiniMax-M3 has 4 index_q heads and one index_k head, of the same head_dim, with a weight for each of the two kinds and
+the angles of q and k.
+
+Sources: ``qk_norm_type = "per_head"`` with ``use_gemma_norm`` in MiniMax-M3's configuration, as vLLM's
+``vllm/models/minimax_m3`` reads it; for rotary embedding and index heads vLLM's
+``fused_minimax_m3_qknorm_rope_kv_insert`` and aiter's ``fused_qknorm_idxrqknorm``; for the row vLLM's
+``MinimaxM3QKVParallelLinearWithIndexer``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from m3ops import validate
 from m3ops.array import ArraySpec
@@ -37,10 +48,19 @@ COS_SIN = (
     "Shape ``[max_position, rotary_dim]``, in each row the cosines of the angles, then their sines; any of these "
     "dtypes. ``m3ops.rope.rope_cos_sin`` makes it."
 )
+INDEX_WEIGHT = (
+    "For the {0} heads of an indexer, which follow v in the row: as weight_q; None where there are none. It is given "
+    "with weight_index_{1} or not at all."
+)
 POSITIONS = (
     "The rows of cos_sin: int32 or int64 of the leading axes of qkv, or of axes that broadcast against those. At a "
     "position that the table does not have, what is turned is NaN."
 )
+
+Kinds = Sequence[tuple[str, int, Any]]
+"""The kinds of heads in the order of a row: name, number of heads, and their weight, None for those that keep their
+bytes.
+"""
 
 
 @dataclass(frozen=True)
@@ -65,41 +85,45 @@ class NormOfHeads(Op):
         )
         super().__post_init__()
 
-    @property
-    def num_heads(self) -> int:
-        return self.num_heads_q + self.num_heads_k + self.num_heads_v
+    def kinds(self, weight_q: Any, weight_k: Any) -> Kinds:
+        """The kinds of heads of a row, with weights or what these are like."""
+        return ("q", self.num_heads_q, weight_q), ("k", self.num_heads_k, weight_k), ("v", self.num_heads_v, None)
 
-    def check_heads(self, qkv: ArraySpec, weight_q: ArraySpec, weight_k: ArraySpec) -> ArraySpec:
+    def check_heads(self, qkv: ArraySpec, kinds: Kinds) -> ArraySpec:
         """Validates what both ops take and returns what the result is like."""
-        for name, spec in (("qkv", qkv), ("weight_q", weight_q), ("weight_k", weight_k)):
+        weights = {f"weight_{kind}": weight for kind, _, weight in kinds if weight is not None}
+        for name, spec in {"qkv": qkv, **weights}.items():
             validate.array(name, spec)
-        size = weight_q.shape[-1]
+        shape = weights["weight_q"].shape
+        size = shape[-1]
         if not 0 < size <= MAX_HEAD_DIM:
             raise ValueError(
-                f"weight_q must have a last axis, head_dim, of 1 to {MAX_HEAD_DIM} elements, got shape {weight_q.shape}"
+                f"weight_q must have a last axis, head_dim, of 1 to {MAX_HEAD_DIM} elements, got shape {shape}"
             )
-        if qkv.shape[-1] != self.num_heads * size:
+        wanted = size * sum(number for _, number, _ in kinds)
+        if qkv.shape[-1] != wanted:
+            *first, last = (f"{number} {kind}" for kind, number, _ in kinds)
             raise ValueError(
-                f"qkv must have a last axis of {self.num_heads * size}, for {self.num_heads_q} q, {self.num_heads_k} k "
-                f"and {self.num_heads_v} v heads of {size}, got shape {qkv.shape}"
+                f"qkv must have a last axis of {wanted}, for {', '.join(first)} and {last} heads of {size}, "
+                f"got shape {qkv.shape}"
             )
-        for name, spec in (("weight_q", weight_q), ("weight_k", weight_k)):
+        for name, spec in weights.items():
             if spec.shape[-1] != size or not validate.broadcasts(spec.shape[:-1], qkv.shape[:-1]):
                 raise ValueError(
                     f"{name} must have shape ({size},) or broadcast against qkv {qkv.shape}, got {spec.shape}"
                 )
         return ArraySpec(qkv.shape, qkv.dtype)
 
-    def normalize(
-        self, qkv: Array, weight_q: Array, weight_k: Array, then: Callable[[Array], Array] = lambda norm: norm
-    ) -> Array:
-        """The result: each q and k head normed, and that in fp32 passed through a function."""
-        dtype = qkv.dtype.name
-        heads = qkv.reshape(*qkv.shape[:-1], self.num_heads, weight_q.shape[-1])
-        k, v = self.num_heads_q, self.num_heads_q + self.num_heads_k
-        parts = ((heads[..., :k, :], weight_q), (heads[..., k:v, :], weight_k))
-        normed = [fp32.store(then(self._norm(*part)), dtype) for part in parts]
-        return qkv.__array_namespace__().concatenate((*normed, heads[..., v:, :]), axis=-2).reshape(qkv.shape)
+    def normalize(self, qkv: Array, kinds: Kinds, then: Callable[[Array], Array] = lambda norm: norm) -> Array:
+        """The result: the heads that have a weight normed, and that in fp32 passed through a function."""
+        total = sum(number for _, number, _ in kinds)
+        heads = qkv.reshape(*qkv.shape[:-1], total, qkv.shape[-1] // total)
+        parts, first = [], 0
+        for _, number, weight in kinds:
+            part = heads[..., first : first + number, :]
+            first += number
+            parts.append(part if weight is None else fp32.store(then(self._norm(part, weight)), qkv.dtype.name))
+        return qkv.__array_namespace__().concatenate(parts, axis=-2).reshape(qkv.shape)
 
     def _norm(self, heads: Array, weight: Array) -> Array:
         return functions.rmsnorm(fp32.load(heads), fp32.load(weight)[..., None, :], self.eps, self.weight_offset)
@@ -123,42 +147,70 @@ class GemmaRMSNormHeads(NormOfHeads):
         return Axes.of("*r N!, *r? H!, *r? H! -> *r N!")
 
     def infer(self, qkv: ArraySpec, weight_q: ArraySpec, weight_k: ArraySpec) -> dict[str, ArraySpec]:
-        return {"norm": self.check_heads(qkv, weight_q, weight_k)}
+        return {"norm": self.check_heads(qkv, self.kinds(weight_q, weight_k))}
 
     def compute(self, qkv: Array, weight_q: Array, weight_k: Array) -> Arrays:
-        return {"norm": self.normalize(qkv, weight_q, weight_k)}
+        return {"norm": self.normalize(qkv, self.kinds(weight_q, weight_k))}
 
 
 @dataclass(frozen=True)
 class GemmaRMSNormRopeHeads(NormOfHeads):
     """QK norm and rotary embedding: :func:`gemma_rmsnorm` of each q and k head of a packed qkv, turned by the angles of
-    its position before it is rounded, in one launch; v keeps its bytes.
+    its position before it is rounded, in one launch; v keeps its bytes. With the weights of an indexer the row is
+    ``[q | k | v | index_q | index_k]``, and its heads are normed and turned likewise.
     """
 
     name: ClassVar[str] = "gemma_rmsnorm_rope_heads"
     inputs: ClassVar[Mapping[str, str]] = {
         **GemmaRMSNormHeads.inputs,
+        "qkv": f"{QKV} With index heads these are in the last axis too.",
         "cos_sin": COS_SIN,
         "positions": POSITIONS,
+        "weight_index_q": INDEX_WEIGHT.format("index_q", "k"),
+        "weight_index_k": INDEX_WEIGHT.format("index_k", "q"),
     }
+    optional: ClassVar[Collection[str]] = ("weight_index_q", "weight_index_k")
     returns: ClassVar[str] = GemmaRMSNormHeads.returns
 
     rotary_dim: int = parameter(64, "How many elements of a head are turned, the first ones: a multiple of 16.")
+    num_heads_index_q: int = parameter(4, "Number of index_q heads where there are any, at least 1.")
+    num_heads_index_k: int = parameter(1, "Number of index_k heads where there are any, at least 1.")
 
     def __post_init__(self) -> None:
-        self._canonical(rotary_dim=validate.count("rotary_dim", self.rotary_dim))
+        self._canonical(
+            rotary_dim=validate.count("rotary_dim", self.rotary_dim),
+            num_heads_index_q=validate.count("num_heads_index_q", self.num_heads_index_q),
+            num_heads_index_k=validate.count("num_heads_index_k", self.num_heads_index_k),
+        )
         if self.rotary_dim % (2 * SUM_GROUP):  # else a group of the norm's sum would be in both halves
             raise ValueError(f"rotary_dim must be a multiple of {2 * SUM_GROUP}, got {self.rotary_dim}")
         super().__post_init__()
 
     @property
     def axes(self) -> Axes:
-        return Axes.of("*r N!, *r? H!, *r? H!, p! d!, *r? -> *r N!")
+        return Axes.of("*r N!, *r? H!, *r? H!, p! d!, *r?, *r? H!, *r? H! -> *r N!")
+
+    def kinds(self, weight_q: Any, weight_k: Any, weight_index_q: Any = None, weight_index_k: Any = None) -> Kinds:
+        kinds = super().kinds(weight_q, weight_k)
+        if weight_index_q is None:
+            return kinds
+        index_q = ("index_q", self.num_heads_index_q, weight_index_q)
+        return *kinds, index_q, ("index_k", self.num_heads_index_k, weight_index_k)
 
     def infer(
-        self, qkv: ArraySpec, weight_q: ArraySpec, weight_k: ArraySpec, cos_sin: ArraySpec, positions: ArraySpec
+        self,
+        qkv: ArraySpec,
+        weight_q: ArraySpec,
+        weight_k: ArraySpec,
+        cos_sin: ArraySpec,
+        positions: ArraySpec,
+        weight_index_q: ArraySpec | None = None,
+        weight_index_k: ArraySpec | None = None,
     ) -> dict[str, ArraySpec]:
-        norm = self.check_heads(qkv, weight_q, weight_k)
+        for missing, one, other in (("q", weight_index_q, weight_index_k), ("k", weight_index_k, weight_index_q)):
+            if one is None and other is not None:
+                raise ValueError(f"weight_index_{missing} must be given with that of the other index heads, got None")
+        norm = self.check_heads(qkv, self.kinds(weight_q, weight_k, weight_index_q, weight_index_k))
         if self.rotary_dim > weight_q.shape[-1]:
             raise ValueError(f"rotary_dim must be at most head_dim, {weight_q.shape[-1]}, got {self.rotary_dim}")
         validate.array("cos_sin", cos_sin)
@@ -172,7 +224,16 @@ class GemmaRMSNormRopeHeads(NormOfHeads):
             )
         return {"norm": norm}
 
-    def compute(self, qkv: Array, weight_q: Array, weight_k: Array, cos_sin: Array, positions: Array) -> Arrays:
+    def compute(
+        self,
+        qkv: Array,
+        weight_q: Array,
+        weight_k: Array,
+        cos_sin: Array,
+        positions: Array,
+        weight_index_q: Array | None = None,
+        weight_index_k: Array | None = None,
+    ) -> Arrays:
         cos, sin = functions.cos_and_sin(cos_sin, positions)
         turn = lambda norm: functions.rotate_halves(norm, cos[..., None, :], sin[..., None, :])  # noqa: E731
-        return {"norm": self.normalize(qkv, weight_q, weight_k, turn)}
+        return {"norm": self.normalize(qkv, self.kinds(weight_q, weight_k, weight_index_q, weight_index_k), turn)}

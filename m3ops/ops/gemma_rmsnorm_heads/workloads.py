@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from m3ops.array import ArraySpec
-from m3ops.testing.model import HEAD_DIM, QKV_PREFILL, QKV_SIZE, ROTARY_DIM
+from m3ops.testing.model import HEAD_DIM, INDEX_PREFILL, QKV_PREFILL, QKV_SIZE, ROTARY_DIM
 from m3ops.testing.workload import Workload, rows, weight
 
 
@@ -20,12 +20,17 @@ def _rope_inputs(num_rows: int, size: int) -> tuple[ArraySpec, ...]:
     return *_inputs(num_rows, size), table, positions
 
 
+def _index_inputs(num_rows: int, size: int) -> tuple[ArraySpec, ...]:
+    return *_rope_inputs(num_rows, size), weight(HEAD_DIM), weight(HEAD_DIM)
+
+
 def _workloads() -> Iterator[Workload]:
     for op, inputs_of in (("gemma_rmsnorm_heads", _inputs), ("gemma_rmsnorm_rope_heads", _rope_inputs)):
         at = partial(Workload, op, inputs_of=inputs_of)
         yield at(*QKV_PREFILL)
         for num_rows in (1, 64):
             yield at(f"packed QK norm decode, M = {num_rows}", num_rows, QKV_SIZE, small=True)
+    yield Workload("gemma_rmsnorm_rope_heads", *INDEX_PREFILL, _index_inputs)
 
 
 WORKLOADS = tuple(_workloads())
