@@ -5,6 +5,7 @@
     "*r (b 32!) -> *r (b 32!), *r b"                  MXFP8: the blocks of a row are independent too
     "*r (k 32!)+, *r k+, n (k 32!)+, n k+ -> *r n"    a product: k is summed, n passes
     "t! (k 32!)+, t! k+, e! n (k 32!)+, e! n k+, e! -> t! n"    grouped: counts tell which rows are an expert's
+    "R! N!, *r k!, *r N! -> R! N!, *r k!"           a result without rows: each row may be any of R, so they are whole
 
 A letter is a factor: an axis, or in brackets a part of one, slowest first. It may be divided among devices unless it
 carries ``!``: then it has to be whole on each. ``*r`` stands for any number of leading axes, ``*r?`` for leading axes
@@ -98,15 +99,21 @@ class Axes:
         """Whether a result is a sum over rows."""
         return any(result.summed for result in self.results)
 
+    @property
+    def gathers_rows(self) -> bool:
+        """Whether a result lacks the rows of the operands, each of which may be any of its own."""
+        return any(operand.rows for operand in self.inputs) and not all(result.rows for result in self.results)
+
     def of_arrays(self, shapes: Sequence[Shape]) -> tuple[list[Names], list[Names]]:
         """The names of the factors along each axis of the inputs, and of the results; None for an axis that is whole.
 
-        Leading axes are named ``r0``, ``r1``, ... from the left. An input of size 1 along one of them lacks it.
+        Leading axes are named ``r0``, ``r1``, ... from the left. An input of size 1 along one of them lacks it. Where a
+        result lacks them they are whole.
         """
         rows = next((s[: len(s) - len(a.axes)] for a, s in zip(self.inputs, shapes, strict=True) if a.rows), ())
-        inputs = [_names(operand, shape, rows) for operand, shape in zip(self.inputs, shapes, strict=True)]
+        leading = tuple(None if self.gathers_rows else f"r{axis}" for axis in range(len(rows)))
+        inputs = [_names(operand, shape, rows, leading) for operand, shape in zip(self.inputs, shapes, strict=True)]
         lacking = next((n for o, n in zip(self.inputs, inputs, strict=True) if o.broadcast), ())
-        leading = tuple(f"r{axis}" for axis in range(len(rows)))
         results = []
         for operand in self.results:
             own = lacking[: len(lacking) - len(operand.axes)] if operand.broadcast else leading * operand.rows
@@ -127,10 +134,10 @@ def _parsed(text: str) -> Axes:
     return Axes(left, right)
 
 
-def _names(operand: Operand, shape: Shape, rows: Shape) -> Names:
-    leading = shape[: len(shape) - len(operand.axes)]
-    first = len(rows) - len(leading)
-    named = (f"r{first + i}" if size == rows[first + i] else None for i, size in enumerate(leading))
+def _names(operand: Operand, shape: Shape, rows: Shape, leading: Names) -> Names:
+    own = shape[: len(shape) - len(operand.axes)]
+    first = len(rows) - len(own)
+    named = (leading[first + i] if size == rows[first + i] else None for i, size in enumerate(own))
     return (*named, *map(_name, operand.axes))
 
 

@@ -167,13 +167,16 @@ class Derivative:
     """The derivative of an op.
 
     Attributes:
-        op: Takes the inputs of the op, then a gradient of each of its results that is a float.
+        op: Takes the inputs of the op, but those that are ``added``, then a gradient of each of its results that is a
+            float.
         gradients: For each input of the op the result of ``op`` that is its gradient; inputs that only decide a choice
             have none, which is to say a gradient of zeros.
+        added: Inputs that are added to the only result, so that their gradient is that of the result in their dtype.
     """
 
     op: Op
     gradients: Mapping[str, str]
+    added: Collection[str] = ()
 
 
 @functools.lru_cache(maxsize=4096, typed=True)

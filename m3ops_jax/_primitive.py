@@ -17,7 +17,7 @@ from m3ops import derivatives
 from m3ops.numerics.exact.namespaces import COMPILERS, Compiler
 from m3ops_jax import _launch, _partition, _private
 from m3ops_jax._call import Call
-from m3ops_jax._sharding import like_type, result_types
+from m3ops_jax._sharding import divided_alike, like_type, result_types
 
 
 def _fold(step: Callable[..., Any], total: Any, *terms: jax.Array) -> Any:
@@ -44,7 +44,12 @@ def _each(function: Callable[..., Any], *terms: jax.Array) -> jax.Array:
     return stacked
 
 
-COMPILERS[jnp] = Compiler(barrier=jax.lax.optimization_barrier, fold=_fold, each=_each, choose=_choose)
+def _repeat(count: jax.Array, step: Callable[..., Any], total: jax.Array) -> jax.Array:
+    repeated: jax.Array = jax.lax.fori_loop(jnp.zeros_like(count), count, step, total)
+    return repeated
+
+
+COMPILERS[jnp] = Compiler(barrier=jax.lax.optimization_barrier, fold=_fold, each=_each, repeat=_repeat, choose=_choose)
 
 
 def results_of(call: Call, arrays: Sequence[jax.Array]) -> dict[str, jax.Array]:
@@ -110,13 +115,15 @@ def _forward(call: Call, *arrays: jax.Array) -> tuple[Any, Any]:
 def _backward(call: Call, arrays: Sequence[jax.Array], grads: Sequence[jax.Array]) -> tuple[jax.Array | None, ...]:
     derivative = call.op.derivative
     assert derivative is not None
-    backward = Call(derivative.op, tuple(derivative.op.inputs), call.targets)
-    operands = (*arrays, *(grad for grad in grads if grad.dtype != jax.dtypes.float0))
-    gradients = dict(zip(backward.results(operands), _bind(backward, *operands), strict=True))
-    of = derivative.gradients
+    backward, named = Call(derivative.op, tuple(derivative.op.inputs), call.targets), call.named(arrays)
+    taken = [array for name, array in named.items() if name not in derivative.added]
+    operands = divided_alike(backward, (*taken, *(grad for grad in grads if grad.dtype != jax.dtypes.float0)))
+    results = dict(zip(backward.results(operands), _bind(backward, *operands), strict=True))
+    gradients = {name: results[of] for name, of in derivative.gradients.items()}
+    gradients |= {name: jnp.asarray(grads[0]).astype(named[name].dtype) for name in derivative.added if name in named}
     return tuple(
-        like_type(gradients[of[name]], array) if name in of else None  # None is a gradient of zeros
-        for name, array in call.named(arrays).items()
+        like_type(gradients[name], array) if name in gradients else None  # None is a gradient of zeros
+        for name, array in named.items()
     )
 
 
@@ -144,7 +151,8 @@ def _batch(primitive: Primitive, arrays: Sequence[Any], dims: Sequence[Any], *, 
     """Batch axes become leading axes of one call, so that the rows of all examples run in one launch."""
     axes = call.axes
     mapped = [dim is not None for dim in dims]
-    if call.counts_rows or not all(operand.rows for operand, m in zip(axes.inputs, mapped, strict=True) if m):
+    rows_of_all = all(operand.rows for operand, m in zip(axes.inputs, mapped, strict=True) if m)
+    if call.counts_rows or axes.gathers_rows or not rows_of_all:
         return _one_by_one(primitive, arrays, dims, call)
     size = next(array.shape[dim] for array, dim in zip(arrays, dims, strict=True) if dim is not None)
     leading = [a.ndim - m - len(o.axes) for a, m, o in zip(arrays, mapped, axes.inputs, strict=True)]

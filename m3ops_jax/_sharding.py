@@ -89,3 +89,15 @@ def like_type(gradient: Any, operand: Any) -> Any:
     """A gradient, divided as its operand is where types tell: a weight's need not be as the rows are."""
     wanted = jax.typeof(operand).sharding
     return gradient if jax.typeof(gradient).sharding == wanted else jax.sharding.reshard(gradient, wanted)
+
+
+def divided_alike(call: Call, arrays: Sequence[Any]) -> list[Any]:
+    """Operands divided as a call takes them, where types tell: in a backward pass no user could reshard them."""
+    inputs, _ = names_of(call, arrays)
+    shardings = [jax.typeof(array).sharding for array in arrays]
+    division = divide(inputs, [sharding.spec for sharding in shardings])
+    wanted = [sharding.update(spec=spec_of(own, division)) for sharding, own in zip(shardings, inputs, strict=True)]
+    return [
+        array if own == other or own.mesh.empty else jax.sharding.reshard(array, other)
+        for array, own, other in zip(arrays, shardings, wanted, strict=True)
+    ]

@@ -43,8 +43,9 @@ def implementation(op_type: type[Op], operator: Any, call: Call) -> Call:
             ctx.op = op_type.of(**params)
             ctx.counted = len(tensors) > len(ctx.op.inputs) and tensors[-1] is not None
             ctx.like = [None if t is None else (t.shape, t.dtype) for t in tensors]
-            if _derivative(ctx):
-                ctx.save_for_backward(*tensors[: len(ctx.op.inputs)])
+            if derivative := _derivative(ctx):
+                inputs = zip(ctx.op.inputs, tensors, strict=False)
+                ctx.save_for_backward(*(tensor for name, tensor in inputs if name not in derivative.added))
             # A Function turns these modes off; but outer transforms, which are below, have derivatives of their own.
             with torch.set_grad_enabled(modes[0]), _private.set_forward_mode_enabled(modes[1]):
                 return tuple(below(keyset, tensors, params))
@@ -60,10 +61,13 @@ def implementation(op_type: type[Op], operator: Any, call: Call) -> Call:
             operands = (*ctx.saved_tensors, *(grad for grad in grads if grad.is_floating_point()))
             names = derivative.op.check({name: spec_of(t) for name, t in named(derivative.op, operands).items()})
             results = dict(zip(names, call(derivative.op, *operands), strict=True))
-            of, rest = derivative.gradients, len(ctx.like) - len(ctx.op.inputs)
-            given = zip(ctx.op.inputs, ctx.saved_tensors, strict=True)
-            every = (results[of[name]] if name in of else torch.zeros_like(tensor) for name, tensor in given)
-            return None, None, None, *every, *(None,) * rest
+            gradients = {name: results[of] for name, of in derivative.gradients.items()}
+            kinds = dict(zip(ctx.op.inputs, ctx.like, strict=False))  # what is optional may be missing at the end
+            gradients |= {name: grads[0].to(kinds[name][1]) for name in derivative.added if kinds.get(name)}
+            saved = zip((name for name in kinds if name not in derivative.added), ctx.saved_tensors, strict=True)
+            zeros = {name: torch.zeros_like(tensor) for name, tensor in saved if name not in gradients}
+            every = [{**zeros, **gradients}.get(name) for name in kinds]
+            return None, None, None, *every, *(None,) * (len(ctx.like) - len(every))
 
         @staticmethod
         def jvp(ctx: Any, *_: Any) -> NoReturn:

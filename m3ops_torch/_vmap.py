@@ -70,7 +70,7 @@ def _example(tensor: torch.Tensor, dim: int | None) -> ArraySpec:
 def _rows_of_all(op: Op, operands: dict[str, torch.Tensor], mapped: dict[str, int | None]) -> bool:
     """Whether a batch axis can be one more axis of rows. The first rows of each example are no first rows of all."""
     have_rows = all(axes.rows or mapped[name] is None for name, axes in zip(op.inputs, op.axes.inputs, strict=True))
-    return have_rows and row_count.NAME not in operands
+    return have_rows and not op.axes.gathers_rows and row_count.NAME not in operands
 
 
 def _as_rows(

@@ -12,6 +12,7 @@ from m3ops.testing.cases import CASES
 NORM = Axes.of("*r N!, *r? N! -> *r N!")
 NORM_BACKWARD = Axes.of("*r N!, *r? N!, *r N! -> *r N!, *r?+ N!")
 PRODUCT = Axes.of("*r (k 32!)+, *r k+, n (k 32!)+, n k+ -> *r n")
+COMBINE_BACKWARD = Axes.of("R! N!, *r k!, *r N! -> R! N!, *r k!")
 GROUPED = Axes.of("t! (k 32!)+, t! k+, e! n (k 32!)+, e! n k+, e! -> t! n")
 
 
@@ -27,6 +28,14 @@ def test_a_sum_over_rows_has_the_rows_of_its_weight() -> None:
     assert results[1] == inputs[1]
     assert NORM_BACKWARD.sums_rows
     assert not NORM.sums_rows
+
+
+def test_what_lacks_rows_needs_all_of_them() -> None:
+    inputs, results = COMBINE_BACKWARD.of_arrays([(24, 64), (3, 8, 2), (3, 8, 64)])
+    assert inputs == [(None, None), (None, None, None), (None, None, None)]
+    assert results == [(None, None), (None, None, None)]
+    assert COMBINE_BACKWARD.gathers_rows
+    assert not any(axes.gathers_rows for axes in (NORM, NORM_BACKWARD, PRODUCT, GROUPED))
 
 
 def test_a_product_divides_what_it_contracts_and_what_passes() -> None:
@@ -64,12 +73,14 @@ def test_the_line_of_an_op_fits_its_operands(name: str) -> None:
 
 @pytest.mark.parametrize("name", EVERY_OP)
 def test_rows_are_independent_as_the_line_says(name: str) -> None:
-    """Of an op without sums over rows: the second half of the rows alone gives the second half of the results."""
+    """The second half of the rows alone gives the second half of the results, but where these lack rows or sum them."""
     for case in CASES:
         operands = case.operands()
         axes = case.call.axes_of(operands)
         of_rows = [array for array, own in zip(operands.values(), axes.inputs, strict=False) if own.rows]
-        if case.op != name or "num_rows" in operands or axes.sums_rows or not of_rows or len(first := of_rows[0]) < 2:
+        if case.op != name or "num_rows" in operands or not of_rows or len(first := of_rows[0]) < 2:
+            continue
+        if axes.sums_rows or axes.gathers_rows:
             continue
         if any(len(first.shape) - 1 < len(operand.axes) for operand in axes.inputs if operand.rows):
             continue  # no leading axis

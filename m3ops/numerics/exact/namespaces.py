@@ -20,6 +20,7 @@ class Compiler:
         barrier: Keeps an intermediate result from being fused into its uses.
         fold: :func:`fold` as a loop of the program.
         each: :func:`each` as a loop of the program.
+        repeat: :func:`repeat` as a loop of the program.
         choose: ``functions[b](*arrays)`` of the arguments ``(size, bounds, functions, *arrays)``, b being how many of
             the bounds the size reaches; the size may be a symbol (jax.export).
     """
@@ -27,6 +28,7 @@ class Compiler:
     barrier: Callable[[Array], Array]
     fold: Callable[..., Array]
     each: Callable[..., Array]
+    repeat: Callable[..., Array]
     choose: Callable[..., Array]
 
 
@@ -70,3 +72,12 @@ def each(function: Callable[..., Array], *terms: Array) -> Array:
     if compiler := COMPILERS.get(terms[0].__array_namespace__()):
         return compiler.each(function, *terms)
     return np.stack([function(*term) for term in zip(*terms, strict=True)])
+
+
+def repeat(count: Array, step: Callable[[Any, Array], Array], total: Array) -> Array:
+    """``step(number, total)`` for the numbers below a count that a program knows only as it runs."""
+    if compiler := COMPILERS.get(total.__array_namespace__()):
+        return compiler.repeat(count, step, total)
+    for number in range(int(count)):
+        total = step(number, total)
+    return total
