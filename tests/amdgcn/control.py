@@ -12,12 +12,12 @@ from .parser import Instruction, Kernel
 from .state import VCC, Waves
 from .table import BARRIER, END, Branch, Outcome, Step, register
 
-# Timing and scheduling only. Memory here is complete at once, so that no wait count can be too small.
+# Timing, scheduling and caches only. Memory here is complete at once: no wait count can be too small.
 _NO_EFFECT = (
     "s_nop", "v_nop", "s_waitcnt", "s_waitcnt_depctr", "s_waitcnt_vscnt", "s_delay_alu", "s_clause",
     "s_set_inst_prefetch_distance", "s_inst_prefetch", "s_setprio", "s_wait_idle", "s_wait_alu", "s_wait_kmcnt",
     "s_wait_loadcnt", "s_wait_storecnt", "s_wait_dscnt", "s_wait_xcnt", "s_wait_samplecnt", "s_wait_bvhcnt",
-    "s_wait_expcnt", "s_wait_loadcnt_dscnt", "s_wait_storecnt_dscnt",
+    "s_wait_expcnt", "s_wait_loadcnt_dscnt", "s_wait_storecnt_dscnt", "buffer_gl0_inv", "global_inv",
 )  # fmt: skip
 
 
