@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from specification import reference
 
 from m3ops.op import bind
 from m3ops.ops import OPS
+from m3ops.ops.moe.cases_combine import permuted
 from m3ops.testing.arrays import normal
 from m3ops.tools.run import flat
 
@@ -18,17 +20,25 @@ DIFFERENTIABLE = [name for name, op in OPS.items() if op.of().derivative]
 every_differentiable_op = pytest.mark.parametrize("name", DIFFERENTIABLE)
 
 
-def arguments(name: str, dtype: str = "bfloat16") -> tuple[Array, ...]:
-    """Inputs of [5, 6, 64] rows."""
-    rows = {"x": normal((5, 6, 64), dtype), "residual": normal((5, 6, 64), dtype, 2.0)}
-    given = rows | {"gate_up": normal((5, 6, 128), dtype, 3.0), "weight": normal((64,), "float32", 0.5)}
-    given |= {"logits": normal((5, 6, 64), dtype), "bias": normal((64,), "float32", 0.5)}
+def arguments(name: str, dtype: str = "bfloat16", rows: tuple[int, ...] = (5, 6)) -> tuple[Array, ...]:
+    """Inputs of rows of 64 elements. What has no rows has fewer axes than what does."""
+    given = {"x": normal((*rows, 64), dtype), "residual": normal((*rows, 64), dtype, 2.0)}
+    given |= {"gate_up": normal((*rows, 128), dtype, 3.0), "weight": normal((64,), "float32", 0.5)}
+    given |= {"logits": normal((*rows, 64), dtype), "bias": normal((64,), "float32", 0.5)}
+    slots = permuted((*rows, 4))  # all but the first of them name one row each, and so not all rows are named
+    given |= {"y": normal((slots.size, 64), dtype), "slots": np.where(slots == slots[0, 0, 0], np.int32(-1), slots)}
+    given |= {"weights": normal((*rows, 4), "float32"), "shared": normal((*rows, 64), dtype)}
     return tuple(given[input_name] for input_name in OPS[name].inputs)
 
 
 def floats(results: Any) -> list[Any]:
-    """Those of an op's results that have gradients, of either framework."""
+    """Those of an op's inputs or results that have gradients, of either framework."""
     return [result for result in flat(results) if "float" in str(result.dtype)]
+
+
+def places(arrays: Any) -> tuple[int, ...]:
+    """Which of them these are."""
+    return tuple(place for place, array in enumerate(arrays) if "float" in str(array.dtype))
 
 
 def cotangents(name: str, inputs: tuple[Array, ...], **given: Any) -> tuple[Array, ...]:
@@ -37,11 +47,20 @@ def cotangents(name: str, inputs: tuple[Array, ...], **given: Any) -> tuple[Arra
     return tuple(np.roll(normal(r.shape, r.dtype.name, 0.5 + i), 1, axis=0) for i, r in enumerate(results))
 
 
+def taken(name: str, inputs: Sequence[Any]) -> list[Any]:
+    """Those that the gradients are computed from."""
+    derivative = OPS[name].of().derivative
+    assert derivative is not None
+    return [array for argument, array in zip(OPS[name].inputs, inputs, strict=True) if argument not in derivative.added]
+
+
 def expected(name: str, inputs: tuple[Array, ...], grads: tuple[Array, ...], **given: Any) -> list[Array]:
-    """The specification's gradients of all inputs, zeros of one that only decides a choice."""
+    """The specification's gradients of all inputs that are floats, zeros of one that only decides a choice."""
     derivative = OPS[name].of(**given).derivative
     assert derivative is not None
-    results = derivative.op.reference(bind(derivative.op, (*inputs, *grads)))
-    of = derivative.gradients
-    arrays = zip(OPS[name].inputs, inputs, strict=True)
-    return [results[of[argument]] if argument in of else np.zeros_like(array) for argument, array in arrays]
+    named = dict(zip(OPS[name].inputs, inputs, strict=True))
+    results = derivative.op.reference(bind(derivative.op, (*taken(name, inputs), *grads)))
+    gradients = {argument: results[of] for argument, of in derivative.gradients.items()}
+    gradients |= {argument: grads[0].astype(named[argument].dtype) for argument in derivative.added}
+    every = [gradients.get(argument, np.zeros_like(array)) for argument, array in named.items()]
+    return [every[place] for place in places(inputs)]

@@ -66,9 +66,10 @@ def test_any_number_of_warps_gives_the_same_gradients(rows: int, size: int) -> N
 def test_torch_compile(name: str) -> None:
     inputs = arguments(name)
     grads = cotangents(name, inputs)
-    tensors = [to_tensor(a).requires_grad_() for a in inputs]
+    tensors = [*map(to_tensor, inputs)]
+    leaves = [tensor.requires_grad_() for tensor in floats(tensors)]
     results = floats(torch.compile(getattr(m3ops_torch, name), fullgraph=True)(*tensors))
-    got = torch.autograd.grad(results, tensors, [to_tensor(g) for g in grads])
+    got = torch.autograd.grad(results, leaves, [to_tensor(g) for g in grads])
     assert_same_bytes([to_numpy(g) for g in got], expected(name, inputs, grads))
 
 
@@ -76,7 +77,9 @@ def test_torch_compile(name: str) -> None:
 @every_differentiable_op
 def test_opcheck(name: str) -> None:
     params = dataclasses.asdict(OPS[name].of())
-    tensors = tuple(to_tensor(a).requires_grad_() for a in arguments(name))
+    tensors = tuple(map(to_tensor, arguments(name)))
+    for tensor in floats(tensors):
+        tensor.requires_grad_()
     checks = ["test_schema", "test_autograd_registration", "test_faketensor"]
     if name != "moe_route":  # it would add the sum of weights to that of ids, in place
         checks.append("test_aot_dispatch_dynamic")

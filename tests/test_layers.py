@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -13,9 +14,11 @@ import pytest
 import torch
 from compare import assert_same_bytes
 from flax import nnx
+from specification import reference
 
 import m3ops_jax
 import m3ops_torch
+from m3ops import layers
 from m3ops.checkpoint import MoEWeights
 from m3ops.numerics.exact import functions
 from m3ops.testing.arrays import normal
@@ -51,6 +54,42 @@ def test_both_front_ends_give_the_same_bytes_without_a_shared_expert(device: str
     want = [compute(SPECIFICATION, *alone(arrays()).values(), **given)]
     for got in (in_torch(alone(arrays()), device, **given), in_jax(alone(arrays()), **given)):
         assert_same_bytes([got], want)
+
+
+def test_the_gradient_of_the_routers_logits_is_that_of_the_weights(device: str) -> None:
+    """The products have none: it comes through the weights of what the experts return."""
+    given, logits = arrays(), normal((13, 6), "float32")
+    quantized = [given[name] for name in ("w13", "w2", "shared_w13", "shared_w2")]
+
+    def layer(ops: Any, x: Any, bias: Any, weights: Any, logits: Any) -> Any:
+        w13, w2, *shared = map(ops.mxfp8_quantize, weights)
+        return ops.moe_layer(x, logits, bias, w13, w2, tuple(shared))
+
+    def jitted(logits: jax.Array) -> jax.Array:
+        return layer(m3ops_jax, given["x"], given["bias"], quantized, logits)
+
+    grad = normal((13, HIDDEN), "bfloat16")
+    (of_jax,) = jax.jit(lambda logits, grad: jax.vjp(jitted, logits)[1](grad))(logits, grad)
+    x, bias, *weights = (to_tensor(a, device) for a in (given["x"], given["bias"], *quantized))
+    leaf = to_tensor(logits, device).requires_grad_()
+    layer(m3ops_torch, x, bias, weights, leaf).backward(to_tensor(grad, device))
+    want = layer_gradient(given, logits, grad)
+    assert_same_bytes([np.asarray(of_jax), to_numpy(leaf.grad)], [want, want])
+
+
+def layer_gradient(given: Arrays, logits: np.ndarray, grad: np.ndarray) -> np.ndarray:
+    """The specification's gradient of the logits."""
+    called: dict[str, Any] = {}
+
+    def moe_combine(y: Any, slots: Any, weights: Any, shared: Any, *, scale: float) -> Any:
+        called["grad"] = reference("moe_combine_backward", y, slots, weights, grad, scale=scale)[1]
+        return SPECIFICATION.moe_combine(y, slots, weights, shared, scale=scale)
+
+    ops = SimpleNamespace(**{**vars(SPECIFICATION), "moe_combine": moe_combine})
+    w13, w2, *shared = map(ops.mxfp8_quantize, (given[n] for n in ("w13", "w2", "shared_w13", "shared_w2")))
+    defaults = {"top_k": 4, "scale": 2.0, "arithmetic": "exact", "devices": None}
+    layers.moe_layer(ops, given["x"], logits, given["bias"], w13, w2, tuple(shared), **defaults)
+    return reference("moe_route_backward", logits, given["bias"], called["grad"])[0]
 
 
 def test_a_token_does_not_depend_on_its_company() -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from compare import assert_same_bytes
-from differentiable import arguments, cotangents, every_differentiable_op, expected, floats
+from differentiable import arguments, cotangents, every_differentiable_op, expected, floats, places, taken
 from test_torch import OPCHECKS, arrays
 from torch.autograd import forward_ad
 from torch.func import grad, jacfwd, jacrev, jvp, vjp, vmap
@@ -33,18 +33,31 @@ def loss(name: str, weights: list[torch.Tensor], *inputs: torch.Tensor) -> torch
 
 
 def plain(name: str, inputs: list[torch.Tensor], weights: list[torch.Tensor]) -> list[Any]:
-    leaves = [t.detach().requires_grad_() for t in inputs]
-    return arrays(torch.autograd.grad(loss(name, weights, *leaves), leaves))
+    given = [t.detach() for t in inputs]
+    leaves = [t.requires_grad_() for t in floats(given)]
+    return arrays(torch.autograd.grad(loss(name, weights, *given), leaves))
+
+
+def split(inputs: list[torch.Tensor]) -> tuple[list[torch.Tensor], torch.Tensor, list[torch.Tensor]]:
+    """The first of the inputs that has rows and a gradient, what is before it, and what is after it."""
+    place = next(place for place in places(inputs) if inputs[place].ndim == 3)
+    return inputs[:place], inputs[place], inputs[place + 1 :]
+
+
+def with_numbers(inputs: list[torch.Tensor], floats: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Inputs with others in place of those that are floats."""
+    others = iter(floats)
+    return [next(others) if t.is_floating_point() else t for t in inputs]
 
 
 @every_differentiable_op
 def test_grad(name: str, device: str) -> None:
     inputs, weights = given(name, device)
-    every = tuple(range(len(inputs)))
+    every = places(inputs)
     got = arrays(grad(partial(loss, name, weights), every)(*inputs))
     assert_same_bytes(got, plain(name, inputs, weights))
     assert_same_bytes(got, expected(name, arguments(name), cotangents(name, arguments(name))))
-    results, pull = vjp(lambda *a: floats(getattr(m3ops_torch, name)(*a)), *inputs)
+    results, pull = vjp(lambda *a: floats(getattr(m3ops_torch, name)(*with_numbers(inputs, a))), *floats(inputs))
     assert_same_bytes(arrays(results), arrays(floats(getattr(m3ops_torch, name)(*inputs))))
     assert_same_bytes(arrays(pull(weights)), got)
 
@@ -56,14 +69,14 @@ def test_opcheck(name: str, device: str) -> None:
     derivative = OPS[name].of().derivative
     assert derivative is not None
     operator = getattr(torch.ops.m3ops, derivative.op.name).default
-    torch.library.opcheck(operator, (*inputs, *weights), parameters(derivative.op), test_utils=OPCHECKS)
+    torch.library.opcheck(operator, (*taken(name, inputs), *weights), parameters(derivative.op), test_utils=OPCHECKS)
 
 
 @every_differentiable_op
 def test_vmap_of_grad(name: str, device: str) -> None:
     """The gradient of each example, that of a shared weight too."""
     inputs, weights = given(name, device)
-    every = tuple(range(len(inputs)))
+    every = places(inputs)
     axes = tuple(0 if t.ndim == 3 else None for t in inputs)
 
     def one(weights: list[torch.Tensor], *inputs: torch.Tensor) -> Any:
@@ -78,7 +91,7 @@ def test_vmap_of_grad(name: str, device: str) -> None:
 @every_differentiable_op
 def test_grad_of_vmap(name: str, device: str) -> None:
     inputs, weights = given(name, device)
-    every, axes = tuple(range(len(inputs))), tuple(0 if t.ndim == 3 else None for t in inputs)
+    every, axes = places(inputs), tuple(0 if t.ndim == 3 else None for t in inputs)
 
     def total(*inputs: torch.Tensor) -> torch.Tensor:
         results = floats(vmap(getattr(m3ops_torch, name), axes)(*inputs))
@@ -103,9 +116,9 @@ def test_jacrev(name: str, device: str) -> None:
 @every_differentiable_op
 @pytest.mark.parametrize("mapped", [False, True], ids=["grad", "vmap of grad"])
 def test_compiled(name: str, mapped: bool, device: str) -> None:
-    (first, *others), _ = given(name, device)
-    others = [t[0] if mapped and t.ndim == 3 else t for t in others]
-    function = grad(lambda x: floats(getattr(m3ops_torch, name)(x, *others))[0].float().square().sum())
+    before, first, after = split(given(name, device)[0])
+    before, after = ([t[0] if mapped and t.ndim == 3 else t for t in part] for part in (before, after))
+    function = grad(lambda x: floats(getattr(m3ops_torch, name)(*before, x, *after))[0].float().square().sum())
     function = vmap(function) if mapped else function
     compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
     assert_same_bytes(arrays(compiled(first)), arrays(function(first)))
@@ -146,11 +159,11 @@ FORWARD: dict[str, Callable[[Any, torch.Tensor], Any]] = {
 @jvp_warns
 @every_differentiable_op
 def test_there_is_no_second_derivative_and_no_forward_mode(name: str, device: str) -> None:
-    (first, *others), _ = given(name, device)
+    before, first, after = split(given(name, device)[0])
 
     def total(x: torch.Tensor) -> torch.Tensor:
-        rest = [t.view(-1, *x.shape)[0] if t.ndim == 3 else t for t in others]
-        return floats(getattr(m3ops_torch, name)(x, *rest))[0].float().sum()
+        left, right = ([t[(0,) * (3 - x.ndim)] if t.ndim == 3 else t for t in part] for part in (before, after))
+        return floats(getattr(m3ops_torch, name)(*left, x, *right))[0].float().sum()
 
     derivative = OPS[name].of().derivative
     assert derivative is not None
@@ -201,6 +214,17 @@ def test_what_has_no_derivative_keeps_no_inputs(device: str) -> None:
         assert not kept
         m3ops_torch.swiglu_oai(x)
     assert [t.data_ptr() for t in kept] == [x.data_ptr()]
+
+
+def test_what_is_added_is_not_kept(device: str) -> None:
+    """Its gradient is that of the sum."""
+    inputs, _ = given("moe_combine", device)
+    kept: list[torch.Tensor] = []
+    shared = inputs[-1].requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        m3ops_torch.moe_combine(*inputs).sum().backward()
+    assert shared.data_ptr() not in [t.data_ptr() for t in kept]
+    assert (shared.grad == 1).all()
 
 
 def test_an_op_without_a_derivative_so_far(device: str) -> None:

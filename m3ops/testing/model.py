@@ -34,6 +34,7 @@ QKV_PREFILL = ("packed QK norm prefill", QKV_TOKENS, QKV_SIZE)
 INDEX_PREFILL = ("packed QK norm prefill, index heads", QKV_TOKENS, QKV_INDEX_SIZE)
 COMBINE_PREFILL = ("MoE output prefill", TOKENS, HIDDEN)
 ROUTER_TRAINING = ("router training step", TOKENS, EXPERTS)
+COMBINE_TRAINING = ("MoE output training step", TOKENS, HIDDEN)
 ROUTER_PREFILL = ("router prefill", TOKENS, EXPERTS)
 QK_PREFILL = ("QK norm prefill", HEAD_ROWS, HEAD_DIM)
 

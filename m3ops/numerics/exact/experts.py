@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from typing import Any
+
 from m3ops.numerics import constants as c
 from m3ops.numerics.exact.fp32 import fma, load, round32
 from m3ops.numerics.exact.functions import sigmoid
-from m3ops.numerics.exact.namespaces import Array, barrier, fold
+from m3ops.numerics.exact.namespaces import Array, barrier, fold, repeat
 
 
 def linear(x: Array, w: Array) -> Array:
-    """``x @ w.T`` of ``[..., K]`` and ``[N, K]`` in fp32: ``LANES`` chains of fma from +0, then added by halves.
+    """``x @ w.T`` of ``[..., K]`` and ``[N, K]`` in fp32."""
+    return dot(x[..., None, :], w)
+
+
+def dot(x: Array, y: Array) -> Array:
+    """Sums of ``x * y`` along the last axis in fp32: ``LANES`` chains of fma from +0, then added by halves.
 
     A chain takes every ``LANES``-th product. What is missing to a whole number of steps is zeros.
     """
     xp, size = x.__array_namespace__(), x.shape[-1]
     steps = max(-(-size // c.LANES), 1)
     if missing := steps * c.LANES - size:
-        x, w = (xp.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, missing)]) for a in (x, w))
-    x, w = (xp.moveaxis(a.reshape(*a.shape[:-1], steps, c.LANES), -2, 0) for a in (x, w))
+        x, y = (xp.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, missing)]) for a in (x, y))
+    x, y = (xp.moveaxis(a.reshape(*a.shape[:-1], steps, c.LANES), -2, 0) for a in (x, y))
 
-    def step(total: Array, x: Array, w: Array) -> Array:
-        return fma(x[..., None, :], w, total)
+    def step(total: Array, x: Array, y: Array) -> Array:
+        return fma(x, y, total)
 
-    zeros = barrier(xp.zeros((*x.shape[1:-1], w.shape[1], c.LANES), xp.float64))  # XLA would drop a known 0
-    total = fold(step, step(zeros, x[0], w[0]), x[1:], w[1:])
+    zero = barrier(xp.zeros((), xp.float64))  # XLA would drop a known 0
+    total = fold(step, step(zero, x[0], y[0]), x[1:], y[1:])
     while (half := total.shape[-1] // 2) > 0:
         total = round32(total[..., :half] + total[..., half:])
     return total[..., 0]
@@ -78,11 +87,46 @@ def combine(y: Array, slots: Array, weights: Array) -> Array:
     dtype.
     """
     xp = y.__array_namespace__()
-    exists = (slots >= 0) & (slots < y.shape[0])
-    y = xp.concatenate((xp.zeros((1, y.shape[1]), y.dtype), y))  # so that there is a row to read in any case
-    rows = xp.where(exists, slots + 1, 0)
+    exists, named = _named_rows(y, slots)
     total: Array = barrier(xp.zeros((*slots.shape[:-1], y.shape[1]), xp.float64))  # XLA would drop a known 0
     for place in range(slots.shape[-1]):
-        more = fma(weights[..., place, None], load(y[rows[..., place]]), total)
+        more = fma(weights[..., place, None], load(named(place)), total)
         total = barrier(xp.where(exists[..., place, None], more, total))
     return total
+
+
+def _named_rows(y: Array, slots: Array) -> tuple[Array, Callable[[Any], Array]]:
+    """Which slots name a row of y, and a function of a place in the last axis of the slots: the rows that they name."""
+    xp = y.__array_namespace__()
+    exists = (slots >= 0) & (slots < y.shape[0])
+    bits = y.view(getattr(xp, f"uint{8 * y.dtype.itemsize}"))  # as numbers XLA may flush subnormal ones
+    bits = xp.concatenate((xp.zeros((1, y.shape[1]), bits.dtype), bits))  # so that there is a row to read in any case
+    rows = xp.where(exists, slots + 1, 0)
+    return exists, lambda place: bits[rows[..., place]].view(y.dtype)
+
+
+def combine_backward(y: Array, slots: Array, weights: Array, grad: Array, *, scale: float) -> tuple[Array, Array]:
+    """The gradients of y and of the weights of ``scale *`` :func:`combine` from that of the result, ``[..., N]``.
+
+    That of a row of y is a chain of fma from +0, ``weights * scale`` times the gradient, over the slots that name it in
+    their order, of which there is one as a rule. That of a weight is ``scale`` times a :func:`dot`.
+    """
+    xp = y.__array_namespace__()
+    exists, named = _named_rows(y, slots)
+    of_weights = round32(dot(grad[..., None, :], load(named(slice(None)))) * scale)
+    of_weights = xp.where(exists, of_weights, xp.zeros_like(of_weights))
+    # The slots in the order of the rows that they name. One more comes first, which names none: there always is one.
+    keys = xp.concatenate((xp.full((1,), y.shape[0], slots.dtype), xp.where(exists, slots, y.shape[0]).reshape(-1)))
+    order, rows = xp.argsort(keys, stable=True), xp.arange(y.shape[0], dtype=keys.dtype)
+    first, end = xp.searchsorted(keys[order], rows, side="left"), xp.searchsorted(keys[order], rows, side="right")
+    factors = xp.concatenate((xp.zeros((1,), xp.float64), round32(weights * scale).reshape(-1)))
+    tokens = grad.reshape(math.prod(slots.shape[:-1]), y.shape[1])
+    grads = xp.concatenate((xp.zeros((1, y.shape[1]), xp.float64), tokens))
+
+    def step(number: Array, total: Array) -> Array:
+        slot = order[xp.where(first + number < end, first + number, 0)]
+        more = fma(factors[slot][:, None], grads[(slot + slots.shape[-1] - 1) // slots.shape[-1]], total)
+        return xp.where((first + number < end)[:, None], more, total)
+
+    zeros = barrier(xp.zeros_like(y, dtype=xp.float64))  # XLA would drop a known 0
+    return repeat(xp.max(end - first, initial=0), step, zeros), of_weights

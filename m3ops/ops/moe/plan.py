@@ -5,18 +5,26 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
-from m3ops.numerics.constants import float32, sigmoid_constants
+from m3ops.array import ArraySpec
+from m3ops.numerics.constants import LANES, float32, sigmoid_constants
 from m3ops.op import Specs
+from m3ops.ops.moe.combine_backward_kernel import (
+    CombineBackward,
+    CombineBackwardAt,
+    _moe_combine_backward_kernel,
+    _moe_combine_owners_kernel,
+)
 from m3ops.ops.moe.combine_kernel import Combine, CombineAt, _moe_combine_kernel
 from m3ops.ops.moe.logits_kernel import LogitsAt, _moe_logits_kernel
 from m3ops.ops.moe.route_kernel import Route, RouteAt, _moe_route_backward_kernel, _moe_route_kernel
-from m3ops.ops.moe.spec import MoECombine, MoELogits, MoERoute, MoERouteBackward, Routing
+from m3ops.ops.moe.spec import MoECombine, MoECombineBackward, MoELogits, MoERoute, MoERouteBackward, Routing
 from m3ops.plan import Launch, Plan, pointers
 from m3ops.planning.launch import bytes_moved, counts_rows, tiled_launch
 from m3ops.planning.narrowing import narrowing
 from m3ops.planning.rows import rows_of
 from m3ops.planning.tiling import ROW_TILE, Tiling, element_tiling, power_of_two_at_least, tiling
 from m3ops.target import Target
+from m3ops.tiles.rows import Rows
 
 FLOPS_PER_LOGIT = 24
 
@@ -99,3 +107,76 @@ def combine_plan(op: MoECombine, specs: Specs, target: Target, *, keep: Collecti
     launch = tiled_launch(_moe_combine_kernel, op, specs, target, tiles, total_rows, constants, keep=keep)
     launch = replace(launch, arguments={**launch.arguments, "y_rows": y.shape[0]})
     return Plan((launch,), bytes_moved(specs), 2 * slots.shape[-1] * result.size)
+
+
+SLOTS_OF_A_THREAD = 8
+"""Slots that a thread looks at together to see which rows they name. Others were not measured."""
+
+OWNERS_THREADS = 512
+"""Threads of a program that does this for all slots and some rows, so that it is over soon."""
+
+FEWEST_ROWS = 1024
+"""Rows of y that such a program looks for at least: each goes through all slots."""
+
+ROWS_TOGETHER = 32
+"""Rows of y that a program looks at for those which no slot names alone: there are few, or they are many zeros."""
+
+
+def combine_backward_plan(op: MoECombineBackward, specs: Specs, target: Target) -> Plan:
+    """The numbers of slots that name each row, those that alone do, and then each gradient in one launch.
+
+    A program for each token reads its gradient once, and each row of y that it names; it writes the gradients of rows
+    that it alone names. Programs after these write the other rows'. So each byte of the operands is moved once; beside
+    them 20 are for each row of y, in the numbers of slots.
+    """
+    y, slots = specs["y"], specs["slots"]
+    total_rows, at = rows_of({name: specs[name] for name in specs if name not in ("y", "grad_y")})
+    _, of_y = rows_of({name: specs[name] for name in ("y", "grad_y")})
+    num_warps = max(1, power_of_two_at_least(slots.shape[-1]) * LANES // 512)
+    programs = total_rows + -(-y.shape[0] // ROWS_TOGETHER)
+    if max(slots.size, y.shape[0], programs) > 2**30:
+        raise ValueError(f"{slots.size} slots of {y.shape[0]} rows are more than a kernel numbers (2**30)")
+    owners = ArraySpec((max(y.shape[0], 1),), "int32")
+    scratch = {"named_by": owners, "owners": owners}
+    backward = CombineBackward(
+        scale=float32(op.scale),
+        narrowing=narrowing(y.dtype, target, beside_fp8=False),
+        places=power_of_two_at_least(slots.shape[-1]),
+        rows=ROWS_TOGETHER,
+        elements=SLOTS_OF_A_THREAD * target.warp_size * num_warps,
+    )
+    launch = Launch(
+        kernel=_moe_combine_backward_kernel,
+        grid=(programs,),
+        arguments={
+            **pointers(_moe_combine_backward_kernel, {**specs, **scratch}),
+            "y_rows": y.shape[0],
+            "total_rows": total_rows,
+        },
+        constants={"AT": CombineBackwardAt(**of_y, **at), "BACKWARD": backward},
+        writes=("grad_y", "grad_weights"),
+        num_warps=num_warps,
+    )
+    owner_launches = [_owners_launch(name, at["slots"], total_rows, scratch, target) for name in scratch]
+    return Plan((*owner_launches, launch), bytes_moved(specs), 4 * slots.shape[-1] * specs["grad"].size, scratch)
+
+
+def _owners_launch(name: str, slots: Rows, total_rows: int, scratch: Specs, target: Target) -> Launch:
+    """The launch that writes one of the scratch arrays, the second by the first."""
+    y_rows = scratch[name].size
+    rows_each = max(FEWEST_ROWS, -(-y_rows // target.multiprocessors))
+    return Launch(
+        kernel=_moe_combine_owners_kernel,
+        grid=(-(-y_rows // rows_each),),
+        arguments={
+            "slots_ptr": "slots",
+            "named_by_ptr": None if name == "named_by" else "named_by",
+            "y_rows": y_rows,
+            "rows_each": rows_each,
+            "total_rows": total_rows,
+            "owners_ptr": name,
+        },
+        constants={"AT": slots, "COUNT": SLOTS_OF_A_THREAD * OWNERS_THREADS},
+        writes=(name,),
+        num_warps=OWNERS_THREADS // target.warp_size,
+    )

@@ -155,7 +155,26 @@ class MoERouteBackward(Routing):
 
 
 @dataclass(frozen=True)
-class MoECombine(Op):
+class Combination(Op):
+    """What a sum of experts' results and its gradient take."""
+
+    scale: float = parameter(2.0, "Factor of the sum, MiniMax-M3's ``routed_scaling_factor``.")
+    out_dtype: DTypeName | None = OUT_DTYPE
+
+    def __post_init__(self) -> None:
+        self._canonical(scale=validate.number("scale", self.scale))
+        if self.out_dtype is not None:
+            validate.output_dtype("out_dtype", self.out_dtype)
+        super().__post_init__()
+
+    def check_sum(self, y: ArraySpec, slots: ArraySpec, weights: ArraySpec) -> ArraySpec:
+        """Validates what is summed, and returns what the sum is like."""
+        check_slots(y, slots, weights)
+        return ArraySpec((*slots.shape[:-1], y.shape[-1]), self.out_dtype or y.dtype)
+
+
+@dataclass(frozen=True)
+class MoECombine(Combination):
     """The sum of what each token's experts return: ``scale * sum(weights * y[slots]) + shared``, in the order of the
     slots.
     """
@@ -173,24 +192,19 @@ class MoECombine(Op):
     optional: ClassVar[Collection[str]] = ("shared",)
     returns: ClassVar[str] = "The sums, shape ``[..., N]``, rounded once from fp32."
 
-    scale: float = parameter(2.0, "Factor of the sum, MiniMax-M3's ``routed_scaling_factor``.")
-    out_dtype: DTypeName | None = OUT_DTYPE
-
-    def __post_init__(self) -> None:
-        self._canonical(scale=validate.number("scale", self.scale))
-        if self.out_dtype is not None:
-            validate.output_dtype("out_dtype", self.out_dtype)
-        super().__post_init__()
-
     @property
     def axes(self) -> Axes:
         return Axes.of("R! n, *r k!, *r k!, *r n -> *r n")
 
+    @property
+    def derivative(self) -> Derivative:
+        backward = MoECombineBackward.of(scale=self.scale, out_dtype=self.out_dtype)
+        return Derivative(backward, {"y": "grad_y", "weights": "grad_weights"}, added=("shared",))
+
     def infer(
         self, y: ArraySpec, slots: ArraySpec, weights: ArraySpec, shared: ArraySpec | None = None
     ) -> dict[str, ArraySpec]:
-        check_slots(y, slots, weights)
-        result = ArraySpec((*slots.shape[:-1], y.shape[-1]), self.out_dtype or y.dtype)
+        result = self.check_sum(y, slots, weights)
         if shared is not None:
             validate.array("shared", shared)
             if shared.shape != result.shape:
@@ -206,6 +220,39 @@ class MoECombine(Op):
         from m3ops.ops.moe.plan import combine_plan
 
         return combine_plan(self, specs, target, keep=keep)
+
+
+@dataclass(frozen=True)
+class MoECombineBackward(Combination):
+    """The gradients of y and of the weights of :class:`MoECombine`; slots have none.
+
+        grad_y[slots[j]] = weights[j] * scale * grad
+        grad_weights[j]  = scale * sum of grad * y[slots[j]]
+
+    A row of y that several slots name gets the sum over them, one that none names gets 0, and so does the weight of a
+    slot that names no row.
+    """
+
+    name: ClassVar[str] = "moe_combine_backward"
+    inputs: ClassVar[Mapping[str, str]] = {"y": "", "slots": "", "weights": "", "grad": ""}
+
+    @property
+    def axes(self) -> Axes:
+        return Axes.of("R! N!, *r k!, *r k!, *r N! -> R! N!, *r k!")
+
+    def infer(self, y: ArraySpec, slots: ArraySpec, weights: ArraySpec, grad: ArraySpec) -> dict[str, ArraySpec]:
+        validate.same("grad", grad, "the result", self.check_sum(y, slots, weights))
+        return {"grad_y": ArraySpec(y.shape, y.dtype), "grad_weights": ArraySpec(weights.shape, weights.dtype)}
+
+    def compute(self, y: Array, slots: Array, weights: Array, grad: Array) -> Arrays:
+        numbers = map(fp32.load, (weights, grad))
+        of_y, of_weights = experts.combine_backward(y, slots, *numbers, scale=float32(self.scale))
+        return {"grad_y": fp32.store(of_y, y.dtype.name), "grad_weights": fp32.store(of_weights, "float32")}
+
+    def plan(self, specs: Specs, target: Target, *, keep: Collection[str] = ()) -> Plan:
+        from m3ops.ops.moe.plan import combine_backward_plan
+
+        return combine_backward_plan(self, specs, target)
 
 
 def check_logits(logits: ArraySpec, bias: ArraySpec, top_k: int) -> None:

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
+
+import numpy as np
 
 from m3ops.array import ArraySpec
-from m3ops.testing.model import COMBINE_PREFILL, EXPERTS, HIDDEN, ROUTER_PREFILL, ROUTER_TRAINING, TOKENS, TOP_K
+from m3ops.testing.model import (
+    COMBINE_PREFILL,
+    COMBINE_TRAINING,
+    EXPERTS,
+    HIDDEN,
+    ROUTER_PREFILL,
+    ROUTER_TRAINING,
+    TOKENS,
+    TOP_K,
+)
 from m3ops.testing.workload import Workload, rows
 
 
@@ -31,6 +43,12 @@ def _combine(num_rows: int, size: int) -> tuple[ArraySpec, ...]:
     return *_combine_routed(num_rows, size), rows(num_rows, size)
 
 
+def _named_rows(inputs: Any, _: np.ndarray) -> tuple[Any, ...]:
+    """The operands with no rows of y but those that slots name."""
+    y, slots, *others = inputs
+    return y[slots.ravel()], np.arange(slots.size, dtype=np.int32).reshape(slots.shape), *others
+
+
 def _workloads() -> Iterator[Workload]:
     logits = partial(Workload, "moe_logits", inputs_of=_logits)
     yield logits("router's product prefill", TOKENS, EXPERTS)
@@ -45,6 +63,8 @@ def _workloads() -> Iterator[Workload]:
     name, num_rows, size = COMBINE_PREFILL
     yield combine(name, num_rows, size)
     yield Workload("moe_combine", f"{name}, no shared expert", num_rows, size, _combine_routed)
+    name, num_rows, size = COMBINE_TRAINING
+    yield Workload("moe_combine_backward", name, num_rows, size, _combine, some_rows=_named_rows)
     for num_rows in (1, 64):
         yield combine(f"MoE output decode, M = {num_rows}", num_rows, HIDDEN, small=True)
 

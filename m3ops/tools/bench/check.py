@@ -54,8 +54,13 @@ def within(got: Arrays, want: Arrays, bound: np.ndarray) -> None:
 
 
 def of_rows(workload: Workload, results: Arrays) -> Arrays:
-    """The results that some of the rows tell: no sum over all of them, which is only compared between front ends."""
-    return [result for result, axes in zip(results, workload.call.axes.results, strict=True) if not axes.summed]
+    """The results that some of the rows tell.
+
+    No sum over all of them, nor what lacks them but needs all: that is only compared between front ends.
+    """
+    axes = workload.call.axes
+    told = [not own.summed and (own.rows or not axes.gathers_rows) for own in axes.results]
+    return [result for result, own in zip(results, told, strict=True) if own]
 
 
 def same_bytes(got: Arrays, want: Arrays) -> None:

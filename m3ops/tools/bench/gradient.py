@@ -21,17 +21,18 @@ def in_torch(workload: Workload, forward: Contender) -> Contender:
     import torch._functorch.config as functorch
 
     functorch.donated_buffer = False  # else what torch.compile makes runs backward once for each forward
-    count = len(OPS[workload.forward].inputs)
+    count = _forward_inputs(workload)
 
     @functools.lru_cache(maxsize=1)
     def graph(*inputs: Any) -> tuple[list[Any], tuple[Any, ...]]:
-        leaves = [tensor.detach().requires_grad_() for tensor in inputs]
-        return leaves, tuple(result for result in flat(forward(*leaves)) if result.is_floating_point())
+        given = [tensor.detach() for tensor in inputs]
+        leaves = [tensor.requires_grad_() for tensor in given if tensor.is_floating_point()]
+        return leaves, tuple(result for result in flat(forward(*given)) if result.is_floating_point())
 
     def backward(*arrays: Any) -> tuple[Any, ...]:
         leaves, outputs = graph(*arrays[:count])
-        gradients = torch.autograd.grad(outputs, leaves, arrays[count:], retain_graph=True, allow_unused=True)
-        return _results(workload, gradients)
+        found = iter(torch.autograd.grad(outputs, leaves, arrays[count:], retain_graph=True, allow_unused=True))
+        return _results(workload, [next(found) if a.is_floating_point() else None for a in arrays[:count]])
 
     return backward
 
@@ -40,7 +41,7 @@ def in_jax(workload: Workload, forward: Contender) -> Contender:
     """The vjp under jit. XLA drops of forward what backward does not need, so it is backward alone too."""
     import jax
 
-    count = len(OPS[workload.forward].inputs)
+    count = _forward_inputs(workload)
 
     def floats(*inputs: Any) -> list[Any]:
         return [result for result in jax.tree.leaves(forward(*inputs)) if "float" in result.dtype.name]
@@ -62,9 +63,14 @@ def of_liger(op: str) -> Contender | None:
     return functools.partial(getattr(functional, name), eps=EPS, offset=1.0, casting_mode="gemma", in_place=False)
 
 
+def _forward_inputs(workload: Workload) -> int:
+    """How many operands are those of the op itself, of which what is added may be missing at the end."""
+    return sum(name in OPS[workload.forward].inputs for name in workload.call.inputs)
+
+
 def _results(workload: Workload, gradients: Sequence[Any]) -> tuple[Any, ...]:
     """One of the inputs' gradients for each result of the op: x and a residual have the same."""
     derivative = OPS[workload.forward].of(**workload.given).derivative
     assert derivative is not None
-    of_input = dict(zip(OPS[workload.forward].inputs, gradients, strict=True))
+    of_input = dict(zip(OPS[workload.forward].inputs, gradients, strict=False))
     return tuple({result: of_input[name] for name, result in derivative.gradients.items()}.values())
