@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -62,17 +63,25 @@ class Call:
                     f"{self.op.name} needs a shape without symbolic sizes: {why}; got {name} of shape ({shape})"
                 )
 
-    def compute(self, *arrays: jax.Array) -> list[jax.Array]:
+    def compute(self, *arrays: jax.Array) -> Sequence[jax.Array]:
         """The specification under XLA, where there is no kernel. It needs 64-bit types, whatever the user chose."""
-        named = self.named(arrays)
         with jax.enable_x64(True), jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-            results = self.op.evaluate(named)
-            if self.counts_rows:
-                written = row_count.written_masks(results, named[row_count.NAME], self.op)
-                for given, result in self.updates:
-                    results[result] = jnp.where(written[result], results[result], named[given])
-        # XLA would compute a result anew for each of its uses, and takes minutes to compile some of those.
-        return list(jax.lax.optimization_barrier(tuple(results.values())))
+            results: Sequence[jax.Array] = _computed(self, *arrays)
+        return results
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _computed(call: Call, *arrays: jax.Array) -> tuple[jax.Array, ...]:
+    """A function of its own, which is traced once for arrays of one kind, whatever programs it becomes a part of."""
+    named = call.named(arrays)
+    results = call.op.evaluate(named)
+    if call.counts_rows:
+        written = row_count.written_masks(results, named[row_count.NAME], call.op)
+        for given, result in call.updates:
+            results[result] = jnp.where(written[result], results[result], named[given])
+    # XLA would compute a result anew for each of its uses, and takes minutes to compile some of those.
+    kept: tuple[jax.Array, ...] = jax.lax.optimization_barrier(tuple(results.values()))
+    return kept
 
 
 def array_spec(array: Any) -> ArraySpec:

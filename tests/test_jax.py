@@ -17,6 +17,7 @@ from inputs import OPS_OF_ROWS, arguments
 from specification import reference
 
 import m3ops_jax
+from m3ops.op import Op
 from m3ops.ops import OPS
 from m3ops.testing.arrays import normal
 from m3ops.tools.run import jax_function
@@ -190,6 +191,15 @@ def test_one_trace_serves_all_calls() -> None:
     for _ in range(3):
         jitted(ARGUMENTS["swiglu_oai_quantize"][0])
     chex.clear_trace_counter()
+
+
+def test_one_trace_serves_all_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluate, traced = Op.evaluate, []
+    monkeypatch.setattr(Op, "evaluate", lambda op, operands: traced.append(op) or evaluate(op, operands))
+    op = functools.partial(m3ops_jax.swiglu_oai, alpha=1.25)  # a call that no other test has
+    for program in (op, lambda x: -op(x), jax.vmap(op)):
+        jax.jit(program).lower(*ARGUMENTS["swiglu_oai"])
+    assert len(traced) == 1
 
 
 def test_mxfp8_is_a_pytree_and_unpacks() -> None:
