@@ -117,8 +117,10 @@ def combine_backward(y: Array, slots: Array, weights: Array, grad: Array, *, sca
     of_weights = xp.where(exists, of_weights, xp.zeros_like(of_weights))
     # The slots in the order of the rows that they name. One more comes first, which names none: there always is one.
     keys = xp.concatenate((xp.full((1,), y.shape[0], slots.dtype), xp.where(exists, slots, y.shape[0]).reshape(-1)))
-    order, rows = xp.argsort(keys, stable=True), xp.arange(y.shape[0], dtype=keys.dtype)
-    first, end = xp.searchsorted(keys[order], rows, side="left"), xp.searchsorted(keys[order], rows, side="right")
+    order, rows = xp.argsort(keys, stable=True), xp.arange(y.shape[0] + 1, dtype=keys.dtype)
+    # Sorted among the keys a row comes after those of the rows before it: that many are before its first.
+    places = xp.argsort(xp.argsort(xp.concatenate((rows, keys)), stable=True))[: y.shape[0] + 1] - rows
+    first, end = places[:-1], places[1:]
     factors = xp.concatenate((xp.zeros((1,), xp.float64), round32(weights * scale).reshape(-1)))
     tokens = grad.reshape(math.prod(slots.shape[:-1]), y.shape[1])
     grads = xp.concatenate((xp.zeros((1, y.shape[1]), xp.float64), tokens))
