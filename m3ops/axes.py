@@ -104,13 +104,17 @@ class Axes:
         """Whether a result lacks the rows of the operands, each of which may be any of its own."""
         return any(operand.rows for operand in self.inputs) and not all(result.rows for result in self.results)
 
+    def leading(self, shapes: Sequence[Shape]) -> Shape:
+        """The leading axes of inputs of these shapes; none where no input has rows."""
+        return next((s[: len(s) - len(a.axes)] for a, s in zip(self.inputs, shapes, strict=True) if a.rows), ())
+
     def of_arrays(self, shapes: Sequence[Shape]) -> tuple[list[Names], list[Names]]:
         """The names of the factors along each axis of the inputs, and of the results; None for an axis that is whole.
 
         Leading axes are named ``r0``, ``r1``, ... from the left. An input of size 1 along one of them lacks it. Where a
         result lacks them they are whole.
         """
-        rows = next((s[: len(s) - len(a.axes)] for a, s in zip(self.inputs, shapes, strict=True) if a.rows), ())
+        rows = self.leading(shapes)
         leading = tuple(None if self.gathers_rows else f"r{axis}" for axis in range(len(rows)))
         inputs = [_names(operand, shape, rows, leading) for operand, shape in zip(self.inputs, shapes, strict=True)]
         lacking = next((n for o, n in zip(self.inputs, inputs, strict=True) if o.broadcast), ())

@@ -59,6 +59,7 @@ class Op(ABC):
         in_place: Whether the kernel reads each element of an input before it writes a result to that place, so that a
             result may take the memory of an input of its shape, dtype and axes.
         updates: Inputs that the front end of JAX takes as a ``jax.Ref`` too, and the result that is then written there.
+        counts_buffers: Whether ``num_rows`` may have a count for each of several buffers.
     """
 
     name: ClassVar[str]
@@ -71,6 +72,7 @@ class Op(ABC):
     differentiable: ClassVar[bool] = True
     in_place: ClassVar[bool] = False
     updates: ClassVar[Mapping[str, str]] = {}
+    counts_buffers: ClassVar[bool] = True
 
     @classmethod
     def of(cls, **params: Any) -> Self:
@@ -143,7 +145,8 @@ class Op(ABC):
         inputs = {name: spec for name, spec in operands.items() if name != row_count.NAME}
         results = self.infer(**inputs)
         if row_count.NAME in operands:
-            row_count.check(operands[row_count.NAME])
+            leading = self.axes_of(inputs).leading([spec.shape for spec in inputs.values()])
+            row_count.check(operands[row_count.NAME], leading if self.counts_buffers else ())
         return results
 
     def evaluate(self, operands: Mapping[str, Array]) -> Arrays:

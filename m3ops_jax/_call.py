@@ -96,7 +96,7 @@ def run(op: Op, *arrays: Any, num_rows: Any = None) -> Any:
         op: The op.
         arrays: Its inputs in order: arrays of JAX or NumPy, or what turns itself into one by ``__jax_array__``, as
             ``nnx.Param`` does. One of ``op.updates`` may be a ``jax.Ref``, which is then updated.
-        num_rows: How many rows count: an int32 array of one element; None for all.
+        num_rows: How many rows count: an int32 array of one element, or one for each buffer; None for all.
 
     Returns:
         The results as the public function returns them.
@@ -137,7 +137,7 @@ def _operands(given: Mapping[str, Any]) -> list[jax.Array]:
     not, they are made to vary alike, as jax.numpy does to operands.
     """
     arrays = {name: jnp.asarray(array) for name, array in given.items()}
-    if row_count.NAME in arrays:
+    if row_count.NAME in arrays and arrays[row_count.NAME].size == 1:
         arrays[row_count.NAME] = arrays[row_count.NAME].reshape(1)
     varying = [jax.typeof(array).manual_axis_type.varying for array in arrays.values()]
     every = frozenset().union(*varying)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir, xla
 
-from m3ops import derivatives
+from m3ops import derivatives, row_count
 from m3ops.numerics.exact.namespaces import COMPILERS, Compiler
 from m3ops_jax import _launch, _partition, _private
 from m3ops_jax._call import Call
@@ -150,15 +150,20 @@ def _primitive(name: str, needs_devices: bool) -> Primitive:
 def _batch(primitive: Primitive, arrays: Sequence[Any], dims: Sequence[Any], *, call: Call) -> tuple[Any, Any]:
     """Batch axes become leading axes of one call, so that the rows of all examples run in one launch."""
     axes = call.axes
-    mapped = [dim is not None for dim in dims]
-    rows_of_all = all(operand.rows for operand, m in zip(axes.inputs, mapped, strict=True) if m)
-    if call.counts_rows or axes.gathers_rows or not rows_of_all:
-        return _one_by_one(primitive, arrays, dims, call)
+    inputs = [*zip(axes.inputs, arrays, dims, strict=False)]  # all but the number of rows that count
     size = next(array.shape[dim] for array, dim in zip(arrays, dims, strict=True) if dim is not None)
-    leading = [a.ndim - m - len(o.axes) for a, m, o in zip(arrays, mapped, axes.inputs, strict=True)]
-    most = max(own for operand, own in zip(axes.inputs, leading, strict=True) if operand.rows)
+    counts = _counts_of_all(arrays[-1], dims[-1], size) if call.counts_rows else None
+    has_rows = all(operand.rows for operand, _, dim in inputs if dim is not None)
+    if (
+        axes.gathers_rows
+        or not has_rows
+        or (counts is not None and not (call.op.counts_buffers and row_count.can_be(counts.size)))
+    ):
+        return _one_by_one(primitive, arrays, dims, call)
+    leading = [array.ndim - (dim is not None) - len(operand.axes) for operand, array, dim in inputs]
+    most = max(own for (operand, _, _), own in zip(inputs, leading, strict=True) if operand.rows)
     batched = []
-    for operand, array, dim, own in zip(axes.inputs, arrays, dims, leading, strict=True):
+    for (operand, array, dim), own in zip(inputs, leading, strict=True):
         # What has rows and cannot lack them is repeated, and the rest if there is a sum: over the rows of one example.
         if dim is None and operand.rows and (not operand.broadcast or axes.sums_rows):
             array, dim = jnp.broadcast_to(array, (size, *array.shape)), 0
@@ -166,16 +171,24 @@ def _batch(primitive: Primitive, arrays: Sequence[Any], dims: Sequence[Any], *, 
             array = jnp.moveaxis(array, dim, 0)
             array = jnp.expand_dims(array, range(1, 1 + most - own))
         batched.append(array)
+    if counts is not None:
+        batched.append(counts)
     results = list(primitive.bind(*batched, call=call))
-    weight = next((own for operand, own in zip(axes.inputs, leading, strict=True) if operand.broadcast), 0)
+    weight = next((own for (operand, _, _), own in zip(inputs, leading, strict=True) if operand.broadcast), 0)
     for number, result in enumerate(axes.results):
         if result.summed:
             results[number] = jnp.squeeze(results[number], range(1, 1 + most - weight))
     return results, (0,) * len(results)
 
 
+def _counts_of_all(num_rows: jax.Array, dim: int | None, size: int) -> jax.Array:
+    """The counts of so many examples, each with one or several buffers."""
+    of_all = jnp.broadcast_to(num_rows, (size, *num_rows.shape)) if dim is None else jnp.moveaxis(num_rows, dim, 0)
+    return of_all.reshape(size) if math.prod(of_all.shape[1:]) == 1 else of_all
+
+
 def _one_by_one(primitive: Primitive, arrays: Sequence[Any], dims: Sequence[Any], call: Call) -> tuple[Any, Any]:
-    """For what cannot be one call: the counted rows of several examples are no first rows of anything."""
+    """For what cannot be one call."""
     mapped = [jnp.moveaxis(array, dim, 0) for array, dim in zip(arrays, dims, strict=True) if dim is not None]
     if mapped[0].shape[0] == 0:  # with jit disabled a loop needs an example to know its results
         rest = iter(jax.ShapeDtypeStruct(array.shape[1:], array.dtype) for array in mapped)

@@ -8,20 +8,14 @@ from typing import Any
 import jax
 from jax.sharding import NamedSharding, PartitionSpec
 
+from m3ops import row_count
 from m3ops.axes import Division, Names
 from m3ops_jax._call import Call
 
 
 def names_of(call: Call, arrays: Sequence[Any]) -> tuple[list[Names], list[Names]]:
-    """The factors along the axes of the operands and of the results that may be divided.
-
-    Where rows are counted their numbers matter, and everything is whole on each device.
-    """
-    axes = call.axes
-    inputs, results = axes.of_arrays([array.shape for array in arrays[: len(axes.inputs)]])
-    if not call.counts_rows:
-        return inputs, results
-    return [(None,) * len(array.shape) for array in arrays], [(None,) * len(names) for names in results]
+    """The factors along the axes of the operands and of the results that may be divided."""
+    return row_count.names_of(call.axes, [array.shape for array in arrays])
 
 
 def divide(arrays: Sequence[Names], specs: Sequence[Sequence[Any]]) -> Division:

@@ -37,7 +37,8 @@ def gemma_fused_add_rmsnorm(
         weight_offset: Added to the weight: 1 where a model stores offsets from 1, as Gemma does; 0 for the ordinary
             RMSNorm.
         num_rows: How many rows count, with the leading axes flattened: an int32 array of one element, clamped to the
-            rows that exist. The other rows are not read, and their results are zero.
+            rows that exist. Or one number for each expert, ``[E]`` for arrays ``[E, max_rows, ...]``. The other rows
+            are not read, and their results are zero.
 
     Returns:
         ``(norm, x + residual)``, both of the shape and dtype of x, each rounded once from fp32.
@@ -127,7 +128,8 @@ def gemma_rmsnorm(
         weight_offset: Added to the weight: 1 where a model stores offsets from 1, as Gemma does; 0 for the ordinary
             RMSNorm.
         num_rows: How many rows count, with the leading axes flattened: an int32 array of one element, clamped to the
-            rows that exist. The other rows are not read, and their results are zero.
+            rows that exist. Or one number for each expert, ``[E]`` for arrays ``[E, max_rows, ...]``. The other rows
+            are not read, and their results are zero.
 
     Returns:
         The norm, of the shape and dtype of x, rounded once from fp32.

@@ -36,7 +36,8 @@ def gemma_rmsnorm_heads(
         weight_offset: Added to the weight: 1 where a model stores offsets from 1, as Gemma does; 0 for the ordinary
             RMSNorm.
         num_rows: How many rows count, with the leading axes flattened: an int32 array of one element, clamped to the
-            rows that exist. The other rows are not read, and their results are zero.
+            rows that exist. Or one number for each expert, ``[E]`` for arrays ``[E, max_rows, ...]``. The other rows
+            are not read, and their results are zero.
 
     Returns:
         The shape and dtype of qkv, with q and k rounded once from fp32.
@@ -98,7 +99,8 @@ def gemma_rmsnorm_rope_heads(
         num_heads_index_q: Number of index_q heads where there are any, at least 1.
         num_heads_index_k: Number of index_k heads where there are any, at least 1.
         num_rows: How many rows count, with the leading axes flattened: an int32 array of one element, clamped to the
-            rows that exist. The other rows are not read, and their results are zero.
+            rows that exist. Or one number for each expert, ``[E]`` for arrays ``[E, max_rows, ...]``. The other rows
+            are not read, and their results are zero.
 
     Returns:
         The shape and dtype of qkv, with q and k rounded once from fp32.

@@ -36,7 +36,8 @@ def moe_combine(
         scale: Factor of the sum, MiniMax-M3's ``routed_scaling_factor``.
         out_dtype: bfloat16, float16 or float32; by default the dtype of y.
         num_rows: How many rows count, with the leading axes flattened: an int32 array of one element, clamped to the
-            rows that exist. The other rows are not read, and their results are zero.
+            rows that exist. Or one number for each expert, ``[E]`` for arrays ``[E, max_rows, ...]``. The other rows
+            are not read, and their results are zero.
 
     Returns:
         The sums, shape ``[..., N]``, rounded once from fp32.
@@ -64,7 +65,8 @@ def moe_logits(
         x: The tokens, shape ``[..., H]``; bfloat16, float16 or float32.
         w: The router's weight, ``[E, H]`` in any of these dtypes; MiniMax-M3's is float32.
         num_rows: How many rows count, with the leading axes flattened: an int32 array of one element, clamped to the
-            rows that exist. The other rows are not read, and their results are zero.
+            rows that exist. Or one number for each expert, ``[E]`` for arrays ``[E, max_rows, ...]``. The other rows
+            are not read, and their results are zero.
 
     Returns:
         The logits, float32 ``[..., E]``.
@@ -95,7 +97,8 @@ def moe_route(
         bias: Shape ``[E]``, or with leading axes that broadcast against those of logits; any of these dtypes.
         top_k: Number of experts of a token, 1 to 32, and at most E.
         num_rows: How many rows count, with the leading axes flattened: an int32 array of one element, clamped to the
-            rows that exist. The other rows are not read, and their results are zero.
+            rows that exist. Or one number for each expert, ``[E]`` for arrays ``[E, max_rows, ...]``. The other rows
+            are not read, and their results are zero.
 
     Returns:
         ``(ids, weights)``, int32 and float32, both of shape ``[..., top_k]``.

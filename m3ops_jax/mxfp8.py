@@ -26,7 +26,8 @@ def mxfp8_dequantize(
         q: An ``MXFP8``, as :func:`mxfp8_quantize` returns it: values ``[..., I]`` with I a multiple of 32.
         out_dtype: bfloat16, float16 or float32.
         num_rows: How many rows count, with the leading axes flattened: an int32 array of one element, clamped to the
-            rows that exist. The other rows are not read, and their results are zero.
+            rows that exist. Or one number for each expert, ``[E]`` for arrays ``[E, max_rows, ...]``. The other rows
+            are not read, and their results are zero.
 
     Returns:
         Shape ``[..., I]``, rounded to fp32 and then to ``out_dtype``.
@@ -61,7 +62,8 @@ def mxfp8_quantize(
             ``"swizzle_8x4"`` for few rows, or ``"packed_ue8m0"`` for DeepGEMM; or, as AMD's do, ``"shuffle_32x8"`` on
             gfx950 and ``"shuffle_32x4"`` on gfx1250. For all but the first, the last two axes form one matrix.
         num_rows: How many rows count, with the leading axes flattened: an int32 array of one element, clamped to the
-            rows that exist. The other rows are not read, and their results are zero.
+            rows that exist. Or one number for each expert, ``[E]`` for arrays ``[E, max_rows, ...]``. The other rows
+            are not read, and their results are zero.
 
     Returns:
         Values ``[..., I]`` and scales ``[..., I / 32]``, padded in a tiled layout; ``values * 2**(scales - 127)``

@@ -36,7 +36,8 @@ def swiglu_oai(
             parallelism divides I.
         out_dtype: bfloat16, float16 or float32; by default the dtype of ``gate_up``.
         num_rows: How many rows count, with the leading axes flattened: an int32 array of one element, clamped to the
-            rows that exist. The other rows are not read, and their results are zero.
+            rows that exist. Or one number for each expert, ``[E]`` for arrays ``[E, max_rows, ...]``. The other rows
+            are not read, and their results are zero.
 
     Returns:
         The activation, shape ``[..., I]``, rounded once from fp32.
@@ -87,7 +88,8 @@ def swiglu_oai_fake_quant(
         round_activation: False quantizes the fp32 result. True rounds it to the dtype of the input first; the result
             then equals ``mxfp8_quantize`` of the unfused op bit for bit.
         num_rows: How many rows count, with the leading axes flattened: an int32 array of one element, clamped to the
-            rows that exist. The other rows are not read, and their results are zero.
+            rows that exist. Or one number for each expert, ``[E]`` for arrays ``[E, max_rows, ...]``. The other rows
+            are not read, and their results are zero.
 
     Returns:
         The activation, shape ``[..., I]``.
@@ -145,7 +147,8 @@ def swiglu_oai_quantize(
             ``"swizzle_8x4"`` for few rows, or ``"packed_ue8m0"`` for DeepGEMM; or, as AMD's do, ``"shuffle_32x8"`` on
             gfx950 and ``"shuffle_32x4"`` on gfx1250. For all but the first, the last two axes form one matrix.
         num_rows: How many rows count, with the leading axes flattened: an int32 array of one element, clamped to the
-            rows that exist. The other rows are not read, and their results are zero.
+            rows that exist. Or one number for each expert, ``[E]`` for arrays ``[E, max_rows, ...]``. The other rows
+            are not read, and their results are zero.
 
     Returns:
         Values ``[..., I]`` and scales ``[..., I / 32]``, padded in a tiled layout.

@@ -27,10 +27,10 @@ def placements(axes: Axes, shapes: list[Shape], divisor: int) -> list[list[Place
 
     Args:
         axes: The axes of an op.
-        shapes: The shapes of its operands.
+        shapes: The shapes of its operands, ``num_rows`` last if it is among them.
         divisor: How many devices the axis of the mesh has.
     """
-    inputs, results = axes.of_arrays(shapes)
+    inputs, results = row_count.names_of(axes, shapes)
     ways: list[list[Placement]] = [[REPLICATED] * (len(results) + len(inputs))]
     for factor in dict.fromkeys(name for names in inputs for name in names if name is not None):
         rows = factor not in _trailing(axes)
@@ -88,10 +88,7 @@ def _strategy(op_type: type[Op], schema: Any) -> Any:
     shapes = [tuple(argument.strategies[0].output_spec.tensor_meta.shape) for argument in operands.values()]
     mesh = schema.get_mesh_from_args()
     results = len(op.axes.results)
-    if row_count.NAME in operands:  # which rows count, only all of them together tell
-        ways: list[list[Placement]] = [[REPLICATED] * (results + len(shapes))]
-    else:
-        ways = placements(op.axes_of(operands), shapes, max(mesh.shape))
+    ways = placements(op.axes_of(operands), shapes, max(mesh.shape))
     kinds = {REPLICATED: Replicate(), PARTIAL: Partial()}
     rules = [[kinds[place] if isinstance(place, str) else Shard(place) for place in way] for way in ways]
     strategy = dtensor.expand_to_full_mesh_op_strategy(mesh, schema, rules, input_index=results)

@@ -42,7 +42,7 @@ def batched(
     if info.batch_size == 0:
         none = {name: ArraySpec((0, *spec.shape), spec.dtype) for name, spec in results.items()}
         stacked = empty(kinds_of(none), next(iter(operands.values())).device)
-    elif _rows_of_all(op, operands, mapped):
+    elif _rows_of_all(op, info.batch_size, operands, mapped):
         stacked = _as_rows(op, operator, info.batch_size, operands, mapped, params)
     else:
         stacked = _one_by_one(operator, info.batch_size, operands, mapped, params)
@@ -67,10 +67,13 @@ def _example(tensor: torch.Tensor, dim: int | None) -> ArraySpec:
     return ArraySpec(tuple(shape), spec.dtype, tuple(strides))
 
 
-def _rows_of_all(op: Op, operands: dict[str, torch.Tensor], mapped: dict[str, int | None]) -> bool:
-    """Whether a batch axis can be one more axis of rows. The first rows of each example are no first rows of all."""
+def _rows_of_all(op: Op, batch_size: int, operands: dict[str, torch.Tensor], mapped: dict[str, int | None]) -> bool:
+    """Whether a batch axis can be one more axis of rows, or of buffers with rows that count in each."""
     have_rows = all(axes.rows or mapped[name] is None for name, axes in zip(op.inputs, op.axes.inputs, strict=True))
-    return have_rows and not op.axes.gathers_rows and row_count.NAME not in operands
+    if row_count.NAME not in operands:
+        return have_rows and not op.axes.gathers_rows
+    buffers = operands[row_count.NAME].numel() * (1 if mapped[row_count.NAME] is not None else batch_size)
+    return have_rows and op.counts_buffers and row_count.can_be(buffers)
 
 
 def _as_rows(
@@ -85,14 +88,15 @@ def _as_rows(
     own. Else it is repeated by a stride of zero. Nothing is copied.
     """
     axes = dict(zip(op.inputs, op.axes.inputs, strict=True))
+    inputs = {name: tensor for name, tensor in operands.items() if name in axes}
     leading = {
         name: tensor.ndim - (mapped[name] is not None) - len(axes[name].axes)
-        for name, tensor in operands.items()
+        for name, tensor in inputs.items()
         if axes[name].rows
     }
     most = max(leading.values())
     given = []
-    for name, tensor in operands.items():
+    for name, tensor in inputs.items():
         dim = mapped[name]
         if dim is None and axes[name].rows and (not axes[name].broadcast or op.axes.sums_rows):
             tensor, dim = tensor.expand(batch_size, *tensor.shape), 0
@@ -100,12 +104,20 @@ def _as_rows(
             missing = most - leading[name]
             tensor = tensor.movedim(dim, 0)[(slice(None), *(None,) * missing)]
         given.append(tensor)
+    if row_count.NAME in operands:
+        given.append(_counts_of_all(operands[row_count.NAME], mapped[row_count.NAME], batch_size))
     results = list(operator(*given, **params))
-    own = next((leading[name] for name in operands if axes[name].broadcast), most)
+    own = next((leading[name] for name in inputs if axes[name].broadcast), most)
     for number, result in enumerate(op.axes.results):
         if result.summed:  # it has the axes that its weight was given
             results[number] = results[number].flatten(0, most - own)
     return results
+
+
+def _counts_of_all(num_rows: torch.Tensor, dim: int | None, batch_size: int) -> torch.Tensor:
+    """The counts of all examples, each with one or several buffers."""
+    of_all = num_rows.expand(batch_size, *num_rows.shape) if dim is None else num_rows.movedim(dim, 0)
+    return (of_all.flatten() if of_all.shape[1:].numel() == 1 else of_all).contiguous()
 
 
 def _one_by_one(

@@ -37,8 +37,8 @@ def gemma_rmsnorm_heads(
         weight_offset: Added to the weight: 1 where a model stores offsets from 1, as Gemma does; 0 for the ordinary
             RMSNorm.
         num_rows: How many rows count, with the leading axes flattened: an int32 tensor of one element, clamped to the
-            rows that exist. The other rows are not read. Their results are zero in a new tensor and stay as they were
-            in ``out``.
+            rows that exist. Or one number for each expert, ``[E]`` for arrays ``[E, max_rows, ...]``. The other rows
+            are not read. Their results are zero in a new tensor and stay as they were in ``out``.
         out: Where to write: tensors of the results' shapes, dtypes and device, nested as the results are. Their rows
             must be contiguous, and they must not overlap the inputs or each other. But a result may take the memory of
             an input that has its shape, dtype and axes.
@@ -104,8 +104,8 @@ def gemma_rmsnorm_rope_heads(
         num_heads_index_q: Number of index_q heads where there are any, at least 1.
         num_heads_index_k: Number of index_k heads where there are any, at least 1.
         num_rows: How many rows count, with the leading axes flattened: an int32 tensor of one element, clamped to the
-            rows that exist. The other rows are not read. Their results are zero in a new tensor and stay as they were
-            in ``out``.
+            rows that exist. Or one number for each expert, ``[E]`` for arrays ``[E, max_rows, ...]``. The other rows
+            are not read. Their results are zero in a new tensor and stay as they were in ``out``.
         out: Where to write: tensors of the results' shapes, dtypes and device, nested as the results are. Their rows
             must be contiguous, and they must not overlap the inputs or each other. But a result may take the memory of
             an input that has its shape, dtype and axes.

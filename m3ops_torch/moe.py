@@ -36,8 +36,8 @@ def moe_combine(
         scale: Factor of the sum, MiniMax-M3's ``routed_scaling_factor``.
         out_dtype: bfloat16, float16 or float32; by default the dtype of y.
         num_rows: How many rows count, with the leading axes flattened: an int32 tensor of one element, clamped to the
-            rows that exist. The other rows are not read. Their results are zero in a new tensor and stay as they were
-            in ``out``.
+            rows that exist. Or one number for each expert, ``[E]`` for arrays ``[E, max_rows, ...]``. The other rows
+            are not read. Their results are zero in a new tensor and stay as they were in ``out``.
         out: Where to write: tensors of the results' shapes, dtypes and device, nested as the results are. Their rows
             must be contiguous, and they must not overlap the inputs or each other.
 
@@ -68,8 +68,8 @@ def moe_logits(
         x: The tokens, shape ``[..., H]``; bfloat16, float16 or float32.
         w: The router's weight, ``[E, H]`` in any of these dtypes; MiniMax-M3's is float32.
         num_rows: How many rows count, with the leading axes flattened: an int32 tensor of one element, clamped to the
-            rows that exist. The other rows are not read. Their results are zero in a new tensor and stay as they were
-            in ``out``.
+            rows that exist. Or one number for each expert, ``[E]`` for arrays ``[E, max_rows, ...]``. The other rows
+            are not read. Their results are zero in a new tensor and stay as they were in ``out``.
         out: Where to write: tensors of the results' shapes, dtypes and device, nested as the results are. Their rows
             must be contiguous, and they must not overlap the inputs or each other.
 
@@ -103,8 +103,8 @@ def moe_route(
         bias: Shape ``[E]``, or with leading axes that broadcast against those of logits; any of these dtypes.
         top_k: Number of experts of a token, 1 to 32, and at most E.
         num_rows: How many rows count, with the leading axes flattened: an int32 tensor of one element, clamped to the
-            rows that exist. The other rows are not read. Their results are zero in a new tensor and stay as they were
-            in ``out``.
+            rows that exist. Or one number for each expert, ``[E]`` for arrays ``[E, max_rows, ...]``. The other rows
+            are not read. Their results are zero in a new tensor and stay as they were in ``out``.
         out: Where to write: tensors of the results' shapes, dtypes and device, nested as the results are. Their rows
             must be contiguous, and they must not overlap the inputs or each other.
 

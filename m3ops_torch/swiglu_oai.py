@@ -36,8 +36,8 @@ def swiglu_oai(
             parallelism divides I.
         out_dtype: bfloat16, float16 or float32; by default the dtype of ``gate_up``.
         num_rows: How many rows count, with the leading axes flattened: an int32 tensor of one element, clamped to the
-            rows that exist. The other rows are not read. Their results are zero in a new tensor and stay as they were
-            in ``out``.
+            rows that exist. Or one number for each expert, ``[E]`` for arrays ``[E, max_rows, ...]``. The other rows
+            are not read. Their results are zero in a new tensor and stay as they were in ``out``.
         out: Where to write: tensors of the results' shapes, dtypes and device, nested as the results are. Their rows
             must be contiguous, and they must not overlap the inputs or each other.
 
@@ -91,8 +91,8 @@ def swiglu_oai_fake_quant(
         round_activation: False quantizes the fp32 result. True rounds it to the dtype of the input first; the result
             then equals ``mxfp8_quantize`` of the unfused op bit for bit.
         num_rows: How many rows count, with the leading axes flattened: an int32 tensor of one element, clamped to the
-            rows that exist. The other rows are not read. Their results are zero in a new tensor and stay as they were
-            in ``out``.
+            rows that exist. Or one number for each expert, ``[E]`` for arrays ``[E, max_rows, ...]``. The other rows
+            are not read. Their results are zero in a new tensor and stay as they were in ``out``.
         out: Where to write: tensors of the results' shapes, dtypes and device, nested as the results are. Their rows
             must be contiguous, and they must not overlap the inputs or each other.
 
@@ -153,8 +153,8 @@ def swiglu_oai_quantize(
             ``"swizzle_8x4"`` for few rows, or ``"packed_ue8m0"`` for DeepGEMM; or, as AMD's do, ``"shuffle_32x8"`` on
             gfx950 and ``"shuffle_32x4"`` on gfx1250. For all but the first, the last two axes form one matrix.
         num_rows: How many rows count, with the leading axes flattened: an int32 tensor of one element, clamped to the
-            rows that exist. The other rows are not read. Their results are zero in a new tensor and stay as they were
-            in ``out``.
+            rows that exist. Or one number for each expert, ``[E]`` for arrays ``[E, max_rows, ...]``. The other rows
+            are not read. Their results are zero in a new tensor and stay as they were in ``out``.
         out: Where to write: tensors of the results' shapes, dtypes and device, nested as the results are. Their rows
             must be contiguous, and they must not overlap the inputs or each other.
 

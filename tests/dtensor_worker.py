@@ -87,6 +87,11 @@ def main(rank: int, device: str, folder: Path) -> None:
 
     number = torch.tensor([13], dtype=torch.int32, device=device)
     check(counted, [x, number], 0, sharded=False)  # which rows count, only all of them together tell
+    counts = torch.tensor([6, 0, 2, 9], dtype=torch.int32, device=device)
+    with CommDebugMode() as communication:
+        got = counted(distributed(x, Shard(0)), distributed(counts, Shard(0)))
+    assert communication.get_total_counts() == 0
+    check_results(got, counted(x, counts), Shard(0))
     with pytest.raises(ValueError, match="x must be a plain tensor where out is given, got DTensor"):
         m3ops_torch.mxfp8_quantize(distributed(x, Shard(0)), out=m3ops_torch.mxfp8_quantize(x))
 

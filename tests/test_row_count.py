@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -20,16 +22,23 @@ from specification import reference
 from test_jax_sharding import DEVICES
 from test_torch import OPCHECKS, arrays, every_op, every_op_of_rows, function, tensors
 from test_torch_out import poisoned
+from test_torch_vmap import Calls
 
 import m3ops_jax
 import m3ops_torch
 from m3ops.array import ArraySpec
-from m3ops.numerics.scale_layouts import TILES, arrange
+from m3ops.numerics.scale_layouts import SCALE_LAYOUTS, TILES, arrange
 from m3ops.op import Op, bind
 from m3ops.ops import OPS
-from m3ops.planning.launch import PROGRAMS
+from m3ops.planning.launch import PROGRAMS, PROGRAMS_OF_BUFFERS
+from m3ops.row_count import MOST_BUFFERS
 from m3ops.testing.arrays import normal
 from m3ops.tools.run import flat, jax_function, to_tensor
+
+every_op_that_counts_buffers = pytest.mark.parametrize("name", [n for n, op in OPS.items() if op.counts_buffers])
+
+EXPERTS = np.array([6, 0, -1, 4], np.int32)
+"""Rows that count in each buffer of the arrays in ``inputs``, 4 of 6 rows."""
 
 
 def count(number: int, device: str = "cpu") -> torch.Tensor:
@@ -48,6 +57,30 @@ def test_rows_in_given_tensors_stay_as_they_are(name: str, device: str) -> None:
             rows = got.reshape(24, -1)
             assert_same_bytes([rows[:number]], [want.reshape(24, -1)[:number]])
             assert_same_bytes([rows[number:]], [before[number:]])
+
+
+@every_op_that_counts_buffers
+def test_experts_in_given_tensors(name: str, device: str) -> None:
+    """Each expert's rows are what a call with its count alone makes of them."""
+    op, inputs, counts = function(name), tensors(name, device), to_tensor(EXPERTS, device)
+    out, wanted = (tuple(map(poisoned, flat(op(*inputs)))) for _ in range(2))
+    op(*inputs, num_rows=counts, out=out)
+    for expert in range(4):
+        own = [tensor[expert] if tensor.ndim == 3 else tensor for tensor in inputs]
+        op(*own, num_rows=counts[expert], out=tuple(tensor[expert] for tensor in wanted))
+    assert_same_bytes(arrays(out), arrays(wanted))
+
+
+@pytest.mark.parametrize("arch", ["gfx942", "gfx950"])
+@pytest.mark.parametrize("name", ["swiglu_oai", "swiglu_oai_quantize", "mxfp8_quantize", "gemma_rmsnorm_heads"])
+def test_experts_in_given_tensors_on_amd(name: str, arch: str) -> None:
+    op, inputs, counts = function(name), tensors(name, "cpu"), to_tensor(EXPERTS)
+    out = tuple(map(poisoned, flat(op(*inputs))))
+    wanted = tuple(tensor.clone() for tensor in out)
+    op(*inputs, num_rows=counts, out=wanted)
+    with torch_device.device(arch):
+        op(*inputs, num_rows=counts, out=out)
+    assert_same_bytes(arrays(out), arrays(wanted))
 
 
 @pytest.mark.parametrize("arch", ["gfx942", "gfx950"])
@@ -90,6 +123,15 @@ def test_compile_and_a_count_that_changes(name: str, device: str) -> None:
     for number in (3, 20):
         wanted = arrays(op(*inputs, num_rows=count(number, device)))
         assert_same_bytes(arrays(compiled(*inputs, num_rows=count(number, device))), wanted)
+
+
+@every_op_that_counts_buffers
+def test_compile_and_counts_of_experts_that_change(name: str, device: str) -> None:
+    op, inputs = function(name), tensors(name, device)
+    compiled = torch.compile(op, fullgraph=True, backend="aot_eager")
+    for counts in map(partial(to_tensor, device=device), (EXPERTS, EXPERTS[::-1].copy())):
+        wanted = arrays(op(*inputs, num_rows=counts))
+        assert_same_bytes(arrays(compiled(*inputs, num_rows=counts)), wanted)
 
 
 @pytest.mark.gpu
@@ -136,11 +178,34 @@ def test_a_limited_number_of_programs(name: str) -> None:
         assert {one.grid for one in plan.launches} == {(PROGRAMS * 132,)}
 
 
+@pytest.mark.parametrize("experts", [2, 128, MOST_BUFFERS])
+@every_op_that_counts_buffers
+def test_a_limited_number_of_programs_for_experts(name: str, experts: int) -> None:
+    op = OPS[name].of()
+    rows = [_operand(operand, 96) for operand in op.inputs]
+    buffers = [ArraySpec((experts, *spec.shape), spec.dtype) if 96 in spec.shape[:1] else spec for spec in rows]
+    specs = bind(op, buffers, ArraySpec((experts,), "int32"))
+    for one in op.plan({**specs, **op.check(specs)}, H100).launches:
+        assert one.grid == (PROGRAMS_OF_BUFFERS * 132,)
+        assert 96 % one.constants["TILE"].rows == 0
+
+
 @pytest.mark.parametrize("programs", [1, 2])
 @every_op
 def test_few_programs_go_through_all_tiles(name: str, programs: int) -> None:
+    _with_few_programs(name, programs, np.array([23], np.int32))
+
+
+@pytest.mark.parametrize("programs", [1, 3, 4, 9])
+@every_op_that_counts_buffers
+def test_few_programs_go_through_the_tiles_of_all_experts(name: str, programs: int) -> None:
+    """Fewer than there are experts, as many, and a number of them that they do not divide."""
+    _with_few_programs(name, programs, EXPERTS)
+
+
+def _with_few_programs(name: str, programs: int, num_rows: np.ndarray) -> None:
     op = OPS[name].of()
-    inputs = bind(op, [*map(np.asarray, arguments(name))], np.array([23], np.int32))
+    inputs = bind(op, [*map(np.asarray, arguments(name))], num_rows)
     plan = planned(op, inputs)
     few = [
         replace(
@@ -194,10 +259,74 @@ def test_vmap_counts_for_each_example(name: str) -> None:
 
 def test_vmap_of_torch_counts_for_each_example() -> None:
     x, counts = to_tensor(normal((3, 5, 64), "bfloat16")), torch.tensor([[2], [0], [5]], dtype=torch.int32)
-    values, scales = torch.func.vmap(lambda a, n: tuple(m3ops_torch.mxfp8_quantize(a, num_rows=n)))(x, counts)
+    with Calls() as calls:
+        values, scales = torch.func.vmap(lambda a, n: tuple(m3ops_torch.mxfp8_quantize(a, num_rows=n)))(x, counts)
+    assert calls.names == ["mxfp8_quantize"]
     for i in range(3):
         wanted = m3ops_torch.mxfp8_quantize(x[i], num_rows=counts[i])
         assert_same_bytes(arrays((values[i], scales[i])), arrays(wanted))
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["counts of each", "counts of all"])
+def test_vmap_of_experts(shared: bool) -> None:
+    """One launch too: the examples' experts together are the experts of one call."""
+    x, counts = normal((3, 4, 6, 64), "bfloat16"), np.arange(12, dtype=np.int32).reshape(3, 4) - 1
+    own = counts[0] if shared else counts
+    op, axes = partial(_call, m3ops_jax.mxfp8_quantize), (0, None if shared else 0)
+    assert str(jax.make_jaxpr(jax.vmap(op, axes))(x, own)).count("mxfp8_quantize[") == 1
+    in_jax = jax.vmap(op, axes)(x, own)
+    with Calls() as calls:
+        in_torch = torch.func.vmap(partial(_call, m3ops_torch.mxfp8_quantize), axes)(to_tensor(x), to_tensor(own))
+    assert calls.names == ["mxfp8_quantize"]
+    wanted = [reference("mxfp8_quantize", x[i], own if shared else own[i]) for i in range(3)]
+    for i in range(3):
+        assert_same_bytes([np.asarray(part[i]) for part in in_jax], wanted[i])
+        assert_same_bytes(arrays(tuple(part[i] for part in in_torch)), wanted[i])
+
+
+def test_vmap_over_more_examples_than_programs_hold_counts() -> None:
+    x, counts = normal((MOST_BUFFERS + 1, 2, 32), "bfloat16"), np.arange(MOST_BUFFERS + 1, dtype=np.int32) % 4 - 1
+    got = jax.vmap(partial(_call, m3ops_jax.mxfp8_quantize))(x, counts)
+    some = torch.func.vmap(partial(_call, m3ops_torch.mxfp8_quantize))(to_tensor(x), to_tensor(counts))
+    wanted = [reference("mxfp8_quantize", x[i], counts[i : i + 1]) for i in (0, 1, 2, MOST_BUFFERS)]
+    for i, want in zip((0, 1, 2, MOST_BUFFERS), wanted, strict=True):
+        assert_same_bytes([np.asarray(part[i]) for part in got], want)
+        assert_same_bytes(arrays(tuple(part[i] for part in some)), want)
+
+
+def _call(op: Any, x: Any, num_rows: Any) -> tuple[Any, Any]:
+    return tuple(op(x, num_rows=num_rows))
+
+
+def test_counts_of_experts_are_contiguous() -> None:
+    x, counts = to_tensor(normal((3, 5, 64), "bfloat16")), torch.zeros(6, dtype=torch.int32)[::2]
+    with pytest.raises(ValueError, match=r"num_rows must be contiguous, with strides \(1,\), got \(2,\)"):
+        m3ops_torch.mxfp8_quantize(x, num_rows=counts)
+
+
+@pytest.mark.parametrize("layout", SCALE_LAYOUTS)
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+def test_experts_are_divided(kind: AxisType, layout: str) -> None:
+    """And their counts with them, without communication."""
+    devices = len(DEVICES)
+    x, counts = normal((2 * devices, 3, 96), "bfloat16"), np.arange(2 * devices, dtype=np.int32) % 5 - 1
+    mesh = jax.make_mesh((devices,), ("a",), axis_types=(kind,), devices=DEVICES)
+    given = [jax.device_put(array, NamedSharding(mesh, P("a"))) for array in (x, counts)]
+    compiled = (
+        jax.jit(lambda x, n: m3ops_jax.mxfp8_quantize(x, num_rows=n, scale_layout=layout)).lower(*given).compile()
+    )
+    assert not re.search(r"all-gather|all-reduce|all-to-all|collective", compiled.as_text())
+    results = compiled(*given)
+    for result in results:
+        assert result.sharding.is_equivalent_to(NamedSharding(mesh, P("a")), 3)
+    assert_same_bytes([*map(np.asarray, results)], reference("mxfp8_quantize", x, counts, scale_layout=layout))
+
+
+def test_rows_of_experts_are_whole() -> None:
+    mesh = jax.make_mesh((len(DEVICES),), ("a",), axis_types=(AxisType.Explicit,), devices=DEVICES)
+    x = jax.device_put(normal((2, len(DEVICES), 96), "bfloat16"), NamedSharding(mesh, P(None, "a")))
+    with pytest.raises(ValueError, match=r"x must be sharded as .*not along its last 2 axes"):
+        jax.jit(lambda x: m3ops_jax.mxfp8_quantize(x, num_rows=jnp.array([1, 2], jnp.int32)))(x)
 
 
 @pytest.mark.parametrize("groups", [1, 2])

@@ -33,6 +33,12 @@ def test_rows_are_divided_and_a_weight_that_lacks_them_is_whole() -> None:
     assert placements(norm, [(8, 6, 64), (6, 64)], 4)[2] == [1, 1, 0]
 
 
+def test_buffers_are_divided_with_their_counts_and_rows_are_not() -> None:
+    quantize = Axes.of("*r N! -> *r N!, *r N!")
+    assert placements(quantize, [(8, 6, 64), (8,)], 4) == [[WHOLE] * 4, [0, 0, 0, 0]]
+    assert placements(quantize, [(8, 6, 64), (1,)], 4) == [[WHOLE] * 4]
+
+
 def test_a_sum_over_rows_has_one_order() -> None:
     backward = Axes.of("*r N!, *r? N!, *r N! -> *r N!, *r?+ N!")
     assert placements(backward, [(8, 64), (64,), (8, 64)], 4) == [[WHOLE] * 5]

@@ -352,7 +352,23 @@ VALUE_ERRORS: Table = {
     ),
     "two counts": (
         lambda m, a: m.swiglu_oai(a(4, 64), num_rows=a(2, dtype="int32")),
-        "num_rows must have one element, got shape (2,)",
+        "num_rows must have one element, or the shape of the first of the leading axes (4,), got shape (2,)",
+    ),
+    "counts of other experts": (
+        lambda m, a: m.mxfp8_quantize(a(3, 5, 64), num_rows=a(5, dtype="int32")),
+        "num_rows must have one element, or the shape of the first of the leading axes (3, 5), got shape (5,)",
+    ),
+    "a count for each row of tiled scales": (
+        lambda m, a: m.mxfp8_quantize(a(3, 64), scale_layout="swizzle_128x4", num_rows=a(3, dtype="int32")),
+        "num_rows must have one element, got shape (3,)",
+    ),
+    "more counts than programs hold": (
+        lambda m, a: m.mxfp8_quantize(a(1025, 1, 32), num_rows=a(1025, dtype="int32")),
+        "num_rows must have at most 1024 elements, got shape (1025,)",
+    ),
+    "counts of a product's rows": (
+        lambda m, a: m.mxfp8_matmul(quantized(m, a, 3, 4, 64), quantized(m, a, 8, 64), num_rows=a(3, dtype="int32")),
+        "num_rows must have one element, got shape (3,)",
     ),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
@@ -18,6 +19,9 @@ from m3ops.tiles.row_count import RowCount
 PROGRAMS = 4
 """Programs for each multiprocessor where rows are counted: they share the tiles and what is to be cleared."""
 
+PROGRAMS_OF_BUFFERS = 16
+"""The same for several buffers, of which many may be full: about as many as run at once. No measurement chose it."""
+
 
 def results_of(op: Op, specs: Specs) -> dict[str, ArraySpec]:
     """The results among the operands of a call."""
@@ -25,8 +29,10 @@ def results_of(op: Op, specs: Specs) -> dict[str, ArraySpec]:
 
 
 def counts_rows(specs: Specs) -> bool:
-    """Whether the device reads how many rows count; few do, so that a decode step is planned, whatever the buffer."""
-    return row_count.NAME in specs
+    """Whether the device reads one number of rows that count; few do, so that a decode step is planned, whatever the
+    buffer. Of several buffers, each with a number, many may be full.
+    """
+    return row_count.NAME in specs and specs[row_count.NAME].size == 1
 
 
 def bytes_moved(specs: Specs) -> int:
@@ -64,10 +70,12 @@ def tiled_launch(
     tile, grid, count = tiling.tile, tiling.num_tiles, None
     if scales is not None:
         tile, grid = replace(tile, masked=tile.masked or scales.pads_blocks), grid + scales.padding
-    if counts_rows(specs):
-        tile = replace(tile, masked=tile.masked or tile.rows > 1)
-        grid = PROGRAMS * target.multiprocessors
-        count = RowCount(programs=grid, keeps=tuple(keep), rows_each=rows_each)
+    if row_count.NAME in specs:
+        buffers = specs[row_count.NAME].size
+        rows = tile.rows if buffers == 1 else math.gcd(tile.rows, total_rows // buffers)
+        tile = replace(tile, rows=rows, masked=tile.masked or rows > 1)
+        grid = (PROGRAMS if buffers == 1 else PROGRAMS_OF_BUFFERS) * target.multiprocessors
+        count = RowCount(grid, tuple(keep), rows_each, buffers)
     bound = pointers(kernel, specs)
     return Launch(
         kernel=kernel,

@@ -61,16 +61,27 @@ def operands(op: Op | type[Op], arrays: Sequence[Any]) -> dict[str, Any]:
     return bind(op, (*arrays[:count], *missing), *arrays[count:])
 
 
-def counting(make: Inputs, count: int) -> tuple[np.ndarray, ...]:
-    """These inputs and the number of rows that count."""
-    return (*make(), np.array([count], np.int32))
+COUNTS = ((3, 7), (10,)), ((300,), (3,)), ((3, 7), (7, 0, 2))
+"""Rows and how many of them count, or how many of each buffer."""
+
+
+def counting(make: Inputs, *counts: int) -> tuple[np.ndarray, ...]:
+    """These inputs and the number of rows that count, or one for each buffer."""
+    return (*make(), np.array(counts, np.int32))
+
+
+def counts_of(rows: Sequence[int], counts: Sequence[int]) -> str:
+    """What a case is called: ``"7, 0 and 2 of 3 x 7 rows"``."""
+    *first, last = map(str, counts)
+    return f"{f'{", ".join(first)} and {last}' if first else last} of {' x '.join(map(str, rows))} rows"
 
 
 def counted(op: str, make: InputsOfShape, given: Mapping[str, Any] | None = None) -> Iterator[Case]:
-    """The two cases with ``num_rows`` that every op has, from inputs of ``[3, 7, 192]`` and ``[300, 64]`` rows."""
-    for count, shape in ((10, (3, 7, 192)), (3, (300, 64))):
-        name = f"{count} of {' x '.join(map(str, shape[:-1]))} rows"
-        yield Case(op, name, partial(counting, make(shape), count), given or {})
+    """The cases with ``num_rows`` that every op has, from inputs of ``[3, 7, 192]`` and ``[300, 64]`` rows."""
+    for rows, counts in COUNTS:
+        if len(counts) == 1 or EVERY_OP[op].counts_buffers:
+            shape = (*rows, 192 if len(rows) > 1 else 64)
+            yield Case(op, counts_of(rows, counts), partial(counting, make(shape), *counts), given or {})
 
 
 def canonical_bytes(array: np.ndarray) -> np.ndarray:

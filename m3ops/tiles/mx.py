@@ -62,7 +62,7 @@ def store(
 def clear(
     values_ptr,
     scales_ptr,
-    valid,
+    ends,
     total_rows,
     VALUES: tl.constexpr,
     SCALES: tl.constexpr,
@@ -70,5 +70,5 @@ def clear(
     COUNT: tl.constexpr,
 ):
     """What is written beside the tiles of the rows that count."""
-    row_count.clear(values_ptr, valid, total_rows, VALUES.size, COUNT, "values")
-    scales.clear(scales_ptr, valid, total_rows, SCALES, MX.scale_tiles, COUNT)
+    row_count.clear(values_ptr, ends, total_rows, VALUES.size, COUNT, "values")
+    scales.clear(scales_ptr, ends, total_rows, SCALES, MX.scale_tiles, COUNT)

@@ -52,6 +52,11 @@ class ScaleTiles:
         return self.tile_rows * self.tile_blocks
 
     @property
+    def pads_rows(self) -> bool:
+        """Whether there may be padding rows."""
+        return self.matrix_rows == 0 or self.matrix_rows % self.pad_rows != 0
+
+    @property
     def row_of_tiles(self) -> int:
         """Bytes of a row of scale tiles."""
         return self.tile_rows * self.padded_blocks
@@ -112,39 +117,42 @@ def pads(ptr, total_rows, SIZE: tl.constexpr, TILE: tl.constexpr, TILES: tl.cons
         PADDED: tl.constexpr = padded_size(SIZE, TILES)
         chunk = tl.program_id(0) - tl.cdiv(total_rows, TILE.rows) * ((PADDED + TILE.width - 1) // TILE.width)
         if chunk >= 0:
-            _clear_chunk(ptr, chunk, total_rows, total_rows, TILES)
+            _clear_chunk(ptr, chunk, total_rows * 0, total_rows, total_rows, TILES)
         return chunk >= 0
 
 
 @triton.jit
-def clear(ptr, valid, total_rows, AT: tl.constexpr, TILES: tl.constexpr, COUNT: tl.constexpr):
+def clear(ptr, ends, total_rows, AT: tl.constexpr, TILES: tl.constexpr, COUNT: tl.constexpr):
     """Padding rows, and zeros in the rows of a new result that do not count, shared among all programs."""
     if TILES is None:
-        row_count.clear(ptr, valid, total_rows, AT.size, COUNT, "scales")
-    else:
-        kept = valid if row_count.clears(COUNT, "scales") else total_rows
-        start, end = _clear_range(kept, total_rows, TILES)
-        for chunk in range(tl.program_id(0), tl.cast(tl.cdiv(end - start, _CHUNK), tl.int32), COUNT.programs):
-            _clear_chunk(ptr, chunk, kept, total_rows, TILES)
+        row_count.clear(ptr, ends, total_rows, AT.size, COUNT, "scales")
+    elif TILES.pads_rows or row_count.clears(COUNT, "scales"):
+        first_buffer, sharer = row_count.share(COUNT)
+        for buffer in range(first_buffer, COUNT.buffers, COUNT.programs // COUNT.sharers):
+            first_row, valid, last = row_count.bounds(buffer, ends, total_rows, COUNT)
+            kept = valid if row_count.clears(COUNT, "scales") else last
+            start, end = _clear_range(first_row, kept, last, TILES)
+            for chunk in range(sharer, tl.cast(tl.cdiv(end - start, _CHUNK), tl.int32), COUNT.sharers):
+                _clear_chunk(ptr, chunk, first_row, kept, last, TILES)
 
 
 @triton.jit
-def _clear_range(kept, total_rows, TILES: tl.constexpr):
-    """The first and the last byte where a row may be from row ``kept`` on or none at all."""
-    kept, total_rows = tl.cast(kept, tl.int64), tl.cast(total_rows, tl.int64)
+def _clear_range(first_row, kept, last, TILES: tl.constexpr):
+    """The first and the last byte where a row from ``kept`` up to ``last`` may be or none at all."""
+    kept, last = tl.cast(kept, tl.int64), tl.cast(last, tl.int64)
     if TILES.matrix_rows == 0:  # from the first scale tile that is not full
         start = kept // TILES.tile_rows * TILES.row_of_tiles
-        end = tl.cdiv(total_rows, TILES.pad_rows) * (TILES.pad_rows * TILES.padded_blocks)
+        end = tl.cdiv(last, TILES.pad_rows) * (TILES.pad_rows * TILES.padded_blocks)
     else:
-        start = total_rows * 0
-        end = total_rows // TILES.matrix_rows * TILES.matrix_bytes
+        start = tl.cast(first_row, tl.int64) // TILES.matrix_rows * TILES.matrix_bytes
+        end = last // TILES.matrix_rows * TILES.matrix_bytes
     return start, end
 
 
 @triton.jit
-def _clear_chunk(ptr, chunk, kept, total_rows, TILES: tl.constexpr):
+def _clear_chunk(ptr, chunk, first_row, kept, last, TILES: tl.constexpr):
     """Zeros in chunk number ``chunk`` of that range: where a matrix has no row, and from row ``kept`` on."""
-    start, end = _clear_range(kept, total_rows, TILES)
+    start, end = _clear_range(first_row, kept, last, TILES)
     offset = start + tl.cast(chunk, tl.int64) * _CHUNK + tl.arange(0, _CHUNK)
     in_matrix = offset if TILES.matrix_rows == 0 else offset % TILES.matrix_bytes
     row = in_matrix // TILES.row_of_tiles * TILES.tile_rows
@@ -154,7 +162,7 @@ def _clear_chunk(ptr, chunk, kept, total_rows, TILES: tl.constexpr):
         cleared = row >= kept
     else:
         cleared = (row >= TILES.matrix_rows) | (offset // TILES.matrix_bytes * TILES.matrix_rows + row >= kept)
-    place = _place(offset, in_matrix, total_rows, TILES)
+    place = _place(offset, in_matrix, last, TILES)
     tl.store(ptr + place, tl.zeros([_CHUNK], tl.uint8), mask=cleared & (offset < end))
 
 

@@ -77,7 +77,7 @@ class FrontEnd:
         word: An array, in prose.
         dtype: The type of a dtype argument.
         dtype_default: A dtype by name, as code.
-        num_rows: What the docstrings say of ``num_rows``.
+        num_rows: What the docstrings say of ``num_rows``, with a place for what they say of several buffers.
         out: The same of ``out``, None where there is no such argument.
     """
 
@@ -115,7 +115,7 @@ FRONT_ENDS = (
         dtype="DTypeLike",
         dtype_default="jnp.{}",
         num_rows="How many rows count, with the leading axes flattened: an int32 array of one element, clamped to the "
-        "rows that exist. The other rows are not read, and their results are zero.",
+        "rows that exist.{buffers} The other rows are not read, and their results are zero.",
         out=None,
         imports="import jax\nimport jax.numpy as jnp\nfrom jax.typing import DTypeLike",
     ),
@@ -136,8 +136,8 @@ FRONT_ENDS = (
         dtype="torch.dtype",
         dtype_default="torch.{}",
         num_rows="How many rows count, with the leading axes flattened: an int32 tensor of one element, clamped to the "
-        "rows that exist. The other rows are not read. Their results are zero in a new tensor and stay as they were "
-        "in ``out``.",
+        "rows that exist.{buffers} The other rows are not read. Their results are zero in a new tensor and stay as "
+        "they were in ``out``.",
         out="Where to write: tensors of the results' shapes, dtypes and device, nested as the results are. Their rows "
         "must be contiguous, and they must not overlap the inputs or each other.",
         imports="import torch",
@@ -146,6 +146,7 @@ FRONT_ENDS = (
 
 IN_PLACE = " But a result may take the memory of an input that has its shape, dtype and axes."
 REF = " A ``jax.Ref`` is updated: the {result} is also written there, and under jit its memory is reused."
+BUFFERS = " Or one number for each expert, ``[E]`` for arrays ``[E, max_rows, ...]``."
 TYPE_ERROR = "A dtype is not supported, or a parameter has the wrong type."
 
 
@@ -256,7 +257,7 @@ def _docstring(op: type[Op], front_end: FrontEnd) -> str:
     summary = inspect.cleandoc(op.__doc__ or "")
     documented = {name: doc + _ref(op, name, front_end) for name, doc in _arguments(op).items()}
     documented |= {field.name: field.metadata["doc"] for field in _parameters(op)}
-    documented["num_rows"] = front_end.num_rows
+    documented["num_rows"] = front_end.num_rows.format(buffers=BUFFERS if op.counts_buffers else "")
     if front_end.out:
         documented["out"] = front_end.out + IN_PLACE * op.in_place
     lines = [f'"""{summary}', "", "Args:"]

@@ -105,7 +105,7 @@ def _gemma_rmsnorm_kernel(
     x_ptr,  # [total_rows, N]
     residual_ptr,  # [total_rows, N], or None
     weight_ptr,  # [total_rows or 1, N]
-    num_rows_ptr,  # int32 [1], the number of rows that count, or None for all
+    num_rows_ptr,  # int32, how many rows of each buffer count, or None for all
     total_rows,
     norm_ptr,  # [total_rows, N], or None where MXFP8 alone is wanted
     new_residual_ptr,  # [total_rows, N], or None
@@ -137,11 +137,13 @@ def _gemma_rmsnorm_kernel(
             MX,
         )
     else:
-        valid = row_count.valid_rows(num_rows_ptr, total_rows, COUNT)
-        for t in range(tl.program_id(0), row_count.num_tiles(valid, AT.x.size, TILE), COUNT.programs):
+        ends = row_count.ends(num_rows_ptr, total_rows, COUNT)
+        tiles = row_count.tiles(ends, total_rows, AT.x.size, TILE, COUNT)
+        for i in range(tl.program_id(0), tiles[0], COUNT.programs):
+            t, end = row_count.tile(i, tiles, ends, COUNT)
             _norm_tile(
                 t,
-                valid,
+                end,
                 x_ptr,
                 residual_ptr,
                 weight_ptr,
@@ -156,8 +158,8 @@ def _gemma_rmsnorm_kernel(
                 MX,
             )
         if new_residual_ptr is not None:
-            row_count.clear(new_residual_ptr, valid, total_rows, AT.x.size, COUNT, "new_residual")
+            row_count.clear(new_residual_ptr, ends, total_rows, AT.x.size, COUNT, "new_residual")
         if norm_ptr is not None:
-            row_count.clear(norm_ptr, valid, total_rows, AT.x.size, COUNT, "norm")
+            row_count.clear(norm_ptr, ends, total_rows, AT.x.size, COUNT, "norm")
         if MX is not None:
-            mx.clear(values_ptr, scales_ptr, valid, total_rows, AT.values, AT.scales, MX, COUNT)
+            mx.clear(values_ptr, scales_ptr, ends, total_rows, AT.values, AT.scales, MX, COUNT)

@@ -196,7 +196,7 @@ def _gemma_rmsnorm_heads_kernel(
     positions_ptr,  # int32 or int64 [total_rows or 1, 1], or None
     weight_index_q_ptr,  # [total_rows or 1, head_dim], or None
     weight_index_k_ptr,  # [total_rows or 1, head_dim], or None
-    num_rows_ptr,  # int32 [1], the number of rows that count, or None for all
+    num_rows_ptr,  # int32, how many rows of each buffer count, or None for all
     total_rows,
     norm_ptr,  # as qkv; where it is qkv, the v heads are left alone
     AT: tl.constexpr,
@@ -221,12 +221,13 @@ def _gemma_rmsnorm_heads_kernel(
             HEADS,
         )
     else:
-        valid = row_count.valid_rows(num_rows_ptr, total_rows, COUNT)
-        end = row_count.num_tiles(valid, HEADS.num // HEADS.together * TILE.width, TILE)
-        for t in range(tl.program_id(0), end, COUNT.programs):
+        ends = row_count.ends(num_rows_ptr, total_rows, COUNT)
+        tiles = row_count.tiles(ends, total_rows, HEADS.num // HEADS.together * TILE.width, TILE, COUNT)
+        for i in range(tl.program_id(0), tiles[0], COUNT.programs):
+            t, end = row_count.tile(i, tiles, ends, COUNT)
             _heads_tile(
                 t,
-                valid,
+                end,
                 qkv_ptr,
                 weight_q_ptr,
                 weight_k_ptr,
@@ -239,4 +240,4 @@ def _gemma_rmsnorm_heads_kernel(
                 TILE,
                 HEADS,
             )
-        row_count.clear(norm_ptr, valid, total_rows, HEADS.num * HEADS.dim, COUNT, "norm")
+        row_count.clear(norm_ptr, ends, total_rows, HEADS.num * HEADS.dim, COUNT, "norm")

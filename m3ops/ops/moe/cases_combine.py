@@ -12,7 +12,7 @@ import numpy as np
 
 from m3ops.numerics.formats import ACTIVATION_DTYPES
 from m3ops.testing.arrays import SPECIALS, Inputs, bit_patterns, normal, random_bits, subnormals, views, with_specials
-from m3ops.testing.case import Case, counting
+from m3ops.testing.case import COUNTS, Case, counting, counts_of
 
 combine = partial(Case, "moe_combine")
 
@@ -142,17 +142,17 @@ def _cases() -> Iterator[tuple[str, Inputs, dict[str, Any]]]:
     yield "one token", partial(inputs, (1, 4), 64, "bfloat16"), {}
     yield "no leading axis", partial(inputs, (4,), 64, "bfloat16"), {}
     yield "three leading axes", partial(inputs, (2, 3, 5, 4), 64, "bfloat16"), {}
-    for count, shape in ((10, (3, 7, 4)), (3, (300, 2))):
-        name = f"{count} of {' x '.join(map(str, shape[:-1]))} rows"
-        yield name, partial(inputs, shape, 192, "bfloat16"), {"num_rows": count}
+    for rows, counts in COUNTS:
+        shape = (*rows, 4 if len(rows) > 1 else 2)
+        yield counts_of(rows, counts), partial(inputs, shape, 192, "bfloat16"), {"num_rows": counts}
 
 
 def _both() -> Iterator[Case]:
     for name, make, given in _cases():
-        count = given.pop("num_rows", None)
+        counts = given.pop("num_rows", None)
         added = with_shared(make, "float32" if "bfloat16" in name else "bfloat16")
-        if count is not None:
-            make, added = partial(counting, partial(without_shared, make), count), partial(counting, added, count)
+        if counts is not None:
+            make, added = partial(counting, partial(without_shared, make), *counts), partial(counting, added, *counts)
         yield combine(name, make, given)
         yield combine(f"{name}, shared", added, given)
     for name, make in _views():

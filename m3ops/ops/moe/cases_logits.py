@@ -10,7 +10,7 @@ import numpy as np
 
 from m3ops.numerics.formats import ACTIVATION_DTYPES
 from m3ops.testing.arrays import SPECIALS, bit_patterns, normal, subnormals, views, with_specials
-from m3ops.testing.case import Case, counting
+from m3ops.testing.case import COUNTS, Case, counting, counts_of
 
 case = partial(Case, "moe_logits")
 
@@ -84,9 +84,9 @@ def _cases() -> Iterator[Case]:
         yield case(f"x, {name}", partial(_view_of_x, name))
     for name in ("columns sliced out of wider rows", "every other row", "every other column", "one row repeated"):
         yield case(f"w, {name}", partial(_view_of_w, name))
-    for count, shape in ((10, (3, 7, 192)), (3, (300, 64))):
-        name = f"{count} of {' x '.join(map(str, shape[:-1]))} rows"
-        yield case(name, partial(counting, partial(inputs, shape, 6), count))
+    for rows, counts in COUNTS:
+        shape = (*rows, 192 if len(rows) > 1 else 64)
+        yield case(counts_of(rows, counts), partial(counting, partial(inputs, shape, 6), *counts))
 
 
 CASES = tuple(_cases())

@@ -95,7 +95,7 @@ def _moe_combine_kernel(
     slots_ptr,  # int32 [total_rows, k]
     weights_ptr,  # fp32 [total_rows, k]
     shared_ptr,  # [total_rows, N], or None
-    num_rows_ptr,  # int32 [1], the number of rows that count, or None for all
+    num_rows_ptr,  # int32, how many rows of each buffer count, or None for all
     y_rows,
     total_rows,
     result_ptr,  # [total_rows, N]
@@ -108,7 +108,9 @@ def _moe_combine_kernel(
         t = tl.program_id(0)
         _combine_tile(t, total_rows, y_ptr, slots_ptr, weights_ptr, shared_ptr, y_rows, result_ptr, AT, TILE, COMBINE)
     else:
-        valid = row_count.valid_rows(num_rows_ptr, total_rows, COUNT)
-        for t in range(tl.program_id(0), row_count.num_tiles(valid, AT.y.size, TILE), COUNT.programs):
-            _combine_tile(t, valid, y_ptr, slots_ptr, weights_ptr, shared_ptr, y_rows, result_ptr, AT, TILE, COMBINE)
-        row_count.clear(result_ptr, valid, total_rows, AT.y.size, COUNT, "result")
+        ends = row_count.ends(num_rows_ptr, total_rows, COUNT)
+        tiles = row_count.tiles(ends, total_rows, AT.y.size, TILE, COUNT)
+        for i in range(tl.program_id(0), tiles[0], COUNT.programs):
+            t, end = row_count.tile(i, tiles, ends, COUNT)
+            _combine_tile(t, end, y_ptr, slots_ptr, weights_ptr, shared_ptr, y_rows, result_ptr, AT, TILE, COMBINE)
+        row_count.clear(result_ptr, ends, total_rows, AT.y.size, COUNT, "result")

@@ -58,7 +58,7 @@ def _logits_tile(t, end, x_ptr, w_ptr, logits_ptr, AT: tl.constexpr, TILE: tl.co
 def _moe_logits_kernel(
     x_ptr,  # [total_rows, H]
     w_ptr,  # [E, H]
-    num_rows_ptr,  # int32 [1], the number of rows that count, or None for all
+    num_rows_ptr,  # int32, how many rows of each buffer count, or None for all
     total_rows,
     logits_ptr,  # fp32 [total_rows, E]
     AT: tl.constexpr,
@@ -68,7 +68,9 @@ def _moe_logits_kernel(
     if num_rows_ptr is None:
         _logits_tile(tl.program_id(0), total_rows, x_ptr, w_ptr, logits_ptr, AT, TILE)
     else:
-        valid = row_count.valid_rows(num_rows_ptr, total_rows, COUNT)
-        for t in range(tl.program_id(0), row_count.num_tiles(valid, AT.logits.size, TILE), COUNT.programs):
-            _logits_tile(t, valid, x_ptr, w_ptr, logits_ptr, AT, TILE)
-        row_count.clear(logits_ptr, valid, total_rows, AT.logits.size, COUNT, "logits")
+        ends = row_count.ends(num_rows_ptr, total_rows, COUNT)
+        tiles = row_count.tiles(ends, total_rows, AT.logits.size, TILE, COUNT)
+        for i in range(tl.program_id(0), tiles[0], COUNT.programs):
+            t, end = row_count.tile(i, tiles, ends, COUNT)
+            _logits_tile(t, end, x_ptr, w_ptr, logits_ptr, AT, TILE)
+        row_count.clear(logits_ptr, ends, total_rows, AT.logits.size, COUNT, "logits")

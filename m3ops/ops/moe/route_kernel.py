@@ -93,7 +93,7 @@ def _route_tile(
 def _moe_route_kernel(
     logits_ptr,  # [total_rows, E]
     bias_ptr,  # [total_rows or 1, E]
-    num_rows_ptr,  # int32 [1], the number of rows that count, or None for all
+    num_rows_ptr,  # int32, how many rows of each buffer count, or None for all
     total_rows,
     ids_ptr,  # int32 [total_rows, top_k]
     weights_ptr,  # fp32 [total_rows, top_k]
@@ -105,11 +105,13 @@ def _moe_route_kernel(
     if num_rows_ptr is None:
         _route_tile(tl.program_id(0), total_rows, logits_ptr, bias_ptr, ids_ptr, weights_ptr, AT, TILE, ROUTE)
     else:
-        valid = row_count.valid_rows(num_rows_ptr, total_rows, COUNT)
-        for t in range(tl.program_id(0), row_count.num_tiles(valid, AT.logits.size, TILE), COUNT.programs):
-            _route_tile(t, valid, logits_ptr, bias_ptr, ids_ptr, weights_ptr, AT, TILE, ROUTE)
-        row_count.clear(ids_ptr, valid, total_rows, ROUTE.top_k, COUNT, "ids")
-        row_count.clear(weights_ptr, valid, total_rows, ROUTE.top_k, COUNT, "weights")
+        ends = row_count.ends(num_rows_ptr, total_rows, COUNT)
+        tiles = row_count.tiles(ends, total_rows, AT.logits.size, TILE, COUNT)
+        for i in range(tl.program_id(0), tiles[0], COUNT.programs):
+            t, end = row_count.tile(i, tiles, ends, COUNT)
+            _route_tile(t, end, logits_ptr, bias_ptr, ids_ptr, weights_ptr, AT, TILE, ROUTE)
+        row_count.clear(ids_ptr, ends, total_rows, ROUTE.top_k, COUNT, "ids")
+        row_count.clear(weights_ptr, ends, total_rows, ROUTE.top_k, COUNT, "weights")
 
 
 @triton.jit

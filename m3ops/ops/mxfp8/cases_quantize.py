@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import product
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from m3ops.testing.arrays import (
     views,
     with_specials,
 )
-from m3ops.testing.case import Case, counted, counting
+from m3ops.testing.case import Case, counted, counting, counts_of
 
 case = partial(Case, "mxfp8_quantize")
 
@@ -103,15 +104,48 @@ def _counts() -> Iterator[Case]:
     yield case("none of no rows", partial(counting, one(normal, (0, 64), "bfloat16"), 0))
     view = one(lambda: normal((5, 4, 96), "bfloat16").swapaxes(0, 1))
     yield case("9 of transposed rows", partial(counting, view, 9))
+    yield case("2, 5, 0 and 3 of transposed rows", partial(counting, view, 2, 5, 0, 3))
+    yield from _counts_of_experts()
+
+
+def _counts_of_experts() -> Iterator[Case]:
+    buffers = one(normal, (4, 6, 1024), "bfloat16")
+    clamped = -(2**31), 2**31 - 1, 7, -1
+    for counts in ((6, 0, 6, 1), (0,) * 4, (6,) * 4, clamped):
+        yield case(f"experts: {counts_of((4, 6), counts)}", partial(counting, buffers, *counts))
+    for name, shape, several in (
+        ("one full expert of 64", (64, 8, 64), [8 * (expert == 40) for expert in range(64)]),
+        ("one expert", (1, 6, 64), [4]),
+        ("no expert", (0, 6, 64), []),
+        ("no rows", (3, 0, 64), [0, 1, 2]),
+        ("a count for each row", (2, 3, 64), [[1, 0, 2], [-1, 1, 1]]),
+    ):
+        yield case(f"experts: {name}", partial(_with_counts, shape, several))
+
+
+def _with_counts(shape: tuple[int, ...], counts: list[Any]) -> tuple[np.ndarray, np.ndarray]:
+    return normal(shape, "bfloat16"), np.array(counts, np.int32)
 
 
 def _tiled(layout: str) -> Iterator[Case]:
     for name, make in (*matrices(), *(() if layout in ALIKE else _whole_and_empty_matrices())):
         yield case(f"{layout}: {name}", one(make), {"scale_layout": layout})
     matrix, batch = one(normal, (133, 224), "bfloat16"), one(normal, (3, 5, 96), "bfloat16")
-    counts = ("133", matrix, 40), ("133", matrix, 133), ("3 x 5", batch, 7)
-    for name, rows, count in counts[:1] if layout in ALIKE else counts:
-        yield case(f"{layout}: {count} of {name} rows", partial(counting, rows, count), {"scale_layout": layout})
+    experts = one(normal, (2, 133, 96), "bfloat16")
+    counted_rows = (
+        (matrix, (133,), (40,)),
+        (experts, (2, 133), (130, 33)),
+        (matrix, (133,), (133,)),
+        (batch, (3, 5), (7,)),
+        (batch, (3, 5), (5, 0, 2)),
+    )
+    for inputs, rows, counts in counted_rows[:2] if layout in ALIKE else counted_rows:
+        name = f"{layout}: {counts_of(rows, counts)}"
+        yield case(name, partial(counting, inputs, *counts), {"scale_layout": layout})
+    if layout in ALIKE:
+        return
+    full = one(normal, (2, 256, 64), "bfloat16")
+    yield case(f"{layout}: experts without padding", partial(counting, full, 200, 256), {"scale_layout": layout})
 
 
 def _whole_and_empty_matrices() -> Iterator[tuple[str, Callable[[], np.ndarray]]]:

@@ -42,7 +42,7 @@ def _quantize_tile(
 @triton.jit
 def _mxfp8_quantize_kernel(
     x_ptr,  # [total_rows, I]
-    num_rows_ptr,  # int32 [1], the number of rows that count, or None for all
+    num_rows_ptr,  # int32, how many rows of each buffer count, or None for all
     total_rows,
     values_ptr,  # uint8 [total_rows, I]
     scales_ptr,  # uint8 [total_rows, I / 32], or in tiles
@@ -56,11 +56,13 @@ def _mxfp8_quantize_kernel(
             return
         _quantize_tile(tl.program_id(0), total_rows, x_ptr, total_rows, values_ptr, scales_ptr, AT, TILE, MX)
     else:
-        valid = row_count.valid_rows(num_rows_ptr, total_rows, COUNT)
+        ends = row_count.ends(num_rows_ptr, total_rows, COUNT)
         PADDED: tl.constexpr = scales.padded_size(AT.values.size, MX.scale_tiles)
-        for t in range(tl.program_id(0), row_count.num_tiles(valid, PADDED, TILE), COUNT.programs):
-            _quantize_tile(t, valid, x_ptr, total_rows, values_ptr, scales_ptr, AT, TILE, MX)
-        mx.clear(values_ptr, scales_ptr, valid, total_rows, AT.values, AT.scales, MX, COUNT)
+        tiles = row_count.tiles(ends, total_rows, PADDED, TILE, COUNT)
+        for i in range(tl.program_id(0), tiles[0], COUNT.programs):
+            t, end = row_count.tile(i, tiles, ends, COUNT)
+            _quantize_tile(t, end, x_ptr, total_rows, values_ptr, scales_ptr, AT, TILE, MX)
+        mx.clear(values_ptr, scales_ptr, ends, total_rows, AT.values, AT.scales, MX, COUNT)
 
 
 @triton.jit
@@ -90,7 +92,7 @@ def _dequantize_tile(
 def _mxfp8_dequantize_kernel(
     values_ptr,  # uint8 [total_rows, I]
     scales_ptr,  # uint8 [total_rows, I / 32], or in tiles
-    num_rows_ptr,  # int32 [1], the number of rows that count, or None for all
+    num_rows_ptr,  # int32, how many rows of each buffer count, or None for all
     total_rows,
     x_ptr,  # [total_rows, I]
     AT: tl.constexpr,
@@ -103,7 +105,9 @@ def _mxfp8_dequantize_kernel(
         t = tl.program_id(0)
         _dequantize_tile(t, total_rows, values_ptr, scales_ptr, total_rows, x_ptr, AT, TILE, MX, NARROWING)
     else:
-        valid = row_count.valid_rows(num_rows_ptr, total_rows, COUNT)
-        for t in range(tl.program_id(0), row_count.num_tiles(valid, AT.values.size, TILE), COUNT.programs):
-            _dequantize_tile(t, valid, values_ptr, scales_ptr, total_rows, x_ptr, AT, TILE, MX, NARROWING)
-        row_count.clear(x_ptr, valid, total_rows, AT.x.size, COUNT, "x")
+        ends = row_count.ends(num_rows_ptr, total_rows, COUNT)
+        tiles = row_count.tiles(ends, total_rows, AT.values.size, TILE, COUNT)
+        for i in range(tl.program_id(0), tiles[0], COUNT.programs):
+            t, end = row_count.tile(i, tiles, ends, COUNT)
+            _dequantize_tile(t, end, values_ptr, scales_ptr, total_rows, x_ptr, AT, TILE, MX, NARROWING)
+        row_count.clear(x_ptr, ends, total_rows, AT.x.size, COUNT, "x")

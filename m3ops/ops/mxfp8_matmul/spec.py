@@ -44,6 +44,7 @@ class Product(Op):
     }
     value_error: ClassVar[str] = "The shapes do not fit each other, or tiled scales are not contiguous"
     differentiable: ClassVar[bool] = False
+    counts_buffers: ClassVar[bool] = False
 
     arithmetic: str = parameter(
         "exact",

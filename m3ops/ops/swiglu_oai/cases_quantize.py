@@ -13,7 +13,7 @@ from m3ops.numerics.formats import ACTIVATION_DTYPES, FP8_FORMATS, SCALE_RULES
 from m3ops.numerics.scale_layouts import TILES
 from m3ops.ops.swiglu_oai.cases import of_whole_blocks
 from m3ops.testing.arrays import bit_patterns, matrices, normal, one
-from m3ops.testing.case import Case, counted
+from m3ops.testing.case import Case, counted, counting
 
 case = partial(Case, "swiglu_oai_quantize")
 SKEWED = {"alpha": 1.3, "beta": -0.75}
@@ -37,6 +37,11 @@ def _cases() -> Iterator[Case]:
         for name, make in matrices():
             yield case(f"{layout}: {name}", one(_gate_up, make), {"scale_layout": layout, **SKEWED})
     yield from counted("swiglu_oai_quantize", lambda shape: one(normal, shape, "bfloat16", 3.0), SKEWED)
+    experts = partial(counting, one(normal, (3, 6, 256), "bfloat16", 3.0), 6, 0, 4)
+    yield case("experts: 2 groups", experts, {"groups": 2})
+    yield case("experts: interleaved", experts, {"layout": "interleaved"})
+    for layout in TILES:
+        yield case(f"experts: {layout}", experts, {"scale_layout": layout})
 
 
 def _fake_quant() -> Iterator[Case]:

@@ -101,7 +101,7 @@ def _swiglu_tile(
 @triton.jit
 def _swiglu_oai_kernel(
     gate_up_ptr,  # [total_rows, 2 * I]
-    num_rows_ptr,  # int32 [1], the number of rows that count, or None for all
+    num_rows_ptr,  # int32, how many rows of each buffer count, or None for all
     total_rows,
     activation_ptr,  # [total_rows, I], or None where MXFP8 is wanted
     values_ptr,  # uint8 [total_rows, I], or None
@@ -119,14 +119,16 @@ def _swiglu_oai_kernel(
             return
         _swiglu_tile(tl.program_id(0), total_rows, *operands, AT, TILE, SWIGLU, MX)
     else:
-        valid = row_count.valid_rows(num_rows_ptr, total_rows, COUNT)
+        ends = row_count.ends(num_rows_ptr, total_rows, COUNT)
         PADDED: tl.constexpr = scales.padded_size(AT.size, TILES)
-        for t in range(tl.program_id(0), row_count.num_tiles(valid, PADDED, TILE), COUNT.programs):
-            _swiglu_tile(t, valid, *operands, AT, TILE, SWIGLU, MX)
+        tiles = row_count.tiles(ends, total_rows, PADDED, TILE, COUNT)
+        for i in range(tl.program_id(0), tiles[0], COUNT.programs):
+            t, end = row_count.tile(i, tiles, ends, COUNT)
+            _swiglu_tile(t, end, *operands, AT, TILE, SWIGLU, MX)
         if MX is None:
-            row_count.clear(activation_ptr, valid, total_rows, AT.size, COUNT, "activation")
+            row_count.clear(activation_ptr, ends, total_rows, AT.size, COUNT, "activation")
         else:
-            mx.clear(values_ptr, scales_ptr, valid, total_rows, AT.values, AT.scales, MX, COUNT)
+            mx.clear(values_ptr, scales_ptr, ends, total_rows, AT.values, AT.scales, MX, COUNT)
 
 
 @triton.jit
