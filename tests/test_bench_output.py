@@ -106,7 +106,7 @@ def test_the_size_chooses_workloads(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         assert cli.main(["bench", "--size", size, "--op", "swiglu_oai_quantize"]) == 0
     assert chosen["all"] == [w for w in WORKLOADS if w.op == "swiglu_oai_quantize"]
     assert sum(len(chosen[size]) for size in ("large", "small", "padded")) == len(chosen["all"])
-    assert [w.live for w in chosen["padded"]] == [8, 8]
+    assert [(w.live, w.experts) for w in chosen["padded"]] == [(8, 1), (8, 1), (8, 32), (1024, 32)]
     assert not chosen["gradient"]
     cli.main(["bench", "--size", "gradient", "--op", "gemma_rmsnorm", "swiglu_oai"])
     assert {w.op for w in chosen["cpu"]} == {"gemma_rmsnorm_backward", "swiglu_oai_backward"}

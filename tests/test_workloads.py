@@ -90,7 +90,10 @@ def test_two_rows_of_a_workload(workload: Workload, backend: Any) -> None:
 
 
 def test_rows_that_do_not_count_move_only_their_zeros() -> None:
-    fresh, into = (w for w in WORKLOADS if w.op == "swiglu_oai_quantize" and w.live is not None)
+    counted = [w for w in WORKLOADS if w.op == "swiglu_oai_quantize" and w.live is not None]
+    fresh, into, few, full = counted
+    assert few.bytes_moved == 32 * into.bytes_moved
+    assert full.bytes_moved == replace(full, live=None).bytes_moved
     assert into.bytes_moved == 8 * 3072 * (4 + 1 + 1 / 32)
     assert fresh.bytes_moved == into.bytes_moved + 4088 * 3072 * (1 + 1 / 32)
 

@@ -40,3 +40,6 @@ QK_PREFILL = ("QK norm prefill", HEAD_ROWS, HEAD_DIM)
 
 PADDED_ROWS, LIVE_ROWS = 4096, 8
 """A buffer for the worst case, and what a decode step puts there."""
+
+LOCAL_EXPERTS, EXPERT_BUFFER = 32, 1024
+"""Of experts divided among four GPUs, those of one, and the rows that a buffer has for each."""

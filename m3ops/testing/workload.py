@@ -11,7 +11,7 @@ from m3ops.axes import Axes
 from m3ops.op import Op
 from m3ops.ops import EVERY_OP, OPS
 from m3ops.testing.case import operands
-from m3ops.testing.model import LIVE_ROWS, PADDED_ROWS
+from m3ops.testing.model import EXPERT_BUFFER, LIVE_ROWS, LOCAL_EXPERTS, PADDED_ROWS
 
 Inputs = Callable[[int, int], tuple[ArraySpec, ...]]
 """The inputs of an op by the number of rows and the elements of a row of the result."""
@@ -34,6 +34,7 @@ class Workload:
         given: Keyword arguments that differ from the defaults.
         small: Whether launch latency decides its speed, not memory bandwidth.
         live: How many of the rows count, given on the device as ``num_rows=``; None for all, without it.
+        experts: Among how many buffers the rows are divided, in each of which so many count.
         into: Whether results go to memory that is given as ``out=``.
         some_rows: Gives the operands of some rows of the result, where these are not just those rows of the operands.
         rows_each: What int32 operands hold, the rows of each group.
@@ -47,6 +48,7 @@ class Workload:
     given: Mapping[str, Any] = field(default_factory=dict)
     small: bool = False
     live: int | None = None
+    experts: int = 1
     into: bool = False
     some_rows: SomeRows | None = None
     rows_each: int = 0
@@ -91,7 +93,8 @@ class Workload:
         inputs, results = (sum(spec.nbytes for spec in specs) for specs in (self.inputs, self.results.values()))
         if self.live is None:
             return inputs + results
-        alone = replace(self.with_rows(self.live), live=None)
+        live = min(self.live, self.num_rows // self.experts) * self.experts
+        alone = replace(self.with_rows(live), live=None)
         zeros = 0 if self.into else results - sum(spec.nbytes for spec in alone.results.values())
         return alone.bytes_moved + zeros
 
@@ -105,6 +108,22 @@ def padded(op: str, size: int, inputs_of: Inputs) -> Iterator[Workload]:
     whole = Workload(op, f"{LIVE_ROWS} of {PADDED_ROWS} rows", PADDED_ROWS, size, inputs_of, small=True, live=LIVE_ROWS)
     yield whole
     yield replace(whole, name=f"{whole.name}, out=", into=True)
+
+
+def of_experts(op: str, size: int, inputs_of: Inputs) -> Iterator[Workload]:
+    """Buffers of several experts, in a decode step and full."""
+    for live, name in ((LIVE_ROWS, f"{LIVE_ROWS}"), (EXPERT_BUFFER, "all")):
+        yield Workload(
+            op,
+            f"{name} of {EXPERT_BUFFER} rows of {LOCAL_EXPERTS} experts, out=",
+            LOCAL_EXPERTS * EXPERT_BUFFER,
+            size,
+            inputs_of,
+            small=live == LIVE_ROWS,
+            live=live,
+            experts=LOCAL_EXPERTS,
+            into=True,
+        )
 
 
 def rows(num_rows: int, size: int) -> ArraySpec:

@@ -16,7 +16,7 @@ from m3ops.testing.model import (
     TENSOR_PARALLEL_SIZE,
     TRAINING,
 )
-from m3ops.testing.workload import Workload, padded, rows
+from m3ops.testing.workload import Workload, of_experts, padded, rows
 
 
 def _inputs(num_rows: int, size: int) -> tuple[ArraySpec, ...]:
@@ -41,6 +41,7 @@ def _workloads() -> Iterator[Workload]:
     yield Workload("swiglu_oai_fake_quant", *TRAINING, _inputs)
     yield Workload("swiglu_oai_backward", *TRAINING, _backward)
     yield from padded("swiglu_oai_quantize", MOE_SIZE, _inputs)
+    yield from of_experts("swiglu_oai_quantize", MOE_SIZE, _inputs)
 
 
 WORKLOADS = tuple(_workloads())

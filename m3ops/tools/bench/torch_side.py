@@ -144,17 +144,27 @@ class TorchSide:
     def _padded(self, workload: Workload, live: int) -> dict[str, list[Contender]]:
         """A call that counts rows, and one on those rows alone; into memory that is there, or into new zeros."""
         op = functools.partial(torch_function(workload.op), **workload.given)
-        count = self._torch.tensor([live], dtype=self._torch.int32, device=self._device)
+        counts = self._torch.full((workload.experts,), live, dtype=self._torch.int32, device=self._device)
         results = tuple(workload.results.values())
-        given = {"out": self._zeros(results)} if workload.into else {}
         kept = self._zeros(results)
+
+        def buffers(x: Any) -> Any:
+            return x.view(workload.experts, -1, x.shape[-1]) if x.ndim > 1 else x
+
+        given = {"out": tuple(map(buffers, self._zeros(results)))} if workload.into else {}
+
+        def of_live(x: Any) -> Any:
+            return buffers(x)[:, :live] if x.ndim > 1 else x
+
+        def counted(*inputs: Any) -> tuple[Any, ...]:
+            return tuple(x.flatten(0, 1) for x in flat(op(*map(buffers, inputs), num_rows=counts, **given)))
 
         def alone(*inputs: Any) -> tuple[Any, ...]:
             memory = kept if workload.into else self._zeros(results)
-            op(*(x[:live] if x.ndim > 1 else x for x in inputs), out=tuple(whole[:live] for whole in memory))
+            op(*map(of_live, inputs), out=tuple(map(of_live, memory)))
             return memory
 
-        return {"m3ops_torch": [functools.partial(op, num_rows=count, **given)], "live-rows": [alone]}
+        return {"m3ops_torch": [counted], "live-rows": [alone]}
 
     def _zeros(self, specs: Sequence[ArraySpec]) -> tuple[Any, ...]:
         """Zeros of these shapes by one fill, as fast as a fill can be."""
