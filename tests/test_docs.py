@@ -25,6 +25,15 @@ FRONT_ENDS = {"jax": m3ops_jax, "torch": m3ops_torch}
 REPORTS = {gpu: Report.load(ROOT / "docs" / "performance" / f"{gpu.lower()}.json") for gpu in ("H100", "H200")}
 
 
+PAGES = (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_lines_of_prose_are_short(page: Path) -> None:
+    prose = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    assert not [line for line in prose.splitlines() if len(line) > 120 and not line.startswith(("|", "    "))]
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
