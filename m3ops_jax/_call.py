@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.extend.core  # its settings are in jit's key: brought by a first trace, they would make a second due
 import jax.numpy as jnp
 import numpy as np
 
