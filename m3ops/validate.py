@@ -29,6 +29,11 @@ def same(name: str, spec: ArraySpec, other_name: str, other: ArraySpec) -> None:
     """Two arrays of one shape and dtype."""
     if spec.dtype != other.dtype:
         raise TypeError(f"{name} must have the dtype of {other_name}, {other.dtype}, got {spec.dtype}")
+    same_shape(name, spec, other_name, other)
+
+
+def same_shape(name: str, spec: ArraySpec, other_name: str, other: ArraySpec) -> None:
+    """Two arrays of one shape."""
     if spec.shape != other.shape:
         raise ValueError(f"{name} must have the shape of {other_name}, {other.shape}, got {spec.shape}")
 

@@ -120,9 +120,9 @@ def _backward(call: Call, arrays: Sequence[jax.Array], grads: Sequence[jax.Array
     operands = divided_alike(backward, (*taken, *(grad for grad in grads if grad.dtype != jax.dtypes.float0)))
     results = dict(zip(backward.results(operands), _bind(backward, *operands), strict=True))
     gradients = {name: results[of] for name, of in derivative.gradients.items()}
-    gradients |= {name: jnp.asarray(grads[0]).astype(named[name].dtype) for name in derivative.added if name in named}
+    gradients |= {name: jnp.asarray(grads[0]) for name in derivative.added}
     return tuple(
-        like_type(gradients[name], array) if name in gradients else None  # None is a gradient of zeros
+        like_type(gradients[name].astype(array.dtype), array) if name in gradients else None  # None: of zeros
         for name, array in named.items()
     )
 

@@ -30,8 +30,8 @@ def gemma_fused_add_rmsnorm(
 
     Args:
         x: Shape ``[..., N]``; bfloat16, float16 or float32.
-        residual: The residual stream, of the shape and dtype of x. A ``jax.Ref`` is updated: the new residual is also
-            written there, and under jit its memory is reused.
+        residual: The residual stream, of the shape of x; any of these dtypes, such as float32 beside x in bfloat16. A
+            ``jax.Ref`` is updated: the new residual is also written there, and under jit its memory is reused.
         weight: Shape ``[N]``, or with leading axes that broadcast against those of x; any of these dtypes.
         eps: Added to the mean square, at least 0.
         weight_offset: Added to the weight: 1 where a model stores offsets from 1, as Gemma does; 0 for the ordinary
@@ -41,7 +41,8 @@ def gemma_fused_add_rmsnorm(
             are not read, and their results are zero.
 
     Returns:
-        ``(norm, x + residual)``, both of the shape and dtype of x, each rounded once from fp32.
+        ``(norm, x + residual)``, both of the shape of x and rounded once from fp32: the norm to the dtype of x, the sum
+        to that of residual.
 
     Raises:
         TypeError: A dtype is not supported, or a parameter has the wrong type.
@@ -70,8 +71,8 @@ def gemma_fused_add_rmsnorm_quantize(
 
     Args:
         x: Shape ``[..., N]`` with N a multiple of 32; bfloat16, float16 or float32.
-        residual: The residual stream, of the shape and dtype of x. A ``jax.Ref`` is updated: the new residual is also
-            written there, and under jit its memory is reused.
+        residual: The residual stream, of the shape of x; any of these dtypes, such as float32 beside x in bfloat16. A
+            ``jax.Ref`` is updated: the new residual is also written there, and under jit its memory is reused.
         weight: Shape ``[N]``, or with leading axes that broadcast against those of x; any of these dtypes.
         eps: Added to the mean square, at least 0.
         weight_offset: Added to the weight: 1 where a model stores offsets from 1, as Gemma does; 0 for the ordinary
@@ -90,7 +91,8 @@ def gemma_fused_add_rmsnorm_quantize(
 
     Returns:
         ``(MXFP8, x + residual)``; with ``out_norm``, ``(MXFP8, x + residual, norm)``. The ``MXFP8`` has values ``[...,
-        N]`` and scales ``[..., N / 32]``, padded in a tiled layout. The sum and the norm have the dtype of x.
+        N]`` and scales ``[..., N / 32]``, padded in a tiled layout. The sum has the dtype of residual, the norm that of
+        x.
 
     Raises:
         TypeError: A dtype is not supported, or a parameter has the wrong type.

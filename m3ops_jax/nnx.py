@@ -41,7 +41,7 @@ class GemmaRMSNorm(nnx.Module):
 
         Args:
             x: Shape ``[..., N]``.
-            residual: The residual stream, of the shape and dtype of x.
+            residual: The residual stream, of the shape of x; bfloat16, float16 or float32.
         """
         weight = self.weight[...]
         if residual is None:

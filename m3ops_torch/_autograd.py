@@ -61,9 +61,10 @@ def implementation(op_type: type[Op], operator: Any, call: Call) -> Call:
             operands = (*ctx.saved_tensors, *(grad for grad in grads if grad.is_floating_point()))
             names = derivative.op.check({name: spec_of(t) for name, t in named(derivative.op, operands).items()})
             results = dict(zip(names, call(derivative.op, *operands), strict=True))
-            gradients = {name: results[of] for name, of in derivative.gradients.items()}
+            of_inputs = {name: results[of] for name, of in derivative.gradients.items()}
+            of_inputs |= dict.fromkeys(derivative.added, grads[0])
             kinds = dict(zip(ctx.op.inputs, ctx.like, strict=False))  # what is optional may be missing at the end
-            gradients |= {name: grads[0].to(kinds[name][1]) for name in derivative.added if kinds.get(name)}
+            gradients = {name: of.to(kinds[name][1]) for name, of in of_inputs.items() if kinds.get(name)}
             saved = zip((name for name in kinds if name not in derivative.added), ctx.saved_tensors, strict=True)
             zeros = {name: torch.zeros_like(tensor) for name, tensor in saved if name not in gradients}
             every = [{**zeros, **gradients}.get(name) for name in kinds]

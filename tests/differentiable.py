@@ -61,6 +61,6 @@ def expected(name: str, inputs: tuple[Array, ...], grads: tuple[Array, ...], **g
     named = dict(zip(OPS[name].inputs, inputs, strict=True))
     results = derivative.op.reference(bind(derivative.op, (*taken(name, inputs), *grads)))
     gradients = {argument: results[of] for argument, of in derivative.gradients.items()}
-    gradients |= {argument: grads[0].astype(named[argument].dtype) for argument in derivative.added}
-    every = [gradients.get(argument, np.zeros_like(array)) for argument, array in named.items()]
+    gradients |= dict.fromkeys(derivative.added, grads[0])
+    every = [gradients.get(argument, np.zeros_like(array)).astype(array.dtype) for argument, array in named.items()]
     return [every[place] for place in places(inputs)]

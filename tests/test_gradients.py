@@ -276,6 +276,21 @@ def test_one_gradient_serves_x_and_the_residual() -> None:
     worst(of_x, of_norm.astype(np.float64) + grads[1], U * (np.abs(of_x) + np.abs(of_norm)).astype(np.float64))
 
 
+@pytest.mark.parametrize(("of_x", "of_residual"), [("bfloat16", "float32"), ("float32", "float16")])
+def test_a_gradient_has_the_dtype_of_what_it_is_of(of_x: str, of_residual: str) -> None:
+    name = "gemma_fused_add_rmsnorm"
+    x, residual, weight = arguments(name)
+    inputs = x.astype(of_x), residual.astype(of_residual), weight
+    grads = cotangents(name, inputs)
+    want = expected(name, inputs, grads)
+    assert [gradient.dtype.name for gradient in want[:2]] == [of_x, of_residual]
+    of_jax = jax.vjp(m3ops_jax.gemma_fused_add_rmsnorm, *inputs)[1](tuple(map(jnp.asarray, grads)))
+    assert_same_bytes([*map(np.asarray, of_jax)], want)
+    tensors = [to_tensor(array).requires_grad_() for array in inputs]
+    torch.autograd.backward(m3ops_torch.gemma_fused_add_rmsnorm(*tensors), [*map(to_tensor, grads)])
+    assert_same_bytes([to_numpy(tensor.grad) for tensor in tensors], want)
+
+
 @pytest.mark.parametrize("number", [0, 1])
 def test_a_result_that_nobody_uses_has_gradient_zero(number: int) -> None:
     name = "gemma_fused_add_rmsnorm"
@@ -302,7 +317,7 @@ def test_errors_of_gradients() -> None:
         jax_call.run(op, gate_up, np.zeros((4, 32), ml_dtypes.float8_e4m3fn))
     norm = EVERY_OP["gemma_fused_add_rmsnorm_backward"].of()
     arrays = [*arguments("gemma_fused_add_rmsnorm"), normal((5, 6, 64), "bfloat16"), normal((5, 6, 64), "float32")]
-    with pytest.raises(TypeError, match="grad_new_residual must have the dtype of x, bfloat16, got float32"):
+    with pytest.raises(TypeError, match="grad_new_residual must have the dtype of residual, bfloat16, got float32"):
         jax_call.run(norm, *arrays)
 
 

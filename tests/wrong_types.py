@@ -65,9 +65,9 @@ TYPE_ERRORS: Table = {
         lambda m, a: m.mxfp8_dequantize(m.MXFP8(a(2, 64, dtype="float8_e4m3fn"), a(2, 2, dtype="int8"))),
         "scales must have dtype uint8, got int8",
     ),
-    "a residual of another dtype": (
-        lambda m, a: m.gemma_fused_add_rmsnorm(a(2, 64), a(2, 64, dtype="float32"), a(64)),
-        "residual must have the dtype of x, bfloat16, got float32",
+    "a residual of integers": (
+        lambda m, a: m.gemma_fused_add_rmsnorm(a(2, 64), a(2, 64, dtype="int32"), a(64)),
+        "residual must have dtype bfloat16, float16 or float32, got int32",
     ),
     "a float for num_heads_k": (
         lambda m, a: m.gemma_rmsnorm_heads(a(2, 32), a(8), a(8), num_heads_k=4.0),

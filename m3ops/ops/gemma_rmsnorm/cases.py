@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import permutations
 
 import numpy as np
 
@@ -35,6 +36,17 @@ def fused_inputs(rows: Inputs) -> tuple[np.ndarray, ...]:
     """``x`` with a residual and a weight."""
     (x,) = rows()
     return x, normal(x.shape, x.dtype.name, 0.75), _weight(x)
+
+
+def of_two_dtypes(of_x: str, of_residual: str, scale: float = 1.0) -> tuple[np.ndarray, ...]:
+    """``x``, a residual of another dtype and a weight."""
+    return normal((5, 160), of_x, scale), normal((5, 160), of_residual, 0.75 * scale), normal((160,), "float32", 0.5)
+
+
+def residuals_of_other_dtypes() -> Iterator[tuple[str, Inputs]]:
+    """Inputs of norms with residual add."""
+    for of_x, of_residual in permutations(ACTIVATION_DTYPES, 2):
+        yield f"{of_x} and a residual of {of_residual}", partial(of_two_dtypes, of_x, of_residual)
 
 
 def of_shape(inputs: Callable[[Inputs], tuple[np.ndarray, ...]]) -> InputsOfShape:
@@ -102,6 +114,9 @@ def _norms() -> Iterator[Case]:
     for rows in _rows():
         yield replace(rows, make=partial(norm_inputs, rows.make))
         yield replace(rows, op="gemma_fused_add_rmsnorm", make=partial(fused_inputs, rows.make))
+    fused = partial(Case, "gemma_fused_add_rmsnorm")
+    for name, inputs in residuals_of_other_dtypes():
+        yield fused(name, inputs)
     heads = lambda: (normal((5, 3, 64), "bfloat16"), normal((3, 64), "float32"))  # noqa: E731
     yield case("a weight for each head, fp32", heads, gradient=False)
     batch = lambda: (normal((3, 5, 64), "bfloat16"), normal((3, 1, 64), "float16"))  # noqa: E731

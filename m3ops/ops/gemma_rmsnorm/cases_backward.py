@@ -16,9 +16,8 @@ Shape = tuple[int, ...]
 
 def _with_gradients(make: Inputs) -> tuple[np.ndarray, ...]:
     """The inputs of a norm and gradients of its results, one fewer."""
-    inputs = make()
-    x = inputs[0]
-    return *inputs, *(gradients(x.shape, x.dtype.name, seed) for seed in range(len(inputs) - 1))
+    *rows, weight = make()
+    return *rows, weight, *(gradients(like.shape, like.dtype.name, seed) for seed, like in enumerate(rows))
 
 
 def _cases() -> Iterator[Case]:

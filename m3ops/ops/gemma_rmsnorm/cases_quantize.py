@@ -12,7 +12,14 @@ import numpy as np
 
 from m3ops.numerics.formats import ACTIVATION_DTYPES, FP8_FORMATS, SCALE_RULES
 from m3ops.numerics.scale_layouts import TILES
-from m3ops.ops.gemma_rmsnorm.cases import fused_inputs, norm_inputs, of_shape, scaled_rows
+from m3ops.ops.gemma_rmsnorm.cases import (
+    fused_inputs,
+    norm_inputs,
+    of_shape,
+    of_two_dtypes,
+    residuals_of_other_dtypes,
+    scaled_rows,
+)
 from m3ops.testing.arrays import ALIKE, SPECIALS, bit_patterns, matrices, normal, one, subnormals, views, with_specials
 from m3ops.testing.case import Case, counted, counting
 
@@ -55,6 +62,11 @@ def _cases() -> Iterator[Case]:
     for rows in _rows():
         yield replace(rows, make=partial(norm_inputs, rows.make))
         yield replace(rows, op="gemma_fused_add_rmsnorm_quantize", make=partial(fused_inputs, rows.make))
+    for name, inputs in residuals_of_other_dtypes():
+        yield fused_case(name, inputs, {"out_norm": True})
+    yield fused_case(
+        "a residual past the largest fp16, x in float32", partial(of_two_dtypes, "float32", "float16", 3e4)
+    )
     yield from _past_fp16()
     yield from _just_past_bfloat16()
     for layout in TILES:

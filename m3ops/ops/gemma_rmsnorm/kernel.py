@@ -35,6 +35,7 @@ class Norm:
     eps: float
     weight_offset: float
     narrowing: fp32.Narrowing
+    residual_narrowing: fp32.Narrowing
 
 
 @triton.jit
@@ -47,8 +48,8 @@ def load_sum(x_ptr, residual_ptr, part, TILE: tl.constexpr, AT: tl.constexpr, EV
 
 
 @triton.jit
-def _store_rounded(ptr, x, part, TILE: tl.constexpr, AT: tl.constexpr, NORM: tl.constexpr):
-    rows.store(ptr, fp32.narrow(x, ptr.dtype.element_ty, NORM.narrowing), part, TILE, AT)
+def _store_rounded(ptr, x, part, TILE: tl.constexpr, AT: tl.constexpr, NARROWING: tl.constexpr):
+    rows.store(ptr, fp32.narrow(x, ptr.dtype.element_ty, NARROWING), part, TILE, AT)
 
 
 @triton.jit
@@ -79,7 +80,7 @@ def _norm_tile(
         part = rows.part(t, end, TILE, i)
         x = load_sum(x_ptr, residual_ptr, part, TILE, AT, "evict_last")
         if new_residual_ptr is not None and SUM_EARLY:
-            _store_rounded(new_residual_ptr, x, part, TILE, AT.new_residual, NORM)
+            _store_rounded(new_residual_ptr, x, part, TILE, AT.new_residual, NORM.residual_narrowing)
         xs += (x,)
         if WEIGHT_EARLY:
             weights += (rows.load(weight_ptr, part, TILE, AT.weight),)
@@ -89,11 +90,11 @@ def _norm_tile(
         part = rows.part(t, end, TILE, i)
         x = xs[i] if KEPT else load_sum(x_ptr, residual_ptr, part, TILE, AT, "evict_first")
         if new_residual_ptr is not None and not SUM_EARLY:
-            _store_rounded(new_residual_ptr, x, part, TILE, AT.new_residual, NORM)
+            _store_rounded(new_residual_ptr, x, part, TILE, AT.new_residual, NORM.residual_narrowing)
         weight = weights[i] if WEIGHT_EARLY else rows.load(weight_ptr, part, TILE, AT.weight)
         norm = (x * rstd) * functions.weight_factor(weight, NORM.weight_offset)
         if norm_ptr is not None:
-            _store_rounded(norm_ptr, norm, part, TILE, AT.norm, NORM)
+            _store_rounded(norm_ptr, norm, part, TILE, AT.norm, NORM.narrowing)
         if MX is not None:
             if MX.round_activation:
                 norm = fp32.round_to(norm, x_ptr.dtype.element_ty, NORM.narrowing)

@@ -50,5 +50,6 @@ def _quantized_plan(op: QuantizedNorm, specs: Specs, target: Target, *, keep: Co
 
 def norm_constants(op: Norm, specs: Specs, target: Target) -> kernel.Norm:
     x = specs["x"]
-    rounded = narrowing(x.dtype, target, beside_fp8="values" in specs)
-    return kernel.Norm(float32(1.0 / x.shape[-1]), float32(op.eps), float32(op.weight_offset), rounded)
+    results = (specs.get("grad_x", x), specs.get("new_residual", x))
+    rounded = (narrowing(result.dtype, target, beside_fp8="values" in specs) for result in results)
+    return kernel.Norm(float32(1.0 / x.shape[-1]), float32(op.eps), float32(op.weight_offset), *rounded)

@@ -26,7 +26,7 @@ from m3ops.plan import Plan
 from m3ops.target import Target
 
 X = "Shape ``[..., N]``{blocks}; bfloat16, float16 or float32."
-RESIDUAL = "The residual stream, of the shape and dtype of x."
+RESIDUAL = "The residual stream, of the shape of x; any of these dtypes, such as float32 beside x in bfloat16."
 WEIGHT = "Shape ``[N]``, or with leading axes that broadcast against those of x; any of these dtypes."
 EPS = "Added to the mean square, at least 0."
 WEIGHT_OFFSET = "Added to the weight: 1 where a model stores offsets from 1, as Gemma does; 0 for the ordinary RMSNorm."
@@ -88,7 +88,10 @@ class GemmaFusedAddRMSNorm(Norm):
 
     name: ClassVar[str] = "gemma_fused_add_rmsnorm"
     inputs: ClassVar[Mapping[str, str]] = {"x": X.format(blocks=""), "residual": RESIDUAL, "weight": WEIGHT}
-    returns: ClassVar[str] = "``(norm, x + residual)``, both of the shape and dtype of x, each rounded once from fp32."
+    returns: ClassVar[str] = (
+        "``(norm, x + residual)``, both of the shape of x and rounded once from fp32: the norm to the dtype of x, the "
+        "sum to that of residual."
+    )
     result_type: ClassVar[str] = "tuple[{array}, {array}]"
     updates: ClassVar[Mapping[str, str]] = {"residual": "new_residual"}
 
@@ -104,13 +107,15 @@ class GemmaFusedAddRMSNorm(Norm):
 
     def infer(self, x: ArraySpec, residual: ArraySpec, weight: ArraySpec) -> dict[str, ArraySpec]:
         norm = check_norm(x, weight)
-        validate.same("residual", residual, "x", x)
-        return {"norm": norm, "new_residual": norm}
+        return {"norm": norm, "new_residual": check_residual(x, residual)}
 
     def compute(self, x: Array, residual: Array, weight: Array) -> Arrays:
-        total, dtype = fp32_sum(x, residual), x.dtype.name
+        total = fp32_sum(x, residual)
         norm = functions.rmsnorm(total, fp32.load(weight), self.eps, self.weight_offset)
-        return {"norm": fp32.store(norm, dtype), "new_residual": fp32.store(total, dtype)}
+        return {
+            "norm": fp32.store(norm, x.dtype.name),
+            "new_residual": fp32.store(total, residual.dtype.name),
+        }
 
 
 @dataclass(frozen=True)
@@ -174,7 +179,8 @@ class GemmaFusedAddRMSNormQuantize(QuantizedNorm):
     }
     returns: ClassVar[str] = (
         "``(MXFP8, x + residual)``; with ``out_norm``, ``(MXFP8, x + residual, norm)``. The ``MXFP8`` has values "
-        "``[..., N]`` and scales ``[..., N / 32]``, padded in a tiled layout. The sum and the norm have the dtype of x."
+        "``[..., N]`` and scales ``[..., N / 32]``, padded in a tiled layout. The sum has the dtype of residual, the "
+        "norm that of x."
     )
     result_type: ClassVar[str] = "tuple[MXFP8, {array}] | tuple[MXFP8, {array}, {array}]"
     updates: ClassVar[Mapping[str, str]] = {"residual": "new_residual"}
@@ -185,17 +191,16 @@ class GemmaFusedAddRMSNormQuantize(QuantizedNorm):
         return Axes.of(f"*r {own}, *r {own}, *r? N! -> *r {own}, *r {own}, *r {own}" + f", *r {own}" * self.out_norm)
 
     def infer(self, x: ArraySpec, residual: ArraySpec, weight: ArraySpec) -> dict[str, ArraySpec]:
-        norm = check_norm(x, weight)
-        validate.same("residual", residual, "x", x)
+        norm, new_residual = check_norm(x, weight), check_residual(x, residual)
         check_matrix(self.scale_layout, "x", x)
-        results = {**self.quantized_specs(x, self.scale_layout), "new_residual": norm}
+        results = {**self.quantized_specs(x, self.scale_layout), "new_residual": new_residual}
         return {**results, "norm": norm} if self.out_norm else results
 
     def compute(self, x: Array, residual: Array, weight: Array) -> Arrays:
-        total, dtype = fp32_sum(x, residual), x.dtype.name
-        results = self.normalize(total, weight, dtype)
+        total = fp32_sum(x, residual)
+        results = self.normalize(total, weight, x.dtype.name)
         norm = {"norm": results.pop("norm")} if self.out_norm else {}
-        return {**results, "new_residual": fp32.store(total, dtype), **norm}
+        return {**results, "new_residual": fp32.store(total, residual.dtype.name), **norm}
 
 
 @dataclass(frozen=True)
@@ -250,7 +255,8 @@ class GemmaRMSNormBackward(NormBackward):
 class GemmaFusedAddRMSNormBackward(NormBackward):
     """The gradients of :class:`GemmaFusedAddRMSNorm`, see :class:`NormBackward`; that of the residual is that of x.
 
-    The last product and sum of ``grad_x`` are one fma.
+    The last product and sum of ``grad_x`` are one fma. It is fp32 where x and the residual have two dtypes, to which it
+    is then rounded.
     """
 
     name: ClassVar[str] = "gemma_fused_add_rmsnorm_backward"
@@ -263,17 +269,21 @@ class GemmaFusedAddRMSNormBackward(NormBackward):
     def infer(
         self, x: ArraySpec, residual: ArraySpec, weight: ArraySpec, grad: ArraySpec, grad_new_residual: ArraySpec
     ) -> dict[str, ArraySpec]:
-        grad_x = check_norm(x, weight)
-        validate.same("residual", residual, "x", x)
+        check_norm(x, weight)
+        check_residual(x, residual)
         validate.same("grad", grad, "x", x)
-        validate.same("grad_new_residual", grad_new_residual, "x", x)
+        validate.same("grad_new_residual", grad_new_residual, "residual", residual)
+        grad_x = ArraySpec(x.shape, _dtype_of_both(x.dtype, residual.dtype))
         return {"grad_x": grad_x, "grad_weight": ArraySpec(weight.shape, weight.dtype)}
 
     def compute(self, x: Array, residual: Array, weight: Array, grad: Array, grad_new_residual: Array) -> Arrays:
         total, dy = namespaces.barrier(fp32_sum(x, residual)), fp32.load(grad)
         rstd, inner, normalized = self.gradients(total, weight, dy)
-        grad_x = fp32.store(fp32.fma(rstd, inner, fp32.load(grad_new_residual)), x.dtype.name)
-        return {"grad_x": grad_x, "grad_weight": weight_gradient(dy, normalized, weight)}
+        grad_x = fp32.fma(rstd, inner, fp32.load(grad_new_residual))
+        return {
+            "grad_x": fp32.store(grad_x, _dtype_of_both(x.dtype.name, residual.dtype.name)),
+            "grad_weight": weight_gradient(dy, normalized, weight),
+        }
 
 
 def check_norm(x: ArraySpec, weight: ArraySpec) -> ArraySpec:
@@ -287,6 +297,17 @@ def check_norm(x: ArraySpec, weight: ArraySpec) -> ArraySpec:
             f"weight must have shape ({x.shape[-1]},) or broadcast against x {x.shape}, got {weight.shape}"
         )
     return ArraySpec(x.shape, x.dtype)
+
+
+def check_residual(x: ArraySpec, residual: ArraySpec) -> ArraySpec:
+    """Validates a residual and returns what the new one is like."""
+    validate.array("residual", residual)
+    validate.same_shape("residual", residual, "x", x)
+    return ArraySpec(residual.shape, residual.dtype)
+
+
+def _dtype_of_both(x: str, residual: str) -> str:
+    return x if x == residual else "float32"
 
 
 def fp32_sum(x: Array, residual: Array) -> Array:
