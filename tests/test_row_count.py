@@ -182,7 +182,7 @@ def test_a_limited_number_of_programs(name: str) -> None:
 @every_op_that_counts_buffers
 def test_a_limited_number_of_programs_for_experts(name: str, experts: int) -> None:
     op = OPS[name].of()
-    rows = [_operand(operand, 96) for operand in op.inputs]
+    rows = [_operand(op, operand, 96) for operand in op.inputs]
     buffers = [ArraySpec((experts, *spec.shape), spec.dtype) if 96 in spec.shape[:1] else spec for spec in rows]
     specs = bind(op, buffers, ArraySpec((experts,), "int32"))
     for one in op.plan({**specs, **op.check(specs)}, H100).launches:

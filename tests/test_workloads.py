@@ -82,7 +82,7 @@ def test_a_workload_has_a_plan_without_edges(workload: Workload, arch: str) -> N
 @pytest.mark.parametrize("backend", [b for b in BACKENDS if b.name in ("torch-cpu", "jax-cpu")], ids=lambda b: b.name)
 @pytest.mark.parametrize("workload", [w for w in WORKLOADS if not w.small], ids=lambda w: w.id)
 def test_two_rows_of_a_workload(workload: Workload, backend: Any) -> None:
-    two = workload.with_rows(2)
+    two = workload.with_rows(2 * workload.experts)
     if "matmul" in workload.op:
         two = replace(two, size=96)
     arrays = arrays_of(two)

@@ -17,6 +17,7 @@ COLORS = {
     "Liger": "#A8A05A",
     "chain": "#D99BBE",
     "fp32-sum": "#6CC5A4",
+    "live-rows": "#7F8FD1",
     "copy": "#CCCCCC",
 }
 LABELS = {
@@ -24,6 +25,7 @@ LABELS = {
     "jax.jit": "jax.jit of the formula",
     "chain": "two kernels, unfused",
     "fp32-sum": "Triton norm, fp32 tl.sum",
+    "live-rows": "our call on the rows that count alone",
     "copy": "copy of as many bytes",
 }
 
