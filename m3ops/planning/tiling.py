@@ -114,7 +114,7 @@ def row_block_tiling(total_rows: int, size: int, target: Target, *, decode: bool
     many = not decode and total_rows > 4 * target.multiprocessors
     cols = _columns(size, divide=size > WIDEST_TILE or (many and size > ROW_TILE))
     rows, many = _rows(total_rows, cols, target, decode=decode)
-    if decode:  # with a count, 16 rows of 64 spill scalar registers on AMD, 8 of 96 take 260 vector registers, 4 take 60
+    if decode:  # counted on AMD, 16 rows of 64 spill scalar registers, and 8 of 96 take 260 vector registers; 4 take 60
         rows = min(rows, 4)
     if size > WIDEST_KEPT:  # of 32768: read twice in 32 warps 136, in 16 141, kept 153
         return _whole_rows(total_rows, size, rows, cols, 1024, target, reload=True)
