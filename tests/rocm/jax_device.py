@@ -30,10 +30,17 @@ _DTYPES = {
 def run(
     arch: str, op: str, arrays: Sequence[Any], params: Mapping[str, Any], execute: Execute = Launch.run
 ) -> list[np.ndarray]:
-    """Calls an op of ``m3ops_jax`` on an AMD GPU. JAX has no views: arrays are copied to be contiguous first."""
-    inputs = [a if a is None else np.ascontiguousarray(a).reshape(a.shape) for a in arrays]
+    """Calls an op of ``m3ops_jax`` on an AMD GPU.
+
+    JAX has no views and by default no 64-bit types: arrays are copied to be contiguous and cut to 32 bits first.
+    """
+    inputs = [a if a is None else _as_jax_has_it(a) for a in arrays]
     given = [array for array in inputs if array is not None]
     return execute_program(lower(arch, op, inputs, params), given, execute)
+
+
+def _as_jax_has_it(array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(array, jax.dtypes.canonicalize_dtype(array.dtype)).reshape(array.shape)
 
 
 def lower(arch: str, op: str, avals: Sequence[Any], params: Mapping[str, Any]) -> jax.stages.Lowered:
