@@ -45,7 +45,7 @@ def batched(
     elif _rows_of_all(op, info.batch_size, operands, mapped):
         stacked = _as_rows(op, operator, info.batch_size, operands, mapped, params)
     else:
-        stacked = _one_by_one(operator, info.batch_size, operands, mapped, params)
+        stacked = _one_by_one(op, operator, info.batch_size, operands, mapped, params)
     return stacked, [0] * len(stacked)
 
 
@@ -95,7 +95,7 @@ def _as_rows(
         if axes[name].rows
     }
     most = max(leading.values())
-    given = []
+    given = {}
     for name, tensor in inputs.items():
         dim = mapped[name]
         if dim is None and axes[name].rows and (not axes[name].broadcast or op.axes.sums_rows):
@@ -103,10 +103,10 @@ def _as_rows(
         if dim is not None:
             missing = most - leading[name]
             tensor = tensor.movedim(dim, 0)[(slice(None), *(None,) * missing)]
-        given.append(tensor)
+        given[name] = tensor
     if row_count.NAME in operands:
-        given.append(_counts_of_all(operands[row_count.NAME], mapped[row_count.NAME], batch_size))
-    results = list(operator(*given, **params))
+        given[row_count.NAME] = _counts_of_all(operands[row_count.NAME], mapped[row_count.NAME], batch_size)
+    results = list(operator(*_by_place(op, given), **params))
     own = next((leading[name] for name in inputs if axes[name].broadcast), most)
     for number, result in enumerate(op.axes.results):
         if result.summed:  # it has the axes that its weight was given
@@ -120,16 +120,22 @@ def _counts_of_all(num_rows: torch.Tensor, dim: int | None, batch_size: int) -> 
     return (of_all.flatten() if of_all.shape[1:].numel() == 1 else of_all).contiguous()
 
 
+def _by_place(op: Op, operands: dict[str, torch.Tensor]) -> list[torch.Tensor | None]:
+    """The operands as an operator takes them: None for what is optional and not there."""
+    return [operands.get(name) for name in (*op.inputs, row_count.NAME)]
+
+
 def _one_by_one(
+    op: Op,
     operator: Callable[..., list[torch.Tensor]],
     batch_size: int,
     operands: dict[str, torch.Tensor],
     mapped: dict[str, int | None],
     params: dict[str, Any],
 ) -> list[torch.Tensor]:
-    each = [
-        operator(*(t if (dim := mapped[name]) is None else t.select(dim, i) for name, t in operands.items()), **params)
-        for i in range(batch_size)
-    ]
+    def example(i: int) -> dict[str, torch.Tensor]:
+        return {n: t if (dim := mapped[n]) is None else t.select(dim, i) for n, t in operands.items()}
+
+    each = [operator(*_by_place(op, example(i)), **params) for i in range(batch_size)]
     stacked = [torch.stack([part.view(torch.uint8) for part in parts]) for parts in zip(*each, strict=True)]
     return [raw.view(part.dtype) for raw, part in zip(stacked, each[0], strict=True)]

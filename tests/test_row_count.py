@@ -267,6 +267,27 @@ def test_vmap_of_torch_counts_for_each_example() -> None:
         assert_same_bytes(arrays((values[i], scales[i])), arrays(wanted))
 
 
+@pytest.mark.parametrize("times", [1, MOST_BUFFERS // 4 + 1], ids=["one call", "one by one"])
+@pytest.mark.parametrize("name", [name for name, op in OPS.items() if op.optional and op.counts_buffers])
+def test_vmap_counts_where_an_optional_input_is_missing(name: str, times: int) -> None:
+    """The number of rows keeps its place."""
+    given = {n: a for n, a in zip(OPS[name].inputs, arguments(name), strict=True) if n not in OPS[name].optional}
+    if "qkv" in given:
+        given["qkv"] = given["qkv"][..., : 72 * 64]
+    counts, in_torch, in_jax = np.array([[2], [0], [5], [1]], np.int32), function(name), jax_function(name)
+    every = [np.tile(a, (times, *(1,) * (a.ndim - 1))) if a.ndim == 3 else a for a in given.values()]
+    axes = tuple(0 if array.ndim == 3 else None for array in every)
+    own = np.tile(counts, (times, 1))
+    of_jax = jax.vmap(lambda n, *a: in_jax(*a, num_rows=n), (0, *axes))(own, *every)
+    vmapped = torch.func.vmap(lambda n, *a: in_torch(*a, num_rows=n), (0, *axes))
+    of_torch = vmapped(to_tensor(own), *map(to_tensor, every))
+    for i in (0, 1, 2, 3, 4 * times - 1):
+        inputs = [to_tensor(a[i] if a.ndim == 3 else a) for a in every]
+        want = arrays(in_torch(*inputs, num_rows=to_tensor(own[i])))
+        assert_same_bytes([np.asarray(of_jax[i])], want)
+        assert_same_bytes(arrays(of_torch[i]), want)
+
+
 @pytest.mark.parametrize("shared", [False, True], ids=["counts of each", "counts of all"])
 def test_vmap_of_experts(shared: bool) -> None:
     """One launch too: the examples' experts together are the experts of one call."""
