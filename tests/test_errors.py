@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from wrong_types import TORCH_TYPE_ERRORS, TYPE_ERRORS
-from wrong_values import TORCH_VALUE_ERRORS, VALUE_ERRORS
+from wrong_in_torch import TORCH_TYPE_ERRORS, TORCH_VALUE_ERRORS
+from wrong_types import TYPE_ERRORS
+from wrong_values import VALUE_ERRORS
 
 import m3ops_jax
 import m3ops_torch

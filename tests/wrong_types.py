@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
 Table = dict[str, tuple[Callable[[Any, Any], Any], str]]
 
 
@@ -230,22 +228,5 @@ TYPE_ERRORS: Table = {
     "a weight of integers, to be trained": (
         lambda m, a: m.mxfp8_linear(a(4, 64), a(32, 64, dtype="int32")),
         "w must have dtype bfloat16, float16 or float32, got int32",
-    ),
-}
-
-# Of arguments that PyTorch alone has, or of what only its tensors can be.
-
-X, WEIGHT = torch.zeros(4, 64, dtype=torch.bfloat16), torch.zeros(64, dtype=torch.bfloat16)
-VALUES, SCALES = torch.zeros(4, 64).to(torch.float8_e4m3fn), torch.zeros(4, 2, dtype=torch.uint8)
-BUFFER = torch.zeros(8, 64, dtype=torch.bfloat16)
-
-TORCH_TYPE_ERRORS: Table = {
-    "a list of numbers for out": (
-        lambda m, a: m.gemma_rmsnorm(X, WEIGHT, out=[1.0]),
-        "out must be an array, got float",
-    ),
-    "another dtype of out": (
-        lambda m, a: m.mxfp8_quantize(X, out=(VALUES, SCALES.to(torch.int8))),
-        "out[1] must have dtype uint8, got int8",
     ),
 }
