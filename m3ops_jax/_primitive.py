@@ -154,11 +154,8 @@ def _batch(primitive: Primitive, arrays: Sequence[Any], dims: Sequence[Any], *, 
     size = next(array.shape[dim] for array, dim in zip(arrays, dims, strict=True) if dim is not None)
     counts = _counts_of_all(arrays[-1], dims[-1], size) if call.counts_rows else None
     has_rows = all(operand.rows for operand, _, dim in inputs if dim is not None)
-    if (
-        axes.gathers_rows
-        or not has_rows
-        or (counts is not None and not (call.op.counts_buffers and row_count.can_be(counts.size)))
-    ):
+    countable = counts is None or (call.op.counts_buffers and row_count.can_be(counts.size))
+    if axes.gathers_rows or not (has_rows and countable):
         return _one_by_one(primitive, arrays, dims, call)
     leading = [array.ndim - (dim is not None) - len(operand.axes) for operand, array, dim in inputs]
     most = max(own for (operand, _, _), own in zip(inputs, leading, strict=True) if operand.rows)

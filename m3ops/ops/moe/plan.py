@@ -110,7 +110,7 @@ def combine_plan(op: MoECombine, specs: Specs, target: Target, *, keep: Collecti
 
 
 SLOTS_OF_A_THREAD = 8
-"""Slots that a thread looks at together to see which rows they name. Others were not measured."""
+"""Slots that a thread looks at together to see which rows they name. No measurement chose this or the next three."""
 
 OWNERS_THREADS = 512
 """Threads of a program that does this for all slots and some rows, so that it is over soon."""
