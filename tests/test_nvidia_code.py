@@ -56,13 +56,14 @@ def test_memory_is_accessed_16_bytes_at_a_time(key: tuple[Any, ...], tmp_path: P
     accesses = Counter(re.findall(r"(ld|st)\.global\.([\w.:]+)", kernel.asm["ptx"]))
     wide = {access for access in accesses if access[1] == "v4.b32"}
     # One byte for 32 elements; what all heads of a program share, a weight, a position and its cosines and sines. Of a
-    # weight's 32 columns, where a program is a warp, each thread loads one. Beside a single index_k head a program has
-    # one head of several rows, and a thread loads the cosines of its own elements.
+    # weight's 32 columns, where a program is a warp, each thread loads one.
     narrow = {("st", "b8")} if "quantize" in key[0] else {("ld", "b32")} if "norm" in key[0] else set()
     narrow |= {("ld", "b16")} if "rope" in key[0] else set()
-    narrow |= {("ld", "v2.b32")} if key == ("gemma_rmsnorm_rope_heads", 9216) else set()
+    narrow |= {("ld", "v2.b32")} if "rope" in key[0] else set()
     assert set(accesses) - wide == narrow
-    assert {direction for direction, _ in wide} == {"ld", "st"}
+    ahead = set(re.findall(r"cp\.async\.\w+\.shared\.global [^;]*?, (0x\w+)", kernel.asm["ptx"]))
+    assert {direction for direction, _ in wide} == ({"st"} if ahead else {"ld", "st"})
+    assert ahead == ({"0x10"} if "rope" in key[0] else set())
     (tmp_path / "cubin").write_bytes(kernel.asm["cubin"])
     command = [CUOBJDUMP, "--dump-resource-usage", tmp_path / "cubin"]
     usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -44,7 +44,7 @@ NARROW_LOADS = {
     ("gemma_rmsnorm", 128): {4: 1},
     ("gemma_rmsnorm_heads", 9216): {4: 1},
     ("gemma_rmsnorm_rope_heads", 9216): {8: 2, 4: 1},
-    ("gemma_rmsnorm_rope_heads", 9856): {4: 1},
+    ("gemma_rmsnorm_rope_heads", 9856): {8: 2, 4: 1},
     ("gemma_fused_add_rmsnorm", 128): {4: 1},
 }
 NARROW_STORES = {

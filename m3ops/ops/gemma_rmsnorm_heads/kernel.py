@@ -45,7 +45,9 @@ class Heads:
         num_v: Number of v heads.
         num_index_q: Number of index_q heads.
         num: Number of all heads; the last ones are index_k heads.
-        together: Heads of a tile: it divides the number of each kind, so that those of a tile are of one kind.
+        together: Heads of a tile; it divides the number of each kind but the last, so that those of a tile are alike.
+        tiles_each: Tiles of heads of the same rows that a program takes one after another.
+        stages: How many of them it has begun to load at a time.
         cols: Columns of a part, a power of two; ``part`` where several heads are together.
         max_position: Rows of the table of cosines and sines.
         inv_size: 1 / dim, as fp32.
@@ -62,12 +64,19 @@ class Heads:
     num_index_q: int
     num: int
     together: int
+    tiles_each: int
+    stages: int
     cols: int
     max_position: int
     inv_size: float
     eps: float
     weight_offset: float
     narrowing: fp32.Narrowing
+
+
+@triton.constexpr_function
+def tiles_of_row(HEADS):
+    return triton.cdiv(HEADS.num, HEADS.together)
 
 
 @triton.constexpr_function
@@ -128,6 +137,20 @@ def _normed(xs, factors, TILE: tl.constexpr, HEADS: tl.constexpr):
 
 
 @triton.jit
+def _columns(head, TILE: tl.constexpr, HEADS: tl.constexpr):
+    """Of the first parts of the heads of a tile. What is past the last head of a row reads and writes what that head
+    does: a program is one warp, so in place too it has read before it writes.
+    """
+    columns = tl.arange(0, TILE.cols)[None, :]
+    if TILE.parts > 1:
+        of_tile = columns // HEADS.cols
+        if HEADS.num % HEADS.together != 0:
+            of_tile = tl.minimum(of_tile, HEADS.num - 1 - head)
+        columns = of_tile * HEADS.dim + columns % HEADS.cols
+    return columns
+
+
+@triton.jit
 def _heads_tile(
     t,
     end,
@@ -144,26 +167,26 @@ def _heads_tile(
     HEADS: tl.constexpr,
 ):
     PARTS: tl.constexpr = TILE.parts
-    TILES: tl.constexpr = HEADS.num // HEADS.together
+    PROGRAMS: tl.constexpr = tiles_of_row(HEADS) // HEADS.tiles_each
     FIRST_V: tl.constexpr = HEADS.num_q + HEADS.num_k
     FIRST_INDEX_Q: tl.constexpr = FIRST_V + HEADS.num_v
     FIRST_INDEX_K: tl.constexpr = FIRST_INDEX_Q + HEADS.num_index_q
-    first_row = tl.cast(t // TILES, tl.int64) * TILE.rows
-    head = (t % TILES) * HEADS.together
-    column = tl.cast(head, tl.int64) * HEADS.dim
-    columns = tl.arange(0, TILE.cols)[None, :]
-    if PARTS > 1:
-        columns = columns // HEADS.cols * HEADS.dim + columns % HEADS.cols
-    window = first_row, end, columns
-    head_ptr = qkv_ptr + column * AT.qkv.strides[len(AT.qkv.strides) - 1]
-    head_norm_ptr = norm_ptr + column * AT.norm.strides[len(AT.norm.strides) - 1]
-    normed = head < FIRST_V
-    if weight_index_q_ptr is not None:
-        normed = normed | (head >= FIRST_INDEX_Q)
-    if normed | (qkv_ptr.to(tl.int64) != norm_ptr.to(tl.int64)):
+    first_row = tl.cast(t // PROGRAMS, tl.int64) * TILE.rows
+    first_head = t % PROGRAMS * (HEADS.together * HEADS.tiles_each)
+    if cos_sin_ptr is not None:
+        cos, sin = _cos_and_sin(cos_sin_ptr, positions_ptr, first_row, end, AT, TILE, HEADS)
+    for i in tl.range(0, HEADS.tiles_each, num_stages=HEADS.stages):
+        head = first_head + i * HEADS.together
+        column = tl.cast(head, tl.int64) * HEADS.dim
+        head_ptr = qkv_ptr + column * AT.qkv.strides[len(AT.qkv.strides) - 1]
+        head_norm_ptr = norm_ptr + column * AT.norm.strides[len(AT.norm.strides) - 1]
+        window = first_row, end, _columns(head, TILE, HEADS)
+        normed = head < FIRST_V
+        if weight_index_q_ptr is not None:
+            normed = normed | (head >= FIRST_INDEX_Q)
         xs = ()
-        for i in tl.static_range(PARTS):
-            xs += (rows.load(_at_part(head_ptr, AT.qkv, HEADS, i), window, TILE, _part_of(AT.qkv, HEADS, i)),)
+        for part in tl.static_range(PARTS):
+            xs += (rows.load(_at_part(head_ptr, AT.qkv, HEADS, part), window, TILE, _part_of(AT.qkv, HEADS, part)),)
         if normed:
             if head < HEADS.num_q:
                 factors = _factors(weight_q_ptr, first_row, end, AT.weight_q, TILE, HEADS)
@@ -173,18 +196,17 @@ def _heads_tile(
                 factors = _factors(weight_index_q_ptr, first_row, end, AT.weight_index_q, TILE, HEADS)
             else:
                 factors = _factors(weight_index_k_ptr, first_row, end, AT.weight_index_k, TILE, HEADS)
-            if cos_sin_ptr is None:
-                norms = _normed(xs, factors, TILE, HEADS)
-            else:  # on their way before the norm waits
-                cos, sin = _cos_and_sin(cos_sin_ptr, positions_ptr, first_row, end, AT, TILE, HEADS)
-                norms = _normed(xs, factors, TILE, HEADS)
+            norms = _normed(xs, factors, TILE, HEADS)
+            if cos_sin_ptr is not None:
                 norms = functions.rotate(norms[0], norms[1], cos, sin) + norms[2:]
             xs = ()
-            for i in tl.static_range(PARTS):
-                norm = tl.reshape(norms[i], (TILE.rows, TILE.cols))
+            for part in tl.static_range(PARTS):
+                norm = tl.reshape(norms[part], (TILE.rows, TILE.cols))
                 xs += (fp32.narrow(norm, norm_ptr.dtype.element_ty, HEADS.narrowing),)
-        for i in tl.static_range(PARTS):
-            rows.store(_at_part(head_norm_ptr, AT.norm, HEADS, i), xs[i], window, TILE, _part_of(AT.norm, HEADS, i))
+        if normed | (qkv_ptr.to(tl.int64) != norm_ptr.to(tl.int64)):
+            for part in tl.static_range(PARTS):
+                at = _at_part(head_norm_ptr, AT.norm, HEADS, part)
+                rows.store(at, xs[part], window, TILE, _part_of(AT.norm, HEADS, part))
 
 
 @triton.jit
@@ -222,7 +244,7 @@ def _gemma_rmsnorm_heads_kernel(
         )
     else:
         ends = row_count.ends(num_rows_ptr, total_rows, COUNT)
-        tiles = row_count.tiles(ends, total_rows, HEADS.num // HEADS.together * TILE.width, TILE, COUNT)
+        tiles = row_count.tiles(ends, total_rows, tiles_of_row(HEADS) * TILE.width, TILE, COUNT)
         for i in range(tl.program_id(0), tiles[0], COUNT.programs):
             t, end = row_count.tile(i, tiles, ends, COUNT)
             _heads_tile(

@@ -26,6 +26,18 @@ they turn what they hold: 16384 rows of M3 on the H200, us: 177; with two warps 
 and these 188, with half the rows 202; a copy takes 145.
 """
 
+ENOUGH_PROGRAMS = 32
+"""Programs for each multiprocessor before one takes several tiles: as many as run at a time. us on the H200: 2048 rows
+23.0 in a program for every tile, 23.3 in three tiles each; 4096 rows 43.2 and 42.0, 8192 rows 84.2 and 78.6.
+"""
+
+STAGES = 3
+"""Tiles that a program of an NVIDIA GPU has begun to load. 32768 rows of M3 with rotary embedding on the H200, us:
+three tiles each and this 292, each loaded when it is its turn 298, a program for every tile 327; a copy takes 287. More
+tiles each are slower again, all of a row 313. With an indexer's heads, us: four tiles each 316, a program for every
+tile 349, heads one by one 331; a copy takes 304.
+"""
+
 
 def heads_plan(op: NormOfHeads, specs: Specs, target: Target, *, keep: Collection[str]) -> Plan:
     dim = specs["weight_q"].shape[-1]
@@ -34,6 +46,9 @@ def heads_plan(op: NormOfHeads, specs: Specs, target: Target, *, keep: Collectio
     kinds = op.kinds(**{name: spec for name, spec in specs.items() if name.startswith("weight_")})
     numbers = [number for _, number, _ in kinds]
     together, tiles = _tiling(numbers, total_rows, dim, part, target, decode=counts_rows(specs))
+    several = tiles.tile.parts > 1 and not counts_rows(specs)
+    tiles_each = _tiles_each(-(-sum(numbers) // together), tiles, target) if several else 1
+    tiles = replace(tiles, num_tiles=tiles.num_tiles // tiles_each)
     of_tile = {name: replace(rows[name], size=together * dim) for name in ("qkv", "norm")}
     table = specs.get("cos_sin")
     heads = Heads(
@@ -45,6 +60,8 @@ def heads_plan(op: NormOfHeads, specs: Specs, target: Target, *, keep: Collectio
         num_index_q=sum(numbers[3:4]),
         num=sum(numbers),
         together=together,
+        tiles_each=tiles_each,
+        stages=STAGES if target.vendor == "nvidia" else 1,
         cols=tiles.tile.cols // together,
         max_position=0 if table is None else table.shape[0],
         inv_size=float32(1.0 / dim),
@@ -79,12 +96,18 @@ def _tiling(
     threads = THREADS if parts == 1 else target.warp_size
     size = ROW_TILE if parts == 1 else 8 * threads
     exact = part == cols and dim % part == 0
-    alike, num_heads = math.gcd(*numbers), sum(numbers)
+    alike, num_heads = math.gcd(*numbers[:4]), sum(numbers)
     heads = min(alike & -alike, max(size // cols, 1)) if exact else 1
     rows = max(1, min(size // (heads * cols), power_of_two_at_least(total_rows)))
     while heads > 1 and (decode or total_rows * num_heads < 4 * heads * rows * target.multiprocessors):
         heads //= 2  # a decode step is over sooner the more multiprocessors share it
     warps = max(1, rows * heads * cols * threads // size // target.warp_size)
-    base = tiling(total_rows, num_heads * dim, rows, heads * dim, warps)
+    base = tiling(total_rows, -(-num_heads // heads) * heads * dim, rows, heads * dim, warps)
     tile = replace(base.tile, cols=heads * cols, masked=base.tile.masked or not exact, parts=parts)
     return heads, replace(base, tile=tile)
+
+
+def _tiles_each(tiles_of_row: int, tiles: Tiling, target: Target) -> int:
+    """How many tiles of the same rows a program takes: what turns them is loaded once, and their loads overlap."""
+    most = tiles.num_tiles // (ENOUGH_PROGRAMS * target.multiprocessors)
+    return next((each for each in range(3, min(most, 8) + 1) if tiles_of_row % each == 0), 1)
