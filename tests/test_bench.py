@@ -256,7 +256,7 @@ def test_programs_and_cpus_are_timed() -> None:
     run.run([CpuTorch(), CpuJax()], [], CONTENDERS, report, PARTS)
     assert not report.failures
     programs = {cost.what: cost.us for cost in report.programs}
-    assert len(programs) == 2 + 8 + 4
+    assert len(programs) == 2 + 12 + 4
     assert programs["gemma_fused_add_rmsnorm: 64 in a chain, m3ops_torch, CUDA graph"] == 2.0 / 64
     assert programs["mxfp8_quantize: 16 side by side, m3ops_jax, unrolled, graphs of any size"] > 0
     assert len(report.layers) == 2 * (3 + 3)
@@ -267,7 +267,7 @@ def test_programs_and_cpus_are_timed() -> None:
     }
     assert [cost.what for cost in report.cpu] == ["m3ops_torch", "the formula, eager", "m3ops_jax", "jax.jit"]
     text = render(report)
-    assert "jax.lax.scan, graphs of any size" in text
+    assert "jax.lax.scan, unroll=4, graphs of any size" in text
     assert "(2, 6144)" not in text
     assert "(4096, 6144)" in text
 

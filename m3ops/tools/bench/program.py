@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from m3ops.testing.model import HIDDEN, SLICE_PREFILL
@@ -37,10 +38,10 @@ def _unrolled(op: Contender, x: Any, residual: Any, weights: Any) -> Any:
     return x, residual
 
 
-def _scanned(op: Contender, x: Any, residual: Any, weights: Any) -> Any:
+def _scanned(op: Contender, x: Any, residual: Any, weights: Any, *, unroll: int) -> Any:
     import jax
 
-    return jax.lax.scan(lambda carry, weight: (op(*carry, weight), None), (x, residual), weights)[0]
+    return jax.lax.scan(lambda carry, weight: (op(*carry, weight), None), (x, residual), weights, unroll=unroll)[0]
 
 
 def _apart(op: Contender, *inputs: Any) -> Any:
@@ -57,7 +58,11 @@ PROGRAMS = (
             inputs_of=lambda num_rows, size: (rows(num_rows, size), rows(num_rows, size), rows(LAYERS, size)),
         ),
         LAYERS,
-        {"unrolled": _unrolled, "jax.lax.scan": _scanned},
+        {
+            "unrolled": _unrolled,
+            "jax.lax.scan": partial(_scanned, unroll=1),
+            "jax.lax.scan, unroll=4": partial(_scanned, unroll=4),  # enough steps for a graph, and of a loop
+        },
     ),
     Program(  # calls so short that the host cannot keep up with them one by one
         Workload(
