@@ -24,7 +24,7 @@ from m3ops_jax.layers import moe_layer, moe_weights, mxfp8_linear
 from m3ops_jax.moe import moe_combine, moe_logits, moe_route
 from m3ops_jax.moe_sort import moe_sort
 from m3ops_jax.mxfp8 import mxfp8_dequantize, mxfp8_quantize
-from m3ops_jax.mxfp8_matmul import mxfp8_grouped_matmul, mxfp8_matmul
+from m3ops_jax.mxfp8_matmul import mxfp8_grouped_matmul, mxfp8_k_grouped_matmul, mxfp8_matmul
 from m3ops_jax.swiglu_oai import swiglu_oai, swiglu_oai_fake_quant, swiglu_oai_quantize
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ __all__ = [
     "moe_weights",
     "mxfp8_dequantize",
     "mxfp8_grouped_matmul",
+    "mxfp8_k_grouped_matmul",
     "mxfp8_linear",
     "mxfp8_matmul",
     "mxfp8_quantize",

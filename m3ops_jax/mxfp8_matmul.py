@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from m3ops.ops.mxfp8_matmul import MXFP8GroupedMatmul, MXFP8Matmul
+from m3ops.ops.mxfp8_matmul import MXFP8GroupedMatmul, MXFP8KGroupedMatmul, MXFP8Matmul
 from m3ops_jax._call import dtype_name, run
 from m3ops_jax._mxfp8 import MXFP8, quantized
 
@@ -59,6 +59,51 @@ def mxfp8_grouped_matmul(
         arithmetic=arithmetic, out_dtype=dtype_name(out_dtype), x_layout=x.scale_layout, w_layout=w.scale_layout
     )
     result: jax.Array = run(op, x.values, x.scales, w.values, w.scales, group_sizes, rows, num_rows=num_rows)
+    return result
+
+
+def mxfp8_k_grouped_matmul(
+    x: MXFP8,
+    w: MXFP8,
+    group_sizes: jax.Array,
+    *,
+    arithmetic: str = "exact",
+    out_dtype: DTypeLike = jnp.bfloat16,
+    num_rows: jax.Array | None = None,
+) -> jax.Array:
+    """``x[:, g] @ w[:, g].T`` of MXFP8 matrices for consecutive groups along K, as the gradient of weights needs it.
+
+    A group begins with a block of 32. The first ``ceil(group_sizes[0] / 32)`` blocks are of group 0, the next
+    ``ceil(group_sizes[1] / 32)`` of group 1, and so on; what a group lacks to whole blocks should be zeros. Blocks past
+    the last group are in none. The product of a group has the bytes that :func:`mxfp8_matmul` gives for its blocks
+    alone, and that of an empty group is zero.
+
+    Args:
+        x: An ``MXFP8`` of values ``[M, K]``, as :func:`mxfp8_quantize` returns it.
+        w: An ``MXFP8`` of values ``[N, K]``, quantized along K too.
+        group_sizes: How many elements along K each group has, int32 ``[G]``, on the device of the others. Sizes below
+            zero are taken for zero, and blocks that do not exist are in no group.
+        arithmetic: ``"exact"``: the same bytes on every machine. ``"fast"``: the sums of a tensor core of bfloat16,
+            within ``error_bound`` of the op in :mod:`m3ops.ops.mxfp8_matmul`. A row's bytes then depend on the kind of
+            GPU, but not on the other rows; a CPU gives the bytes of ``"exact"``.
+        out_dtype: bfloat16, float16 or float32.
+        num_rows: How many rows count, with the leading axes flattened: an int32 array of one element, clamped to the
+            rows that exist. The other rows are not read, and their results are zero.
+
+    Returns:
+        The products, shape ``[G, M, N]``, rounded once from fp32.
+
+    Raises:
+        TypeError: A dtype is not supported, or a parameter has the wrong type.
+        ValueError: The shapes do not fit each other, or tiled scales or ``group_sizes`` are not contiguous, or a
+            parameter is out of range.
+    """
+    x = quantized("x", x)
+    w = quantized("w", w)
+    op = MXFP8KGroupedMatmul.of(
+        arithmetic=arithmetic, out_dtype=dtype_name(out_dtype), x_layout=x.scale_layout, w_layout=w.scale_layout
+    )
+    result: jax.Array = run(op, x.values, x.scales, w.values, w.scales, group_sizes, num_rows=num_rows)
     return result
 
 

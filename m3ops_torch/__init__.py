@@ -23,7 +23,7 @@ from m3ops_torch.layers import moe_layer, moe_weights, mxfp8_linear
 from m3ops_torch.moe import moe_combine, moe_logits, moe_route
 from m3ops_torch.moe_sort import moe_sort
 from m3ops_torch.mxfp8 import mxfp8_dequantize, mxfp8_quantize
-from m3ops_torch.mxfp8_matmul import mxfp8_grouped_matmul, mxfp8_matmul
+from m3ops_torch.mxfp8_matmul import mxfp8_grouped_matmul, mxfp8_k_grouped_matmul, mxfp8_matmul
 from m3ops_torch.swiglu_oai import swiglu_oai, swiglu_oai_fake_quant, swiglu_oai_quantize
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "moe_weights",
     "mxfp8_dequantize",
     "mxfp8_grouped_matmul",
+    "mxfp8_k_grouped_matmul",
     "mxfp8_linear",
     "mxfp8_matmul",
     "mxfp8_quantize",

@@ -122,6 +122,15 @@ def _shapes(draw: Draw, op: str, groups: int, heads: int, rotary_dim: int) -> di
             "group_sizes": (groups,),
             "rows": (draw.below(20),),
         }
+    if op == "mxfp8_k_grouped_matmul":
+        total = math.prod(rows)
+        return {
+            "x_values": (total, size),
+            "x_scales": (total, size // BLOCK),
+            "w_values": (columns, size),
+            "w_scales": (columns, size // BLOCK),
+            "group_sizes": (1 + draw.below(5),),
+        }
     if set(OPS[op].inputs) <= set(known):
         return {name: known[name] for name in OPS[op].inputs}
     arrays = draw.one_of([case for case in CASES if case.op == op]).make()

@@ -79,6 +79,8 @@ def main(rank: int, device: str, folder: Path) -> None:
 
     whole = Replicate()
     check_columns("mxfp8_grouped_matmul", [whole, whole, Shard(1), Shard(1), whole, whole], Shard(1))
+    check_columns("mxfp8_k_grouped_matmul", [Shard(0), Shard(0), whole, whole, whole], Shard(1))
+    check_columns("mxfp8_k_grouped_matmul", [whole, whole, Shard(0), Shard(0), whole], Shard(2))
     check_columns("moe_combine", [Shard(1), whole, whole, Shard(2)], Shard(2))
     check_columns("moe_combine", [whole, Shard(0), Shard(0), Shard(0)], Shard(0))
 

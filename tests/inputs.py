@@ -46,6 +46,12 @@ OWN = {
         "group_sizes": np.array([10, 0, 11], np.int32),
         "rows": np.arange(22, dtype=np.int32)[::-1].copy(),
     },
+    "mxfp8_k_grouped_matmul": {
+        **INPUTS,
+        "x_values": INPUTS["x_values"].reshape(24, 128),
+        "x_scales": INPUTS["x_scales"].reshape(24, 4),
+        "group_sizes": np.array([33, 0, 32], np.int32),
+    },
 }
 """Those of ops whose operands have no leading axes, and a qkv with index heads."""
 

@@ -17,7 +17,8 @@ UNCHECKED = {
     **dict.fromkeys(("v_mfma_f32_32x32x8_f16", "v_mfma_f32_16x16x16_f16", "v_mfma_f32_32x32x16_f16",
                      "v_mfma_f32_16x16x32_f16", "v_mfma_f32_16x16x16_bf16", "v_mfma_f32_16x16x32_bf16"),
                     "products of matrices: test_amdgcn_matrix.py"),
-    **dict.fromkeys(("v_accvgpr_read_b32", "v_accvgpr_write_b32"), "moves between the two kinds of vector registers"),
+    **dict.fromkeys(("v_accvgpr_read_b32", "v_accvgpr_write_b32", "v_accvgpr_mov_b32"),
+                    "moves between the two kinds of vector registers, and within the second"),
     "v_fma_mix_f32": "CDNA 4's manual has no pseudocode of it; forms of it are recorded: test_amdgcn_vectors.py",
 }  # fmt: skip
 MEMORY_PREFIXES = ("buffer_load_", "buffer_store_", "global_load_", "global_store_", "ds_read", "ds_write", "s_load_")

@@ -326,6 +326,7 @@ PARAMS: dict[str, list[dict[str, Any]]] = {
     "mxfp8_quantize": [{}, {"scale_rule": "floor"}, {"fp8_format": "e4m3fnuz"}],
     "mxfp8_dequantize": [{}, {"out_dtype": "float16"}, {"out_dtype": "float32"}],
     "mxfp8_matmul": [{}, {"out_dtype": "float16"}, {"out_dtype": "float32"}],
+    "mxfp8_k_grouped_matmul": [{}, {"out_dtype": "float32"}],
     "gemma_rmsnorm": [{}, {"eps": 0.0, "weight_offset": 0.0}],
     "gemma_rmsnorm_heads": [{"num_heads_q": 3, "num_heads_k": 1, "num_heads_v": 2}],
     "moe_route": [{}, {"top_k": 1}, {"top_k": 7}],

@@ -118,7 +118,8 @@ class TestGraphs:
             finally:
                 torch.cuda.set_sync_debug_mode("default")
             # Values and scales; digits and factors; these and the table of tiles.
-            scratch = {"swiglu_oai_fake_quant": 2, "mxfp8_matmul": 2, "mxfp8_grouped_matmul": 3}.get(name, 0)
+            several = {"swiglu_oai_fake_quant": 2, "mxfp8_matmul": 2, "mxfp8_grouped_matmul": 3}
+            scratch = {**several, "mxfp8_k_grouped_matmul": 2}.get(name, 0)
             assert torch.cuda.memory_stats()["allocation.all.allocated"] - before == len(want) + scratch
             assert_same_bytes(arrays(got), want)
 

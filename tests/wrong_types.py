@@ -44,6 +44,10 @@ TYPE_ERRORS: Table = {
         lambda m, a: m.mxfp8_grouped_matmul(quantized(m, a, 4, 64), quantized(m, a, 2, 8, 64), None),
         "group_sizes must be an array, got NoneType",
     ),
+    "sizes along K in float32": (
+        lambda m, a: m.mxfp8_k_grouped_matmul(quantized(m, a, 4, 64), quantized(m, a, 8, 64), a(2, dtype="float32")),
+        "group_sizes must have dtype int32, got float32",
+    ),
     "a list": (lambda m, a: m.swiglu_oai([1.0, 2.0]), "gate_up must be an array, got list"),
     "None": (lambda m, a: m.mxfp8_quantize(None), "x must be an array, got NoneType"),
     "a number for weight": (lambda m, a: m.gemma_rmsnorm(a(2, 8), 1.0), "weight must be an array, got float"),

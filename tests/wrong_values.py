@@ -82,6 +82,18 @@ VALUE_ERRORS: Table = {
         lambda m, a: m.mxfp8_grouped_matmul(quantized(m, a, 4, 64), quantized(m, a, 8, 64), a(1, dtype="int32")),
         "w_values must have three axes, [G, N, K], got shape (8, 64)",
     ),
+    "leading axes of a product of groups along K": (
+        lambda m, a: m.mxfp8_k_grouped_matmul(quantized(m, a, 3, 4, 64), quantized(m, a, 8, 64), a(2, dtype="int32")),
+        "x_values must have two axes, [M, K], got shape (3, 4, 64)",
+    ),
+    "weights of a product of groups along K": (
+        lambda m, a: m.mxfp8_k_grouped_matmul(quantized(m, a, 4, 64), quantized(m, a, 2, 8, 64), a(2, dtype="int32")),
+        "w_values must have two axes, [N, K], got shape (2, 8, 64)",
+    ),
+    "sizes along K in two axes": (
+        lambda m, a: m.mxfp8_k_grouped_matmul(quantized(m, a, 4, 64), quantized(m, a, 8, 64), a(2, 1, dtype="int32")),
+        "group_sizes must have one axis, [G], got shape (2, 1)",
+    ),
     "a batch of weights": (
         lambda m, a: m.mxfp8_matmul(quantized(m, a, 4, 64), quantized(m, a, 2, 8, 64)),
         "w_values must have two axes, [N, K], got shape (2, 8, 64)",

@@ -1,6 +1,7 @@
-"""Groups of rows in a kernel: a table of tiles, each with rows of one group, made on the device from the sizes.
+"""Groups in a kernel. Of rows: a table of tiles, each with rows of one group, made on the device from the sizes.
 
-A product's programs read it. Were each to search the sizes, all would do the same work while memory waits.
+A product's programs read it. Were each to search the sizes, all would do the same work while memory waits. Where groups
+lie along K a program adds all blocks of one, and the search is a small part of that.
 """
 
 from __future__ import annotations
@@ -59,6 +60,17 @@ def write(program, sizes_ptr, valid, cleared, num_tiles, tiles_ptr, GROUPS: tl.c
 @triton.jit
 def _only(x, mask):
     return tl.sum(tl.where(mask, x, 0))
+
+
+@triton.jit
+def blocks(sizes_ptr, group, GROUPS: tl.constexpr, BLOCKS: tl.constexpr):
+    """Where the blocks of a group begin and end, if each group begins with a block of its own and there are BLOCKS."""
+    index = tl.arange(0, triton.next_power_of_2(GROUPS))
+    size = tl.maximum(tl.load(sizes_ptr + index, mask=index < GROUPS, other=0), 0).to(tl.int64)
+    number = tl.cdiv(size, 32)
+    first = tl.sum(tl.where(index < group, number, 0))
+    last = first + _only(number, index == group)
+    return tl.minimum(first, BLOCKS).to(tl.int32), tl.minimum(last, BLOCKS).to(tl.int32)
 
 
 @triton.jit

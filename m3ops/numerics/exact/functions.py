@@ -155,24 +155,24 @@ def matmul(x: Array, x_scales: Array, w: Array, w_scales: Array) -> Array:
     and high digits, of high and low, and of low and low each have a sum that fits into 24 bits. Those three, smallest
     first, are scaled and added to the sum of a chunk of ``c.CHUNK_BLOCKS`` blocks by fma, and the chunks are added.
     """
-    operands = [_blocks_first(*operand) for operand in ((x, x_scales), (w, w_scales))]
+    operands = [blocks_first(*operand) for operand in ((x, x_scales), (w, w_scales))]
     total: Array = 0.0
     for first in range(0, x_scales.shape[-1], c.CHUNK_BLOCKS):
         at = slice(first, first + c.CHUNK_BLOCKS)
         chunk = [part for values, scales in operands for part in (load(values[at]), scale_factors(scales[at]))]
-        start = _add_block(0.0, *(part[0] for part in chunk))
-        total = round32(total + fold(_add_block, start, *(part[1:] for part in chunk)))
+        start = add_block(0.0, *(part[0] for part in chunk))
+        total = round32(total + fold(add_block, start, *(part[1:] for part in chunk)))
     xp = x.__array_namespace__()
     return add_scalar(total, 0.0) if x_scales.shape[-1] else xp.zeros((x.shape[0], w.shape[0]), xp.float64)
 
 
-def _blocks_first(values: Array, scales: Array) -> tuple[Array, Array]:
+def blocks_first(values: Array, scales: Array) -> tuple[Array, Array]:
     """Values ``[B, M, 32]`` and scales ``[B, M]`` of a matrix of B blocks a row."""
     xp = values.__array_namespace__()
     return xp.moveaxis(values.reshape(*scales.shape, BLOCK), -2, 0), xp.moveaxis(scales, -1, 0)
 
 
-def _add_block(total: Array, x: Array, x_scale: Array, w: Array, w_scale: Array) -> Array:
+def add_block(total: Array, x: Array, x_scale: Array, w: Array, w_scale: Array) -> Array:
     """``total`` and the products of one block: its sums are exact in float64, and in fp32."""
     xp = x.__array_namespace__()
     x_high, w_high = xp.rint(x), xp.rint(w)

@@ -15,12 +15,15 @@ from m3ops.tiles import matrix, product, row_count
 
 
 @triton.jit
-def _sum_of_codes(x_ptrs, valid, w, W: tl.constexpr, TILE: tl.constexpr):
-    """``[cols, rows]``. The weight is the left operand, as which it has enough rows for any tensor core."""
+def sum_of_codes(x_ptrs, valid, w, first, end, W: tl.constexpr, TILE: tl.constexpr):
+    """The sum of some blocks, ``[cols, rows]``.
+
+    The weight is the left operand, as which it has enough rows for any tensor core.
+    """
     total = tl.zeros((TILE.cols, TILE.rows), tl.float32)
     if TILE.blocks:
-        scales = matrix.load_scales_of_blocks(w, 0, TILE.step, W)
-        for block in range(0, TILE.blocks, TILE.step):
+        scales = matrix.load_scales_of_blocks(w, tl.minimum(first, TILE.blocks - TILE.step), TILE.step, W)
+        for block in range(first, end, TILE.step):
             codes = matrix.load_codes(w, block, TILE.step, W)
             # Triton has no asynchronous copy of so few bytes: the next step's are on their way during this one.
             ahead = tl.minimum(block + TILE.step, TILE.blocks - TILE.step)
@@ -68,7 +71,7 @@ def tile_of_codes(
         x_ptrs = (x_ptr + x_row * (32 * TILE.blocks))[:, None] + tl.arange(0, 32 * TILE.step)[None, :]
         w_row = tl.cast(group, tl.int64) * COLS + tl.minimum(col, COLS - 1)
         w = matrix.row_pointers(w_values_ptr, w_scales_ptr, w_row, W)
-        total = _sum_of_codes(x_ptrs, there[:, None], w, W, TILE)
+        total = sum_of_codes(x_ptrs, there[:, None], w, 0, TILE.blocks, W, TILE)
         if rows_ptr is not None:
             total = tl.where(there[None, :], total, 0.0)
     product.store(product_ptr, total, row[None, :], col[:, None], end, PRODUCT, NARROWING)

@@ -82,13 +82,9 @@ def _mxfp8_matmul_digits_kernel(
 
 
 @triton.jit
-def _chunk(digits, factors, w, exponents, chunk, total_rows, W: tl.constexpr, TILE: tl.constexpr):
-    """The sum of one chunk, ``[cols, rows]`` fp32, of rows given by pointers, and the weight's next scales."""
+def add_blocks(digits, factors, w, exponents, first, end, total_rows, W: tl.constexpr, TILE: tl.constexpr):
+    """The sum of blocks of a chunk, ``[cols, rows]`` fp32, of rows given by pointers, and the weight's next scales."""
     partial = tl.zeros((TILE.cols, TILE.rows), tl.float32)
-    first = chunk * _CHUNK_BLOCKS
-    end = first + _CHUNK_BLOCKS
-    if TILE.ends_in_a_chunk:
-        end = tl.minimum(end, TILE.blocks)
     for block in range(first, end):
         w_digits = functions.digits(matrix.load_codes(w, block, 1, W), W.mx.fp8, W.mx.cast)
         x_digits = tl.load(digits + (block * 32 + tl.arange(0, 32))[None, :])
@@ -99,6 +95,15 @@ def _chunk(digits, factors, w, exponents, chunk, total_rows, W: tl.constexpr, TI
         # for by the fence in front of it.
         exponents = matrix.load_scales(w, tl.minimum(block + 1, TILE.blocks - 1), W)
     return partial, exponents
+
+
+@triton.jit
+def _chunk(digits, factors, w, exponents, chunk, total_rows, W: tl.constexpr, TILE: tl.constexpr):
+    first = chunk * _CHUNK_BLOCKS
+    end = first + _CHUNK_BLOCKS
+    if TILE.ends_in_a_chunk:
+        end = tl.minimum(end, TILE.blocks)
+    return add_blocks(digits, factors, w, exponents, first, end, total_rows, W, TILE)
 
 
 @triton.jit
@@ -116,7 +121,7 @@ def _chunks(digits, factors, w, first_chunk, total_rows, W: tl.constexpr, TILE: 
 
 
 @triton.jit
-def _x_rows(first_row, end, rows_ptr, x_rows, TILE: tl.constexpr):
+def source_rows(first_row, end, rows_ptr, x_rows, TILE: tl.constexpr):
     """For a tile of rows those of x, those of the digits, and which there are."""
     row = first_row + tl.arange(0, TILE.rows)
     if rows_ptr is None:  # past the edge the last row is read once more, which costs less than a mask
@@ -153,7 +158,7 @@ def exact_tile(
     COLS: tl.constexpr = PRODUCT.size
     total = tl.zeros((TILE.cols, TILE.rows), tl.float32)
     if digits_ptr is not None and group < W.groups:
-        x_row, digit_row, there = _x_rows(first_row, end, rows_ptr, x_rows, TILE)
+        x_row, digit_row, there = source_rows(first_row, end, rows_ptr, x_rows, TILE)
         digits = digits_ptr + digit_row[:, None] * (32 * TILE.blocks)
         w_row = tl.cast(group, tl.int64) * COLS + tl.minimum(col, COLS - 1)
         w = matrix.row_pointers(w_values_ptr, w_scales_ptr, w_row, W)

@@ -7,7 +7,8 @@ sums they cannot round: every E4M3 number is an integer and a rest, and over one
 integers by rests and rests by rests fit into 24 bits. Only what is done with those three has an order, and it is fp32
 arithmetic. m3ops/numerics/README.md has the rules in full.
 
-In a grouped product consecutive rows form groups, and each group has a weight of its own.
+In a grouped product consecutive rows form groups, and each group has a weight of its own; k_grouped_spec.py has groups
+along K.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ class Product(Op):
     ) -> None:
         check_quantized("x_", x_values, x_scales, self.x_layout)
         check_quantized("w_", w_values, w_scales, self.w_layout)
-        _check_axes("w_values", w_values, w_axes)
+        check_axes("w_values", w_values, w_axes)
         if w_values.shape[-1] != x_values.shape[-1]:
             raise ValueError(
                 f"w_values must have the size of x_values along the last axis, {x_values.shape[-1]}, "
@@ -198,16 +199,16 @@ class MXFP8GroupedMatmul(Product):
         group_sizes: ArraySpec,
         rows: ArraySpec | None = None,
     ) -> dict[str, ArraySpec]:
-        _check_axes("x_values", x_values, "T, K")
+        check_axes("x_values", x_values, "T, K")
         self._check_operands(x_values, x_scales, w_values, w_scales, "G, N, K")
         groups, columns, _ = w_values.shape
-        _check_int32("group_sizes", group_sizes, "G")
+        check_int32("group_sizes", group_sizes, "G")
         if group_sizes.shape != (groups,):
             raise ValueError(
                 f"group_sizes must have shape ({groups},), one for each of w_values, got {group_sizes.shape}"
             )
         if rows is not None:
-            _check_int32("rows", rows, "R")
+            check_int32("rows", rows, "R")
         total = (x_values if rows is None else rows).shape[0]
         return {"product": ArraySpec((total, columns), self.out_dtype)}
 
@@ -251,15 +252,17 @@ class MXFP8GroupedMatmul(Product):
         return bound
 
 
-def _check_axes(name: str, spec: ArraySpec, axes: str) -> None:
+def check_axes(name: str, spec: ArraySpec, axes: str) -> None:
+    """As many axes as these are."""
     count = axes.count(",") + 1
     if len(spec.shape) != count:
         words = {1: "one axis", 2: "two axes", 3: "three axes"}[count]
         raise ValueError(f"{name} must have {words}, [{axes}], got shape {spec.shape}")
 
 
-def _check_int32(name: str, spec: ArraySpec, axes: str) -> None:
+def check_int32(name: str, spec: ArraySpec, axes: str) -> None:
+    """Contiguous numbers of rows."""
     if spec.dtype != "int32":
         raise TypeError(f"{name} must have dtype int32, got {spec.dtype}")
-    _check_axes(name, spec, axes)
+    check_axes(name, spec, axes)
     validate.contiguous(name, spec)

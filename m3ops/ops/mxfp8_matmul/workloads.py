@@ -17,6 +17,9 @@ WIDE = 8 * HIDDEN
 EXPERTS = 8
 """Of a layer's 128, so that the specification is done in seconds; together they do not fit into the L2 cache either."""
 
+ROWS_EACH = (256, 8, 1)
+_SIZES = ArraySpec((EXPERTS,), "int32")
+
 
 def _quantized(*shape: int) -> tuple[ArraySpec, ArraySpec]:
     *leading, size = shape
@@ -28,7 +31,17 @@ def _inputs(num_rows: int, size: int) -> tuple[ArraySpec, ...]:
 
 
 def _grouped(num_rows: int, size: int) -> tuple[ArraySpec, ...]:
-    return *_quantized(num_rows, HIDDEN), *_quantized(EXPERTS, size, HIDDEN), ArraySpec((EXPERTS,), "int32")
+    return *_quantized(num_rows, HIDDEN), *_quantized(EXPERTS, size, HIDDEN), _SIZES
+
+
+def _along_k(num_rows: int, size: int) -> tuple[ArraySpec, ...]:
+    return *_quantized(num_rows, EXPERTS * ROWS_EACH[0]), *_quantized(size, EXPERTS * ROWS_EACH[0]), _SIZES
+
+
+def _rows_of_x(inputs: Any, rows: np.ndarray) -> tuple[Any, ...]:
+    """The operands of some rows of each group's product."""
+    x, scales, *others = inputs
+    return x[rows], scales[rows], *others
 
 
 def _some_rows(inputs: Any, rows: np.ndarray) -> tuple[Any, ...]:
@@ -59,11 +72,19 @@ def _experts(rows_each: int, suffix: str = "", **given: str) -> Workload:
     )
 
 
+def _weights(num_rows: int, size: int, suffix: str = "", **given: str) -> Workload:
+    name = f"{EXPERTS} experts' weights, M = {num_rows}, N = {size}{suffix}"
+    some = {"small": num_rows < HIDDEN, "some_rows": _rows_of_x, "rows_each": ROWS_EACH[0]}
+    return Workload("mxfp8_k_grouped_matmul", name, num_rows, size, _along_k, given, **some)  # type: ignore[arg-type]
+
+
 SIZES = ((8192, HIDDEN), (16, WIDE), (1, HIDDEN), (16, HIDDEN))
-ROWS_EACH = (256, 8, 1)
 WORKLOADS = (
     *(_rows(*sizes) for sizes in SIZES),
     *(_rows(*sizes, ", fast", arithmetic="fast") for sizes in SIZES),
     *(_experts(rows) for rows in ROWS_EACH),
     *(_experts(rows, ", fast", arithmetic="fast") for rows in ROWS_EACH),
+    _weights(HIDDEN, HIDDEN),
+    _weights(HIDDEN, HIDDEN, ", fast", arithmetic="fast"),
+    _weights(128, 128),
 )

@@ -90,7 +90,7 @@ class JaxSide:
         return tuple(self._jax.block_until_ready(self._jax.tree.leaves(outputs)))
 
     def rows(self, arrays: Sequence[Any], rows: np.ndarray) -> list[np.ndarray]:
-        pick = self._jax.jit(lambda a, index: self._integers(a)[index] if a.ndim > 1 else self._integers(a))
+        pick = self._jax.jit(lambda a, i: self._integers(a)[..., i, :] if a.ndim > 1 else self._integers(a))
         return [np.asarray(pick(a, rows)).view(np.dtype(a.dtype)) for a in arrays]
 
     def contenders(self, workload: Workload) -> dict[str, list[Contender]]:

@@ -129,7 +129,8 @@ class _Workload:
         """The rows that are checked, and whole what has none, such as the weight of a product."""
         sampled = []
         for array, axes in zip(inputs, self._workload.axes.inputs, strict=True):
-            (own,) = side.rows([array], self._rows if axes.rows else np.arange(len(array)))
+            every = np.arange(array.shape[-2]) if array.ndim > 1 else self._rows
+            (own,) = side.rows([array], self._rows if axes.rows else every)
             sampled.append(own[self._rows] if axes.rows and not axes.axes else own)  # positions, a vector, came whole
         some_rows = self._workload.some_rows
         return list(some_rows(sampled, self._rows)) if some_rows else sampled

@@ -58,7 +58,7 @@ class Side(Protocol):
         ...
 
     def rows(self, arrays: Sequence[Any], rows: np.ndarray) -> list[np.ndarray]:
-        """These rows of each matrix, and vectors whole, as NumPy arrays."""
+        """These rows of each matrix, of all of a batch, and vectors whole, as NumPy arrays."""
         ...
 
     def contenders(self, workload: Workload) -> dict[str, list[Contender]]:

@@ -82,7 +82,7 @@ class TorchSide:
 
     def rows(self, arrays: Sequence[Any], rows: np.ndarray) -> list[np.ndarray]:
         index = self._torch.from_numpy(rows).to(self._device)
-        picked = [self._integers(a)[index] if a.ndim > 1 else self._integers(a) for a in arrays]
+        picked = [self._integers(a)[..., index, :] if a.ndim > 1 else self._integers(a) for a in arrays]
         return [p.cpu().numpy().view(np.dtype(_dtype_name(a))) for p, a in zip(picked, arrays, strict=True)]
 
     def same(self, tensors: Sequence[Any], others: Sequence[Any]) -> bool:
