@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -11,9 +12,10 @@ from m3ops.array import ArraySpec
 from m3ops.mxfp8 import MXFP8
 from m3ops.numerics.formats import BLOCK
 from m3ops.numerics.scale_layouts import ROW_MAJOR
-from m3ops.ops.moe import MoECombine
+from m3ops.ops.moe import MoECombine, MoECombineBackward
 from m3ops.ops.mxfp8 import MXFP8Quantize
 from m3ops.ops.mxfp8_matmul import MXFP8GroupedMatmul, MXFP8Matmul
+from m3ops.ops.mxfp8_matmul.spec import check_axes, check_int32
 
 Array = Any
 
@@ -175,3 +177,100 @@ def linear_gradients(
 def _product(ops: ModuleType, x: Array, w: Array, out_dtype: Any, *, scale_rule: str, arithmetic: str) -> Array:
     quantized = (ops.mxfp8_quantize(operand, scale_rule=scale_rule) for operand in (x, w))
     return ops.mxfp8_matmul(*quantized, arithmetic=arithmetic, out_dtype=out_dtype)
+
+
+def check_grouped_linear(
+    x: ArraySpec, w: ArraySpec, group_sizes: ArraySpec, rows: ArraySpec | None, arithmetic: str, scale_rule: str
+) -> None:
+    """Raises unless these are operands of a grouped product with gradients, and its parameters."""
+    validate.array("x", x)
+    validate.array("w", w)
+    check_axes("x", x, "T, K")
+    if len(w.shape) != 3 or w.shape[-1] != x.shape[-1]:
+        raise ValueError(f"w must have shape [G, N, {x.shape[-1]}] for x of shape {x.shape}, got {w.shape}")
+    validate.blocks("the last axis of x", x.shape[-1])
+    validate.blocks("the middle axis of w", w.shape[1])
+    check_int32("group_sizes", group_sizes, "G")
+    if group_sizes.shape != w.shape[:1]:
+        raise ValueError(f"group_sizes must have shape {w.shape[:1]}, one for each of w, got {group_sizes.shape}")
+    if rows is not None:
+        check_int32("rows", rows, "R")
+    MXFP8GroupedMatmul.of(arithmetic=arithmetic)
+    MXFP8Quantize.of(scale_rule=scale_rule)
+
+
+@dataclass(frozen=True)
+class GroupedLinear:
+    """``x[rows] @ w[g].T`` of x and w in MXFP8, and its gradients.
+
+    Attributes:
+        ops: A front end.
+        xp: Its namespace of functions on arrays.
+        run: Calls an op on arrays.
+        rows_in_blocks: :func:`rows_in_blocks` of group sizes and a number of rows.
+        arithmetic: That of the products.
+        scale_rule: That of the rounding.
+    """
+
+    ops: ModuleType
+    xp: ModuleType
+    run: Callable[..., Any]
+    rows_in_blocks: Callable[[Array, int], tuple[Array, Array]]
+    arithmetic: str
+    scale_rule: str
+
+    def product(self, x: Array, w: Array, group_sizes: Array, rows: Array | None) -> Array:
+        return self._grouped(x, w, group_sizes, rows, x.dtype)
+
+    def gradient_of_x(self, x: Array, w: Array, group_sizes: Array, rows: Array | None, grad: Array) -> Array:
+        """Straight through the rounding: ``grad @ w[g]``, quantized along N; what rows gather is added in fp32."""
+        across = w.swapaxes(1, 2)
+        if rows is None:
+            return self._grouped(grad, across, group_sizes, None, x.dtype)
+        each = self._grouped(grad, across, group_sizes, None, self.xp.float32)
+        gathered = MoECombineBackward.of(scale=1.0, out_dtype="float32")
+        return self.run(gathered, x, rows[:, None], self._ones(rows), each)[0]
+
+    def gradient_of_w(self, x: Array, w: Array, group_sizes: Array, rows: Array | None, grad: Array) -> Array:
+        """Straight through the rounding: ``grad[g].T @ x[g]``, quantized along the rows in blocks of one group."""
+        row, sizes = self.rows_in_blocks(group_sizes, grad.shape[0])
+        of_x = row if rows is None else self.xp.where(row < 0, row, rows[row.clip(0)])
+        quantized = (self._quantized(self._gathered(a, of).T) for a, of in ((grad, row), (x, of_x)))
+        return self.ops.mxfp8_k_grouped_matmul(*quantized, sizes, arithmetic=self.arithmetic, out_dtype=w.dtype)
+
+    def _grouped(self, x: Array, w: Array, group_sizes: Array, rows: Array | None, out_dtype: Any) -> Array:
+        quantized = self._quantized(x), self._quantized(w)
+        given = {"arithmetic": self.arithmetic, "out_dtype": out_dtype}
+        return self.ops.mxfp8_grouped_matmul(*quantized, group_sizes, rows, **given)
+
+    def _quantized(self, array: Array) -> MXFP8:
+        return self.ops.mxfp8_quantize(array, scale_rule=self.scale_rule)
+
+    def _gathered(self, array: Array, row: Array) -> Array:
+        """These rows of an array, zeros for what is no row."""
+        return self.ops.moe_combine(array, row[:, None], self._ones(row), scale=1.0)
+
+    def _ones(self, row: Array) -> Array:
+        return self.xp.ones_like(row, dtype=self.xp.float32)[:, None]
+
+
+def rows_in_blocks(
+    xp: ModuleType, arange: Callable[[int], Array], group_sizes: Array, num_rows: int
+) -> tuple[Array, Array]:
+    """The rows of all groups, each group's filled up to whole blocks with -1, and how many rows each has.
+
+    There are as many blocks as there can be: each group may end in one that has a single row. int64 is needed, since
+    sizes may add up to anything.
+    """
+    groups = group_sizes.shape[0]
+    blocks = (num_rows + (BLOCK - 1) * min(groups, num_rows)) // BLOCK if groups else 0
+    ends = xp.cumsum(group_sizes.clip(0), 0, dtype=xp.int64).clip(max=num_rows)
+    starts = xp.concatenate([xp.zeros_like(ends[:1]), ends[:-1]])
+    own = -((starts - ends) // BLOCK)
+    after = xp.cumsum(own, 0)
+    block = arange(blocks)
+    group = xp.searchsorted(after, block, side="right").clip(max=groups - 1)
+    first = starts[group] + (block - after[group] + own[group]) * BLOCK
+    row = first[:, None] + arange(BLOCK)
+    row = xp.where(row < ends[group][:, None], row, -1).reshape(-1)
+    return xp.asarray(row, dtype=xp.int32), xp.asarray(ends - starts, dtype=xp.int32)

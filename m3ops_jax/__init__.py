@@ -20,7 +20,7 @@ from m3ops_jax.gemma_rmsnorm import (
     gemma_rmsnorm_quantize,
 )
 from m3ops_jax.gemma_rmsnorm_heads import gemma_rmsnorm_heads, gemma_rmsnorm_rope_heads
-from m3ops_jax.layers import moe_layer, moe_weights, mxfp8_linear
+from m3ops_jax.layers import moe_layer, moe_weights, mxfp8_grouped_linear, mxfp8_linear
 from m3ops_jax.moe import moe_combine, moe_logits, moe_route
 from m3ops_jax.moe_sort import moe_sort
 from m3ops_jax.mxfp8 import mxfp8_dequantize, mxfp8_quantize
@@ -55,6 +55,7 @@ __all__ = [
     "moe_sort",
     "moe_weights",
     "mxfp8_dequantize",
+    "mxfp8_grouped_linear",
     "mxfp8_grouped_matmul",
     "mxfp8_k_grouped_matmul",
     "mxfp8_linear",

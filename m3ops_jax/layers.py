@@ -14,7 +14,7 @@ import numpy as np
 import m3ops_jax
 from m3ops import checkpoint, layers
 from m3ops.checkpoint import MoEWeights
-from m3ops_jax._call import spec_of
+from m3ops_jax._call import run, spec_of
 from m3ops_jax._mxfp8 import MXFP8, quantized
 
 
@@ -173,3 +173,70 @@ _linear.defvjp(_forward, _backward)
 
 def _pad(matrix: jax.Array, count: int) -> jax.Array:
     return jnp.pad(matrix, ((0, count), (0, 0)))
+
+
+def mxfp8_grouped_linear(
+    x: jax.Array,
+    w: jax.Array,
+    group_sizes: jax.Array,
+    rows: jax.Array | None = None,
+    *,
+    arithmetic: str = "exact",
+    scale_rule: str = "rceil",
+) -> jax.Array:
+    """:func:`mxfp8_linear` for consecutive groups of rows, each with a weight of its own: experts that train.
+
+    The product is :func:`mxfp8_grouped_matmul` of x and w rounded to MXFP8. The gradients pass straight through the
+    rounding. They are products of MXFP8 too: that of x is ``grad @ w[g]``, quantized along N, and that of ``w[g]`` is
+    ``grad.T @ x`` over the rows of the group, quantized along these, which are padded to blocks of 32 for each group
+    alone, so that it depends on no other group. What several of ``rows`` gather is added in fp32, in their order.
+
+    Args:
+        x: Shape ``[T, K]``, bfloat16, float16 or float32; K a multiple of 32.
+        w: The weights, ``[G, N, K]`` in any of these dtypes; N a multiple of 32.
+        group_sizes: How many rows each group has, int32 ``[G]``, see :func:`mxfp8_grouped_matmul`.
+        rows: For each row of the product the row of x that it is of, int32 ``[R]``; None for the rows of x as they are.
+        arithmetic: That of the products, ``"exact"`` or ``"fast"``, see :func:`mxfp8_matmul`.
+        scale_rule: That of the rounding, see :func:`mxfp8_quantize`.
+
+    Returns:
+        Shape ``[R, N]``, or ``[T, N]``, in the dtype of x. The gradients have the dtypes of x and w. In rows without a
+        group the product and the gradient are zero, and so is the gradient of the weight of a group without rows.
+
+    Raises:
+        TypeError: A dtype is not supported, or a parameter has the wrong type.
+        ValueError: The shapes do not fit each other, ``group_sizes`` or ``rows`` are not contiguous, or a parameter is
+            out of range.
+    """
+    operands = {"x": x, "w": w, "group_sizes": group_sizes, "rows": rows}
+    specs = [None if array is None else spec_of(name, array) for name, array in operands.items()]
+    layers.check_grouped_linear(*specs, arithmetic, scale_rule)  # type: ignore[arg-type]
+    arrays = (None if array is None else jnp.asarray(array) for array in operands.values())
+    result: jax.Array = _grouped_linear((arithmetic, scale_rule), *arrays)
+    return result
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _grouped_linear(given: tuple[str, str], *operands: jax.Array | None) -> Any:
+    return _layer(*given).product(*operands)
+
+
+def _grouped_forward(given: tuple[str, str], *operands: jax.Array | None) -> tuple[Any, tuple[jax.Array | None, ...]]:
+    return _grouped_linear(given, *operands), operands
+
+
+def _grouped_backward(given: tuple[str, str], kept: tuple[jax.Array | None, ...], grad: jax.Array) -> Any:
+    layer = _layer(*given)
+    return layer.gradient_of_x(*kept, grad), layer.gradient_of_w(*kept, grad), None, None
+
+
+_grouped_linear.defvjp(_grouped_forward, _grouped_backward)
+
+
+def _layer(arithmetic: str, scale_rule: str) -> layers.GroupedLinear:
+    return layers.GroupedLinear(m3ops_jax, jnp, run, _rows_in_blocks, arithmetic, scale_rule)
+
+
+def _rows_in_blocks(group_sizes: jax.Array, num_rows: int) -> tuple[jax.Array, jax.Array]:
+    with jax.enable_x64(True):
+        return layers.rows_in_blocks(jnp, jnp.arange, group_sizes, num_rows)

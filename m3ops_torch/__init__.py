@@ -19,7 +19,7 @@ from m3ops_torch.gemma_rmsnorm import (
     gemma_rmsnorm_quantize,
 )
 from m3ops_torch.gemma_rmsnorm_heads import gemma_rmsnorm_heads, gemma_rmsnorm_rope_heads
-from m3ops_torch.layers import moe_layer, moe_weights, mxfp8_linear
+from m3ops_torch.layers import moe_layer, moe_weights, mxfp8_grouped_linear, mxfp8_linear
 from m3ops_torch.moe import moe_combine, moe_logits, moe_route
 from m3ops_torch.moe_sort import moe_sort
 from m3ops_torch.mxfp8 import mxfp8_dequantize, mxfp8_quantize
@@ -42,6 +42,7 @@ __all__ = [
     "moe_sort",
     "moe_weights",
     "mxfp8_dequantize",
+    "mxfp8_grouped_linear",
     "mxfp8_grouped_matmul",
     "mxfp8_k_grouped_matmul",
     "mxfp8_linear",

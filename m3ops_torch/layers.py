@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ import m3ops_torch
 from m3ops import checkpoint, layers
 from m3ops.checkpoint import MoEWeights
 from m3ops_torch import _operands
+from m3ops_torch._call import run
 from m3ops_torch._mxfp8 import MXFP8, quantized
 
 
@@ -171,6 +173,72 @@ class _Linear(torch.autograd.Function):
 
 def _pad(matrix: torch.Tensor, count: int) -> torch.Tensor:
     return torch.nn.functional.pad(matrix, (0, 0, 0, count))
+
+
+def mxfp8_grouped_linear(
+    x: torch.Tensor,
+    w: torch.Tensor,
+    group_sizes: torch.Tensor,
+    rows: torch.Tensor | None = None,
+    *,
+    arithmetic: str = "exact",
+    scale_rule: str = "rceil",
+) -> torch.Tensor:
+    """:func:`mxfp8_linear` for consecutive groups of rows, each with a weight of its own: experts that train.
+
+    The product is :func:`mxfp8_grouped_matmul` of x and w rounded to MXFP8. The gradients pass straight through the
+    rounding. They are products of MXFP8 too: that of x is ``grad @ w[g]``, quantized along N, and that of ``w[g]`` is
+    ``grad.T @ x`` over the rows of the group, quantized along these, which are padded to blocks of 32 for each group
+    alone, so that it depends on no other group. What several of ``rows`` gather is added in fp32, in their order.
+
+    Args:
+        x: Shape ``[T, K]``, bfloat16, float16 or float32; K a multiple of 32.
+        w: The weights, ``[G, N, K]`` in any of these dtypes; N a multiple of 32.
+        group_sizes: How many rows each group has, int32 ``[G]``, see :func:`mxfp8_grouped_matmul`.
+        rows: For each row of the product the row of x that it is of, int32 ``[R]``; None for the rows of x as they are.
+        arithmetic: That of the products, ``"exact"`` or ``"fast"``, see :func:`mxfp8_matmul`.
+        scale_rule: That of the rounding, see :func:`mxfp8_quantize`.
+
+    Returns:
+        Shape ``[R, N]``, or ``[T, N]``, in the dtype of x. The gradients have the dtypes of x and w. In rows without a
+        group the product and the gradient are zero, and so is the gradient of the weight of a group without rows.
+
+    Raises:
+        TypeError: A dtype is not supported, or a parameter has the wrong type.
+        ValueError: The shapes do not fit each other, ``group_sizes`` or ``rows`` are not contiguous, or a parameter is
+            out of range.
+    """
+    operands = {"x": x, "w": w, "group_sizes": group_sizes, **({} if rows is None else {"rows": rows})}
+    _operands.require_tensors(operands)
+    specs = [None if tensor is None else _operands.spec_of(tensor) for tensor in (x, w, group_sizes, rows)]
+    layers.check_grouped_linear(*specs, arithmetic, scale_rule)  # type: ignore[arg-type]
+    result: torch.Tensor = _GroupedLinear.apply(x, w, group_sizes, rows, arithmetic, scale_rule)
+    return result
+
+
+class _GroupedLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        w: torch.Tensor,
+        group_sizes: torch.Tensor,
+        rows: torch.Tensor | None,
+        arithmetic: str,
+        scale_rule: str,
+    ) -> Any:
+        ctx.save_for_backward(x, w, group_sizes, rows)
+        arange = functools.partial(torch.arange, dtype=torch.int32, device=x.device)
+        in_blocks = functools.partial(layers.rows_in_blocks, torch, arange)
+        ctx.layer = layers.GroupedLinear(m3ops_torch, torch, run, in_blocks, arithmetic, scale_rule)
+        return ctx.layer.product(x, w, group_sizes, rows)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> Any:
+        of_x, of_w, *_ = ctx.needs_input_grad
+        of = *ctx.saved_tensors, grad
+        gradient_of_x = ctx.layer.gradient_of_x(*of) if of_x else None
+        return gradient_of_x, ctx.layer.gradient_of_w(*of) if of_w else None, None, None, None, None
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:

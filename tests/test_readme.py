@@ -111,9 +111,12 @@ def snippet_with(page: str, text: str) -> str:
     return found
 
 
-@pytest.mark.parametrize("page", ["docs/jax.md", "docs/pytorch.md"])
-def test_models_learn_as_their_comments_say(page: str) -> None:
-    snippet = snippet_with(page, "losses")
+@pytest.mark.parametrize(
+    ("page", "text"),
+    [("docs/jax.md", "losses"), ("docs/pytorch.md", "class MLP"), ("docs/pytorch.md", "def mixture(")],
+)
+def test_models_learn_as_their_comments_say(page: str, text: str) -> None:
+    snippet = snippet_with(page, text)
     first, last = map(float, re.findall(r"# ([\d.]+) at first, below ([\d.]+) at the end", snippet)[0])
     losses = run(snippet)["losses"]
     assert round(losses[0], 1) == first

@@ -48,6 +48,26 @@ TYPE_ERRORS: Table = {
         lambda m, a: m.mxfp8_k_grouped_matmul(quantized(m, a, 4, 64), quantized(m, a, 8, 64), a(2, dtype="float32")),
         "group_sizes must have dtype int32, got float32",
     ),
+    "a grouped layer of quantized weights": (
+        lambda m, a: m.mxfp8_grouped_linear(a(4, 64), quantized(m, a, 2, 32, 64), a(2, dtype="int32")),
+        "w must be an array, got",
+    ),
+    "a grouped layer of int32": (
+        lambda m, a: m.mxfp8_grouped_linear(a(4, 64), a(2, 32, 64, dtype="int32"), a(2, dtype="int32")),
+        "w must have dtype bfloat16, float16 or float32, got int32",
+    ),
+    "sizes of a grouped layer in bfloat16": (
+        lambda m, a: m.mxfp8_grouped_linear(a(4, 64), a(2, 32, 64), a(2)),
+        "group_sizes must have dtype int32, got bfloat16",
+    ),
+    "rows of a grouped layer in float32": (
+        lambda m, a: m.mxfp8_grouped_linear(a(4, 64), a(2, 32, 64), a(2, dtype="int32"), a(3, dtype="float32")),
+        "rows must have dtype int32, got float32",
+    ),
+    "rows of a grouped layer as a list": (
+        lambda m, a: m.mxfp8_grouped_linear(a(4, 64), a(2, 32, 64), a(2, dtype="int32"), [1, 2]),
+        "rows must be an array, got list",
+    ),
     "a list": (lambda m, a: m.swiglu_oai([1.0, 2.0]), "gate_up must be an array, got list"),
     "None": (lambda m, a: m.mxfp8_quantize(None), "x must be an array, got NoneType"),
     "a number for weight": (lambda m, a: m.gemma_rmsnorm(a(2, 8), 1.0), "weight must be an array, got float"),

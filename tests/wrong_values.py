@@ -94,6 +94,38 @@ VALUE_ERRORS: Table = {
         lambda m, a: m.mxfp8_k_grouped_matmul(quantized(m, a, 4, 64), quantized(m, a, 8, 64), a(2, 1, dtype="int32")),
         "group_sizes must have one axis, [G], got shape (2, 1)",
     ),
+    "leading axes of a grouped layer": (
+        lambda m, a: m.mxfp8_grouped_linear(a(3, 4, 64), a(2, 32, 64), a(2, dtype="int32")),
+        "x must have two axes, [T, K], got shape (3, 4, 64)",
+    ),
+    "one weight for a grouped layer": (
+        lambda m, a: m.mxfp8_grouped_linear(a(4, 64), a(32, 64), a(1, dtype="int32")),
+        "w must have shape [G, N, 64] for x of shape (4, 64), got (32, 64)",
+    ),
+    "a grouped layer of half blocks": (
+        lambda m, a: m.mxfp8_grouped_linear(a(4, 48), a(2, 32, 48), a(2, dtype="int32")),
+        "the last axis of x must be a multiple of 32 (the MXFP8 block), got 48",
+    ),
+    "a grouped layer whose gradient has half blocks": (
+        lambda m, a: m.mxfp8_grouped_linear(a(4, 64), a(2, 48, 64), a(2, dtype="int32")),
+        "the middle axis of w must be a multiple of 32 (the MXFP8 block), got 48",
+    ),
+    "sizes of a grouped layer of more groups": (
+        lambda m, a: m.mxfp8_grouped_linear(a(4, 64), a(2, 32, 64), a(3, dtype="int32")),
+        "group_sizes must have shape (2,), one for each of w, got (3,)",
+    ),
+    "rows of a grouped layer in two axes": (
+        lambda m, a: m.mxfp8_grouped_linear(a(4, 64), a(2, 32, 64), a(2, dtype="int32"), a(3, 1, dtype="int32")),
+        "rows must have one axis, [R], got shape (3, 1)",
+    ),
+    "an unknown arithmetic of a grouped layer": (
+        lambda m, a: m.mxfp8_grouped_linear(a(4, 64), a(2, 32, 64), a(2, dtype="int32"), arithmetic="quick"),
+        "arithmetic must be 'exact' or 'fast', got 'quick'",
+    ),
+    "an unknown scale rule of a grouped layer": (
+        lambda m, a: m.mxfp8_grouped_linear(a(4, 64), a(2, 32, 64), a(2, dtype="int32"), scale_rule="ceil"),
+        "scale_rule must be",
+    ),
     "a batch of weights": (
         lambda m, a: m.mxfp8_matmul(quantized(m, a, 4, 64), quantized(m, a, 2, 8, 64)),
         "w_values must have two axes, [N, K], got shape (2, 8, 64)",

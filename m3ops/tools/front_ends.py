@@ -103,7 +103,7 @@ FRONT_ENDS = (
         summary="primitives that launch the Triton kernels of m3ops through jax-triton",
         exports={
             "m3ops": "__version__",
-            "m3ops_jax.layers": "moe_layer, moe_weights, mxfp8_linear",
+            "m3ops_jax.layers": "moe_layer, moe_weights, mxfp8_grouped_linear, mxfp8_linear",
             "m3ops_jax.moe_sort": "moe_sort",
             "m3ops_jax._mxfp8": "MXFP8",
             "m3ops_jax.compile_for": "compile_for",
@@ -125,7 +125,7 @@ FRONT_ENDS = (
         summary="operators that launch the Triton kernels of m3ops",
         exports={
             "m3ops": "__version__",
-            "m3ops_torch.layers": "moe_layer, moe_weights, mxfp8_linear",
+            "m3ops_torch.layers": "moe_layer, moe_weights, mxfp8_grouped_linear, mxfp8_linear",
             "m3ops_torch.moe_sort": "moe_sort",
             "m3ops_torch._mxfp8": "MXFP8",
         },
