@@ -74,7 +74,7 @@ def _of_this_device(
     ops: ModuleType, tokens: MXFP8, ids: Array, w13: MXFP8, w2: MXFP8, *, arithmetic: str
 ) -> tuple[Array, Array]:
     """What the experts return, sorted by expert, and which row of it each slot is."""
-    order, slots, group_sizes = ops.moe_sort(ids, w13.values.shape[0])
+    order, slots, group_sizes = ops.moe_sort(ids, num_experts=w13.values.shape[0])
     gate_up = ops.mxfp8_grouped_matmul(tokens, w13, group_sizes, order // ids.shape[-1], arithmetic=arithmetic)
     y = ops.mxfp8_grouped_matmul(ops.swiglu_oai_quantize(gate_up), w2, group_sizes, arithmetic=arithmetic)
     return y, slots

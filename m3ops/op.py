@@ -30,7 +30,7 @@ def parameter(default: Any, doc: str, *, carried_by: str | None = None) -> Any:
     """A field of an op: a keyword parameter of the public functions.
 
     Args:
-        default: Its default.
+        default: Its default; ``dataclasses.MISSING`` for a parameter that each call gives.
         doc: What the public docstrings say of it.
         carried_by: An attribute of a quantized argument that is it, such as ``"q.scale_layout"``, so that the public
             functions do not ask for it.
@@ -47,8 +47,7 @@ class Op(ABC):
 
     Attributes:
         name: The public name in both front ends.
-        inputs: The array operands in order, each with what the public docstrings say of it. Every op takes one more,
-            ``num_rows``, which is optional (:mod:`m3ops.row_count`).
+        inputs: The array operands in order, each with what the public docstrings say of it.
         optional: Inputs that a call may leave out.
         quantized: Public arguments that are an ``MXFP8``: for each the two inputs that it brings, values and scales.
             What ``inputs`` says of the values is said of the argument.
@@ -59,6 +58,7 @@ class Op(ABC):
         in_place: Whether the kernel reads each element of an input before it writes a result to that place, so that a
             result may take the memory of an input of its shape, dtype and axes.
         updates: Inputs that the front end of JAX takes as a ``jax.Ref`` too, and the result that is then written there.
+        counts_rows: Whether there may be one more operand, ``num_rows`` (:mod:`m3ops.row_count`).
         counts_buffers: Whether ``num_rows`` may have a count for each of several buffers.
     """
 
@@ -72,6 +72,7 @@ class Op(ABC):
     differentiable: ClassVar[bool] = True
     in_place: ClassVar[bool] = False
     updates: ClassVar[Mapping[str, str]] = {}
+    counts_rows: ClassVar[bool] = True
     counts_buffers: ClassVar[bool] = True
 
     @classmethod
@@ -145,6 +146,8 @@ class Op(ABC):
         inputs = {name: spec for name, spec in operands.items() if name != row_count.NAME}
         results = self.infer(**inputs)
         if row_count.NAME in operands:
+            if not self.counts_rows:
+                raise TypeError(f"{self.name} takes no num_rows")
             leading = self.axes_of(inputs).leading([spec.shape for spec in inputs.values()])
             row_count.check(operands[row_count.NAME], leading if self.counts_buffers else ())
         return results

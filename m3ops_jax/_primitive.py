@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -137,7 +137,7 @@ def _primitive(name: str, needs_devices: bool) -> Primitive:
     primitive.def_impl(functools.partial(xla.apply_primitive, primitive))
     primitive.def_abstract_eval(result_types)
     batching.primitive_batchers[primitive] = functools.partial(_batch, primitive)
-    ad.primitive_jvps[primitive] = _no_derivative
+    ad.primitive_jvps[primitive] = functools.partial(_no_derivative, primitive)
     mlir.register_lowering(primitive, functools.partial(_partition.lower, Call.compute))
     for platform in ("cuda", "rocm"):
         launch = functools.partial(_launch.launch, platform)
@@ -201,5 +201,9 @@ def _one_by_one(primitive: Primitive, arrays: Sequence[Any], dims: Sequence[Any]
     return results, (0,) * len(results)
 
 
-def _no_derivative(*_: Any, call: Call) -> NoReturn:
-    raise derivatives.missing(call.op, "jax.lax.stop_gradient", "jax.custom_vjp", counted=call.counts_rows)
+def _no_derivative(primitive: Primitive, arrays: Sequence[Any], _: Any, *, call: Call) -> tuple[Any, Any]:
+    """The derivative of what depends on whole numbers alone, which is zero; there is no other."""
+    if any(jnp.issubdtype(array.dtype, jnp.floating) for array in arrays):
+        raise derivatives.missing(call.op, "jax.lax.stop_gradient", "jax.custom_vjp", counted=call.counts_rows)
+    results = primitive.bind(*arrays, call=call)
+    return results, [ad.Zero(jax.typeof(result).to_tangent_aval()) for result in results]

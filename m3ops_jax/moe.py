@@ -8,7 +8,7 @@ from __future__ import annotations
 import jax
 from jax.typing import DTypeLike
 
-from m3ops.ops.moe import MoECombine, MoELogits, MoERoute
+from m3ops.ops.moe import MoECombine, MoELogits, MoERoute, MoESort
 from m3ops_jax._call import dtype_name, run
 
 
@@ -109,4 +109,31 @@ def moe_route(
     """
     op = MoERoute.of(top_k=top_k)
     result: tuple[jax.Array, jax.Array] = run(op, logits, bias, num_rows=num_rows)
+    return result
+
+
+def moe_sort(
+    ids: jax.Array,
+    num_experts: int,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Sorts the slots of all tokens by expert: slot ``t * k + j`` is the j-th expert of token t.
+
+    Slots of one expert keep their order. Those whose id is no expert's, below 0 or not below ``num_experts``, come last
+    and count for nobody: so a device leaves out experts of others. Nothing waits for the device.
+
+    Args:
+        ids: Shape ``[..., k]``, int32, as :func:`moe_route` returns them.
+        num_experts: Number of experts, 1 to 4096.
+
+    Returns:
+        ``(order, slots, group_sizes)``, int32. ``order``, one for each slot, has the slots by expert, and ``slots``, of
+        the shape of ids, at which place of it each slot is. ``group_sizes``, ``[num_experts]``, says how many slots
+        each expert has.
+
+    Raises:
+        TypeError: A dtype is not supported, or a parameter has the wrong type.
+        ValueError: ids has no axis, or a parameter is out of range.
+    """
+    op = MoESort.of(num_experts=num_experts)
+    result: tuple[jax.Array, jax.Array, jax.Array] = run(op, ids)
     return result

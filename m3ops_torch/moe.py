@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from m3ops.ops.moe import MoECombine, MoELogits, MoERoute
+from m3ops.ops.moe import MoECombine, MoELogits, MoERoute, MoESort
 from m3ops_torch._call import dtype_name, run
 
 
@@ -117,4 +117,35 @@ def moe_route(
     """
     op = MoERoute.of(top_k=top_k)
     result: tuple[torch.Tensor, torch.Tensor] = run(op, logits, bias, num_rows=num_rows, out=out)
+    return result
+
+
+def moe_sort(
+    ids: torch.Tensor,
+    num_experts: int,
+    *,
+    out: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Sorts the slots of all tokens by expert: slot ``t * k + j`` is the j-th expert of token t.
+
+    Slots of one expert keep their order. Those whose id is no expert's, below 0 or not below ``num_experts``, come last
+    and count for nobody: so a device leaves out experts of others. Nothing waits for the device.
+
+    Args:
+        ids: Shape ``[..., k]``, int32, as :func:`moe_route` returns them.
+        num_experts: Number of experts, 1 to 4096.
+        out: Where to write: tensors of the results' shapes, dtypes and device, nested as the results are. Their rows
+            must be contiguous, and they must not overlap the inputs or each other.
+
+    Returns:
+        ``(order, slots, group_sizes)``, int32. ``order``, one for each slot, has the slots by expert, and ``slots``, of
+        the shape of ids, at which place of it each slot is. ``group_sizes``, ``[num_experts]``, says how many slots
+        each expert has.
+
+    Raises:
+        TypeError: A dtype is not supported, or a parameter has the wrong type.
+        ValueError: ids has no axis, or a parameter is out of range.
+    """
+    op = MoESort.of(num_experts=num_experts)
+    result: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = run(op, ids, out=out)
     return result

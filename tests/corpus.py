@@ -70,6 +70,7 @@ def _params(draw: Draw, op: str) -> dict[str, Any]:
         "scale": lambda: draw.one_of([2.0, 1.0, draw.between(-3, 3)]),
         "top_k": lambda: draw.one_of([1, 2, 4, 8]),
         "rotary_dim": lambda: draw.one_of([16, 32, 48, 64]),
+        "num_experts": lambda: draw.one_of([1, 4, 8, 130]),
     }
     parameters = [parameter.name for parameter in fields(OPS[op])]
     return {
@@ -111,6 +112,7 @@ def _shapes(draw: Draw, op: str, groups: int, heads: int, rotary_dim: int) -> di
         "y": (1 + columns % 11, size),
         **dict.fromkeys(("slots", "weights"), (*rows, 1 + columns % 7)),
         "shared": (*rows, size),
+        "ids": (*rows, 1 + columns % 7),
     }
     if op == "mxfp8_grouped_matmul":
         total, groups = math.prod(rows), 1 + draw.below(5)
@@ -209,7 +211,7 @@ class Call:
         dtype = draw.one_of(ACTIVATION_DTYPES)
         dtypes = dict.fromkeys(shapes, dtype) | {"weight": draw.one_of(ACTIVATION_DTYPES)}
         fp8 = FP8_FORMATS[draw.one_of(tuple(FP8_FORMATS))].name
-        kinds = {"values": fp8, "scales": "uint8", "sizes": "int32", "rows": "int32"}
+        kinds = {"values": fp8, "scales": "uint8", "sizes": "int32", "rows": "int32", "ids": "int32"}
         kinds["positions"] = draw.one_of(["int32", "int64"])
         dtypes |= {name: kinds[kind] for name in shapes if (kind := name.rpartition("_")[2]) in kinds}
         dtypes |= {name: kind for name, kind in (("slots", "int32"), ("weights", "float32")) if name in shapes}

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import ml_dtypes
 import numpy as np
 
+from m3ops.op import Op
 from m3ops.ops import OPS
 from m3ops.testing.arrays import normal
+from m3ops.tools import run
 
 INPUTS = {
     "x": normal((4, 6, 128), "bfloat16"),
@@ -33,6 +38,7 @@ INPUTS = {
     "slots": (np.arange(4 * 6 * 3, dtype=np.int32) * 7 % 23 - 2).reshape(4, 6, 3),
     "weights": normal((4, 6, 3), "float32"),
     "shared": normal((4, 6, 128), "bfloat16"),
+    "ids": (np.arange(4 * 6 * 3, dtype=np.int32) * 7 % 11 - 1).reshape(4, 6, 3),
 }
 """An array for each input of an op of rows. Arrays of 4 x 6 rows have three axes, and no other has."""
 
@@ -55,10 +61,26 @@ OWN = {
 }
 """Those of ops whose operands have no leading axes, and a qkv with index heads."""
 
-ROWS_FIRST = [name for name, op in OPS.items() if op.of().axes.inputs[0].rows]
-"""Ops whose first input has leading axes."""
+PARAMETERS = {"moe_sort": {"num_experts": 8}}
+"""What a call has to give beside the arrays; nearly all parameters have defaults."""
 
-OPS_OF_ROWS = [name for name, op in OPS.items() if any(own.rows for own in op.of().axes.inputs)]
+
+def call_of(name: str) -> Op:
+    """An op with its parameters."""
+    return OPS[name].of(**PARAMETERS.get(name, {}))
+
+
+def jax_function(name: str) -> Any:
+    """A public function as one of arrays."""
+    return functools.partial(run.jax_function(name), **PARAMETERS.get(name, {}))
+
+
+AXES = {name: call_of(name).axes for name in OPS}
+OPS_OF_ROWS = [name for name, of in AXES.items() if any(own.rows for own in of.inputs) and not of.gathers_rows]
+"""Ops in which rows, the leading axes, do not depend on each other."""
+
+ROWS_FIRST = [name for name in OPS_OF_ROWS if AXES[name].inputs[0].rows]
+"""Those whose first input has them."""
 
 
 def arguments(name: str) -> tuple[np.ndarray, ...]:

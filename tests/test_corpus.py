@@ -43,7 +43,7 @@ def test_the_corpus_is_varied(op: str) -> None:
     for call in calls:
         call.call.check(specs_of(call.operands(0)))
     arrays = [call.arrays(0) for call in calls]
-    assert len({array.dtype for group in arrays for array in group}) >= 3
+    assert len({array.dtype for group in arrays for array in group}) >= (3 if op != "moe_sort" else 1)
     assert sum(not array.flags.c_contiguous for group in arrays for array in group) > 4
     for flag in flags(op):
         assert {call.given[flag] for call in calls} == {False, True}

@@ -15,14 +15,13 @@ import numpy as np
 import pytest
 from absl.testing import parameterized
 from compare import assert_same_bytes
-from inputs import OPS_OF_ROWS, arguments
+from inputs import OPS_OF_ROWS, arguments, jax_function
 from specification import reference
 
 import m3ops_jax
 from m3ops.op import Op
 from m3ops.ops import OPS
 from m3ops.testing.arrays import normal
-from m3ops.tools.run import jax_function
 
 ARGUMENTS = {name: arguments(name) for name in OPS}
 every_op = pytest.mark.parametrize("name", OPS)

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import pytest
 import rocm_lowering as rocm
+from inputs import call_of, jax_function
 from jax.interpreters import mlir
 from jaxlib.mlir import ir
 from test_jax import ARGUMENTS, every_op
@@ -18,7 +19,6 @@ from test_jax import ARGUMENTS, every_op
 import m3ops_jax
 from m3ops.ops import OPS
 from m3ops.target import Target
-from m3ops.tools.run import jax_function
 from m3ops_jax._call import array_spec
 
 
@@ -34,7 +34,7 @@ def test_the_custom_call_says_what_it_is_and_what_it_costs(name: str, platform: 
     with m3ops_jax.compile_for(arch):
         traced = jax.jit(jax_function(name)).trace(*ARGUMENTS[name])
         lowered = traced.lower(lowering_platforms=(platform,))
-    op, inputs = OPS[name].of(), dict(zip(OPS[name].inputs, map(array_spec, ARGUMENTS[name]), strict=True))
+    op, inputs = call_of(name), dict(zip(OPS[name].inputs, map(array_spec, ARGUMENTS[name]), strict=True))
     plan = op.plan({**inputs, **op.check(inputs)}, Target.named(arch))
     calls = rocm.kernel_calls(lowered, platform)
     assert [call.name for call in calls] == [launch.kernel.__name__ for launch in plan.launches]

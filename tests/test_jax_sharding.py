@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import pytest
 from compare import assert_same_bytes
-from inputs import ROWS_FIRST
+from inputs import ROWS_FIRST, jax_function
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from specification import reference
@@ -25,7 +25,6 @@ import m3ops_jax
 from m3ops.axes import Axes
 from m3ops.ops import OPS
 from m3ops.testing.arrays import normal
-from m3ops.tools.run import jax_function
 from m3ops_jax._sharding import divide, spec_of, summed_over
 
 DEVICES = jax.devices() if len(jax.devices()) > 1 else jax.devices("cpu")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from compare import assert_same_bytes
-from test_torch import arrays, every_op, function, tensors
+from test_torch import arrays, every_op_that_counts, function, tensors
 from test_torch_out import poisoned
 
 from m3ops import pieces
@@ -115,7 +115,7 @@ def test_threads_do_not_warn(monkeypatch: pytest.MonkeyPatch) -> None:
         EVERY_OP["gemma_rmsnorm"].of().reference({"x": x, "weight": x[0]}, threads=2)
 
 
-@every_op
+@every_op_that_counts
 def test_given_tensors_and_counted_rows(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     op, inputs, count = function(name), tensors(name, "cpu"), torch.tensor([13], dtype=torch.int32)
     wanted = tuple(map(poisoned, flat(op(*inputs))))

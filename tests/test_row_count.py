@@ -20,7 +20,7 @@ from jax.sharding import PartitionSpec as P
 from rocm import torch_device
 from specification import reference
 from test_jax_sharding import DEVICES
-from test_torch import OPCHECKS, arrays, every_op, every_op_of_rows, function, tensors
+from test_torch import OPCHECKS, arrays, every_op_of_rows, every_op_that_counts, function, tensors
 from test_torch_out import poisoned
 from test_torch_vmap import Calls
 
@@ -107,7 +107,7 @@ def test_tiled_scales_in_given_tensors(layout: str, device: str) -> None:
     assert torch.equal(out.scales, torch.where(stay.bool(), 0xA5, zeros.scales))
 
 
-@every_op
+@every_op_that_counts
 def test_opcheck(name: str, device: str) -> None:
     inputs = (*tensors(name, device), count(5, device))
     # The schema test compares before and after with an operator that 8-bit floats lack.
@@ -116,7 +116,7 @@ def test_opcheck(name: str, device: str) -> None:
     torch.library.opcheck(getattr(torch.ops.m3ops, name).default, inputs, params, test_utils=checks)
 
 
-@every_op
+@every_op_that_counts
 def test_compile_and_a_count_that_changes(name: str, device: str) -> None:
     op, inputs = function(name), tensors(name, device)
     compiled = torch.compile(op, fullgraph=True, backend="aot_eager")
@@ -136,7 +136,7 @@ def test_compile_and_counts_of_experts_that_change(name: str, device: str) -> No
 
 @pytest.mark.gpu
 @pytest.mark.skipif(no_gpu() is not None, reason=str(no_gpu()))
-@every_op
+@every_op_that_counts
 def test_a_graph_replays_with_another_count(name: str) -> None:
     op, inputs, number = function(name), tensors(name, "cuda"), count(5, "cuda")
     op(*inputs, num_rows=number)
@@ -191,7 +191,7 @@ def test_a_limited_number_of_programs_for_experts(name: str, experts: int) -> No
 
 
 @pytest.mark.parametrize("programs", [1, 2])
-@every_op
+@every_op_that_counts
 def test_few_programs_go_through_all_tiles(name: str, programs: int) -> None:
     _with_few_programs(name, programs, np.array([23], np.int32))
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from compare import assert_same_bytes
-from inputs import OPS_OF_ROWS, arguments
+from inputs import OPS_OF_ROWS, PARAMETERS, arguments
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
@@ -22,6 +23,7 @@ from m3ops_torch._operators import parameters
 from m3ops_torch._reference import to_array
 
 every_op = pytest.mark.parametrize("name", OPS)
+every_op_that_counts = pytest.mark.parametrize("name", [name for name, op in OPS.items() if op.counts_rows])
 every_op_of_rows = pytest.mark.parametrize("name", OPS_OF_ROWS)
 
 OPCHECKS = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
@@ -42,7 +44,7 @@ def tensors(name: str, device: str) -> list[torch.Tensor]:
 
 def function(name: str) -> Any:
     """A public function as one of tensors."""
-    public, quantized = getattr(m3ops_torch, name), len(OPS[name].quantized)
+    public, quantized = partial(getattr(m3ops_torch, name), **PARAMETERS.get(name, {})), len(OPS[name].quantized)
     others = [*OPS[name].inputs][2 * quantized :]
 
     def call(*tensors: Any, **given: Any) -> Any:

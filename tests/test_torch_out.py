@@ -12,12 +12,12 @@ import pytest
 import torch
 from backends import no_gpu
 from compare import assert_same_bytes
+from inputs import call_of
 from rocm import torch_device
 from test_torch import OPCHECKS, arrays, every_op, every_op_of_rows, function, tensors
 
 import m3ops_torch
 from m3ops.numerics.scale_layouts import TILES
-from m3ops.ops import OPS
 from m3ops.testing.arrays import normal
 from m3ops.tools.run import flat, to_numpy, to_tensor
 from m3ops_torch import MXFP8
@@ -256,7 +256,7 @@ def test_opcheck(name: str, device: str) -> None:
     operator = getattr(torch.ops.m3ops, f"{name}_out").default
     # The schema test compares before and after with an operator that 8-bit floats lack.
     checks = [c for c in OPCHECKS if not (c == "test_schema" and any(t.itemsize == 1 for t in (*inputs, *out)))]
-    torch.library.opcheck(operator, tuple(inputs), {**parameters(OPS[name].of()), "out": out}, test_utils=checks)
+    torch.library.opcheck(operator, tuple(inputs), {**parameters(call_of(name)), "out": out}, test_utils=checks)
 
 
 @every_op

@@ -45,8 +45,10 @@ def arrays_of(workload: Workload) -> list[np.ndarray]:
 def _array(spec: ArraySpec, workload: Workload) -> np.ndarray:
     if spec.dtype == "uint8":  # scales
         return (random_bits(spec.shape, workload.id) % np.uint64(30) + np.uint64(110)).astype(np.uint8)
-    if spec.dtype == "int32":  # sizes of groups, or slots or positions
-        return np.full(spec.shape, workload.rows_each, np.int32) if workload.rows_each else permuted(spec.shape)
+    if spec.dtype == "int32" and workload.rows_each:  # sizes of groups
+        return np.full(spec.shape, workload.rows_each, np.int32)
+    if spec.dtype == "int32":  # slots or positions, or experts
+        return permuted(spec.shape) % np.int32(workload.below or 2**30)
     return normal(spec.shape, "float32", 1.5).astype(spec.dtype)
 
 
@@ -121,6 +123,7 @@ FP32_ERROR = {
     # A sigmoid is within 6 on either side at |z| < 6, and so is a sum of them, to which three additions add 3; the
     # division adds 1.
     "moe_route": 32 * U,
+    "moe_sort": 0.0,
 }
 Evaluate = Callable[[Workload, list[np.ndarray]], list[np.ndarray]]
 

@@ -310,6 +310,10 @@ VALUE_ERRORS: Table = {
         lambda m, a: m.moe_sort(a(dtype="int32"), 8),
         "ids must have at least one axis, got shape ()",
     ),
+    "too many experts": (
+        lambda m, a: m.moe_sort(a(2, 4, dtype="int32"), 4097),
+        "num_experts must be at most 4096, got 4097",
+    ),
     "no experts": (lambda m, a: m.moe_sort(a(2, 4, dtype="int32"), 0), "num_experts must be at least 1, got 0"),
     "alpha NaN": (lambda m, a: m.swiglu_oai(a(2, 64), alpha=math.nan), "alpha must be a finite fp32 number"),
     "alpha 1e-30": (lambda m, a: m.swiglu_oai(a(2, 64), alpha=1e-30), "alpha must be 0 or at least 5.42101e-20, got "),

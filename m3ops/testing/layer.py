@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -58,18 +57,12 @@ def _of_arrays(op_type: type[Op], *arguments: Any, **given: Any) -> Any:
     return packed(op.reference(operands(op, flat)), MXFP8, ROW_MAJOR)
 
 
-def _sorted(ids: np.ndarray, num_experts: int) -> Sequence[np.ndarray]:
-    order = np.argsort(ids.ravel(), kind="stable").astype(np.int32)
-    slots = np.argsort(order).astype(np.int32).reshape(ids.shape)
-    return order, slots, np.bincount(ids.ravel(), minlength=num_experts).astype(np.int32)
-
-
 def _layer(*arguments: Any, **given: Any) -> Any:
     defaults = {"top_k": TOP_K, "scale": SCALE, "arithmetic": "exact", "devices": None}
     return layers.moe_layer(SPECIFICATION, *arguments, **{**defaults, **given})  # type: ignore[arg-type]
 
 
 SPECIFICATION = SimpleNamespace(
-    **{name: functools.partial(_of_arrays, op) for name, op in OPS.items()}, moe_sort=_sorted, moe_layer=_layer
+    **{name: functools.partial(_of_arrays, op) for name, op in OPS.items()}, moe_layer=_layer
 )
 """A front end of NumPy arrays, as far as the layer needs one."""

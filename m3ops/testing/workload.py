@@ -38,6 +38,7 @@ class Workload:
         into: Whether results go to memory that is given as ``out=``.
         some_rows: Gives the operands of some rows of the result, where these are not just those rows of the operands.
         rows_each: What int32 operands hold, the rows of each group.
+        below: What int32 operands hold, numbers below this one, each equally often; without either each number once.
     """
 
     op: str
@@ -52,6 +53,7 @@ class Workload:
     into: bool = False
     some_rows: SomeRows | None = None
     rows_each: int = 0
+    below: int = 0
 
     @property
     def kind(self) -> str:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +104,6 @@ FRONT_ENDS = (
         exports={
             "m3ops": "__version__",
             "m3ops_jax.layers": "moe_layer, moe_weights, mxfp8_grouped_linear, mxfp8_linear",
-            "m3ops_jax.moe_sort": "moe_sort",
             "m3ops_jax._mxfp8": "MXFP8",
             "m3ops_jax.compile_for": "compile_for",
         },
@@ -126,7 +125,6 @@ FRONT_ENDS = (
         exports={
             "m3ops": "__version__",
             "m3ops_torch.layers": "moe_layer, moe_weights, mxfp8_grouped_linear, mxfp8_linear",
-            "m3ops_torch.moe_sort": "moe_sort",
             "m3ops_torch._mxfp8": "MXFP8",
         },
         modules=("compat", "nn"),
@@ -210,12 +208,12 @@ def _function(op: type[Op], front_end: FrontEnd) -> str:
     arguments, parameters = _arguments(op), _parameters(op)
     result = op.result_type.format(array=front_end.array)
     signature = [f"{name}: {_argument_type(op, name, front_end)}" for name in arguments if name not in op.optional]
+    signature += [f"{field.name}: {field.type}" for field in parameters if field.default is MISSING]
     signature += [f"{name}: {front_end.array} | None = None" for name in arguments if name in op.optional]
-    signature.append("*")
-    signature += [_parameter(op, field, front_end) for field in parameters]
-    signature.append(f"num_rows: {front_end.array} | None = None")
-    if front_end.out:
-        signature.append(f"out: {result} | None = None")
+    named = [_parameter(op, field, front_end) for field in parameters if field.default is not MISSING]
+    named += [f"num_rows: {front_end.array} | None = None"] * op.counts_rows
+    named += [f"out: {result} | None = None"] * (front_end.out is not None)
+    signature += ["*", *named] if named else []
     lines = [f"\n\ndef {op.name}(", *(f"    {part}," for part in signature), f") -> {result}:"]
     lines += textwrap.indent(_docstring(op, front_end), "    ").split("\n")
     lines += textwrap.indent("\n".join(_body(op, front_end, result)), "    ").split("\n")
@@ -257,7 +255,8 @@ def _docstring(op: type[Op], front_end: FrontEnd) -> str:
     summary = inspect.cleandoc(op.__doc__ or "")
     documented = {name: doc + _ref(op, name, front_end) for name, doc in _arguments(op).items()}
     documented |= {field.name: field.metadata["doc"] for field in _parameters(op)}
-    documented["num_rows"] = front_end.num_rows.format(buffers=BUFFERS if op.counts_buffers else "")
+    if op.counts_rows:
+        documented["num_rows"] = front_end.num_rows.format(buffers=BUFFERS if op.counts_buffers else "")
     if front_end.out:
         documented["out"] = front_end.out + IN_PLACE * op.in_place
     lines = [f'"""{summary}', "", "Args:"]
@@ -292,8 +291,8 @@ def _body(op: type[Op], front_end: FrontEnd, result: str) -> Iterator[str]:
     given = [f"{field.name}={_value(op, field)}" for field in dataclasses.fields(op)]
     yield f"op = {op.__name__}.of({', '.join(given)})"
     arrays = [_operand(op, name) for name in op.inputs]
-    out = ", out=out" if front_end.out else ""
-    yield f"result: {result} = run(op, {', '.join(arrays)}, num_rows=num_rows{out})"
+    arrays += ["num_rows=num_rows"] * op.counts_rows + ["out=out"] * (front_end.out is not None)
+    yield f"result: {result} = run(op, {', '.join(arrays)})"
     yield "return result"
 
 

@@ -80,6 +80,28 @@ def route_backward(logits: Array, bias: Array, grad: Array) -> Array:
     return total
 
 
+def sort(ids: Array, num_experts: int) -> tuple[Array, Array, Array]:
+    """The slots of ids ``[..., k]`` by expert, those of one in their order, and last those whose id is no expert's.
+
+    Returns:
+        ``(order, slots, group_sizes)``: the slots; the place of each among these, in the shape of ids; and how many
+        each expert has, ``[num_experts]``.
+    """
+    xp = ids.__array_namespace__()
+    experts = xp.where((ids >= 0) & (ids < num_experts), ids, num_experts).reshape(-1)
+    # Sorted with the slots, a number comes after the slots of smaller experts and before those of its own.
+    numbers = xp.arange(num_experts + 1, dtype=experts.dtype)
+    places = barrier(_argsort(_argsort(xp.concatenate((numbers, experts)))))
+    firsts, slots = places[: num_experts + 1] - numbers, places[num_experts + 1 :] - experts - 1
+    return _argsort(slots), slots.reshape(ids.shape), xp.diff(firsts)
+
+
+def _argsort(keys: Array) -> Array:
+    """The stable argsort of numbers that fit 31 bits, by a sort of each with its place, which takes a third as long."""
+    xp = keys.__array_namespace__()
+    return xp.sort(keys.astype(xp.int64) << 32 | xp.arange(keys.shape[0], dtype=xp.int64)) & 2**32 - 1
+
+
 def combine(y: Array, slots: Array, weights: Array) -> Array:
     """Sums of weighted rows, ``[..., N]``: of y ``[R, N]`` those that slots ``[..., k]`` name, each times its weight.
 

@@ -40,6 +40,25 @@ def _route_jax(logits: Any, bias: Any) -> Any:
     return ids, chosen / chosen.sum(-1, keepdims=True)
 
 
+def _sort_torch(ids: Any, *, num_experts: int) -> Any:
+    """Sizes without ``bincount``, which waits for the device and does not compile."""
+    import torch
+
+    experts, order = ids.flatten().sort(stable=True)
+    slots = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=ids.device))
+    firsts = torch.searchsorted(experts, torch.arange(num_experts + 1, dtype=ids.dtype, device=ids.device))
+    return order.int(), slots.int().reshape(ids.shape), firsts.diff().int()
+
+
+def _sort_jax(ids: Any, *, num_experts: int) -> Any:
+    import jax.numpy as jnp
+
+    order = jnp.argsort(ids.ravel(), stable=True)
+    slots = jnp.zeros_like(order).at[order].set(jnp.arange(order.size, dtype=order.dtype))
+    sizes = jnp.bincount(ids.ravel(), length=num_experts)
+    return order.astype(jnp.int32), slots.astype(jnp.int32).reshape(ids.shape), sizes.astype(jnp.int32)
+
+
 def _combine_torch(y: Any, slots: Any, weights: Any, shared: Any = None) -> Any:
     result = SCALE * (y[slots].float() * weights[..., None]).sum(-2)
     return (result if shared is None else result + shared).to(y.dtype)
@@ -52,5 +71,10 @@ def _combine_jax(y: Any, slots: Any, weights: Any, shared: Any = None) -> Any:
     return (result if shared is None else result + shared).astype(y.dtype)
 
 
-TORCH = {"moe_logits": _logits_torch, "moe_route": _route_torch, "moe_combine": _combine_torch}
-JAX = {"moe_logits": _logits_jax, "moe_route": _route_jax, "moe_combine": _combine_jax}
+TORCH = {
+    "moe_logits": _logits_torch,
+    "moe_route": _route_torch,
+    "moe_sort": _sort_torch,
+    "moe_combine": _combine_torch,
+}
+JAX = {"moe_logits": _logits_jax, "moe_route": _route_jax, "moe_sort": _sort_jax, "moe_combine": _combine_jax}

@@ -16,7 +16,7 @@ MiniMax-M3 in Transformers and in vLLM, whose order among equal experts is not s
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from typing import Any, ClassVar
 
 from m3ops import validate
@@ -152,6 +152,53 @@ class MoERouteBackward(Routing):
         from m3ops.ops.moe.plan import route_backward_plan
 
         return route_backward_plan(self, specs, target)
+
+
+@dataclass(frozen=True)
+class MoESort(Op):
+    """Sorts the slots of all tokens by expert: slot ``t * k + j`` is the j-th expert of token t.
+
+    Slots of one expert keep their order. Those whose id is no expert's, below 0 or not below ``num_experts``, come last
+    and count for nobody: so a device leaves out experts of others. Nothing waits for the device.
+    """
+
+    num_experts: int = parameter(MISSING, "Number of experts, 1 to 4096.")
+
+    name: ClassVar[str] = "moe_sort"
+    inputs: ClassVar[Mapping[str, str]] = {"ids": "Shape ``[..., k]``, int32, as :func:`moe_route` returns them."}
+    returns: ClassVar[str] = (
+        "``(order, slots, group_sizes)``, int32. ``order``, one for each slot, has the slots by expert, and ``slots``, "
+        "of the shape of ids, at which place of it each slot is. ``group_sizes``, ``[num_experts]``, says how many "
+        "slots each expert has."
+    )
+    result_type: ClassVar[str] = "tuple[{array}, {array}, {array}]"
+    value_error: ClassVar[str] = "ids has no axis"
+    counts_rows: ClassVar[bool] = False
+    counts_buffers: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        self._canonical(num_experts=validate.count("num_experts", self.num_experts))
+        if self.num_experts > MAX_EXPERTS:
+            raise ValueError(f"num_experts must be at most {MAX_EXPERTS}, got {self.num_experts}")
+        super().__post_init__()
+
+    @property
+    def axes(self) -> Axes:
+        return Axes.of("*r k! -> s!, *r k!, e!")
+
+    def infer(self, ids: ArraySpec) -> dict[str, ArraySpec]:
+        validate.array("ids", ids, ("int32",))
+        shapes = {"order": (ids.size,), "slots": ids.shape, "group_sizes": (self.num_experts,)}
+        return {name: ArraySpec(shape, "int32") for name, shape in shapes.items()}
+
+    def compute(self, ids: Array) -> Arrays:
+        results = zip(("order", "slots", "group_sizes"), experts.sort(ids, self.num_experts), strict=True)
+        return {name: result.astype("int32") for name, result in results}
+
+    def plan(self, specs: Specs, target: Target, *, keep: Collection[str] = ()) -> Plan:
+        from m3ops.ops.moe.sort_plan import sort_plan
+
+        return sort_plan(self, specs, target)
 
 
 @dataclass(frozen=True)

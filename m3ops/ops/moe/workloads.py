@@ -43,6 +43,10 @@ def _combine(num_rows: int, size: int) -> tuple[ArraySpec, ...]:
     return *_combine_routed(num_rows, size), rows(num_rows, size)
 
 
+def _sort(num_rows: int, size: int) -> tuple[ArraySpec, ...]:
+    return (ArraySpec((num_rows, TOP_K), "int32"),)
+
+
 def _named_rows(inputs: Any, _: np.ndarray) -> tuple[Any, ...]:
     """The operands with no rows of y but those that slots name."""
     y, slots, *others = inputs
@@ -65,6 +69,10 @@ def _workloads() -> Iterator[Workload]:
     yield Workload("moe_combine", f"{name}, no shared expert", num_rows, size, _combine_routed)
     name, num_rows, size = COMBINE_TRAINING
     yield Workload("moe_combine_backward", name, num_rows, size, _combine, some_rows=_named_rows)
+    for num_rows in (8192, 256, 16, 1):
+        name, given = f"experts' order, M = {num_rows}", {"num_experts": EXPERTS}
+        small = num_rows < 8192
+        yield Workload("moe_sort", name, num_rows, EXPERTS, _sort, given, small=small, below=EXPERTS)
     for num_rows in (1, 64):
         yield combine(f"MoE output decode, M = {num_rows}", num_rows, HIDDEN, small=True)
 

@@ -58,16 +58,17 @@ class JaxSide:
         keys = self._jax.random.split(self._jax.random.key(seed), len(workload.inputs))
         with self._jax.default_device(self._device):
             specs = zip(workload.inputs, keys, strict=True)
-            return tuple(self._random(spec, key, workload.rows_each) for spec, key in specs)
+            return tuple(self._random(spec, key, workload) for spec, key in specs)
 
-    def _random(self, spec: ArraySpec, key: Any, rows_each: int) -> Any:
+    def _random(self, spec: ArraySpec, key: Any, workload: Workload) -> Any:
         random, jnp = self._jax.random, self._jnp
         if spec.dtype == "uint8":  # scales from 2**-17 to 2**12
             return random.randint(key, spec.shape, 110, 140).astype(jnp.uint8)
-        if spec.dtype == "int32" and rows_each:  # sizes of groups
-            return jnp.full(spec.shape, rows_each, jnp.int32)
-        if spec.dtype == "int32":  # slots or positions: each once
-            return random.permutation(key, math.prod(spec.shape)).astype(jnp.int32).reshape(spec.shape)
+        if spec.dtype == "int32" and workload.rows_each:  # sizes of groups
+            return jnp.full(spec.shape, workload.rows_each, jnp.int32)
+        if spec.dtype == "int32":  # slots or positions: each once; or experts
+            numbers = random.permutation(key, math.prod(spec.shape)).astype(jnp.int32).reshape(spec.shape)
+            return numbers % workload.below if workload.below else numbers
         return random.normal(key, spec.shape, jnp.bfloat16).astype(jnp.dtype(spec.dtype))
 
     def share(self, arrays: Sequence[Any]) -> list[Shared]:

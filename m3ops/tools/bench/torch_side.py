@@ -50,17 +50,18 @@ class TorchSide:
 
     def make(self, workload: Workload, seed: int) -> Inputs:
         generator = self._torch.Generator(self._device).manual_seed(seed)
-        return tuple(self._random(spec, generator, workload.rows_each) for spec in workload.inputs)
+        return tuple(self._random(spec, generator, workload) for spec in workload.inputs)
 
-    def _random(self, spec: ArraySpec, generator: Any, rows_each: int) -> Any:
+    def _random(self, spec: ArraySpec, generator: Any, workload: Workload) -> Any:
         torch = self._torch
         if spec.dtype == "uint8":  # scales from 2**-17 to 2**12
             return torch.randint(110, 140, spec.shape, dtype=torch.uint8, device=self._device, generator=generator)
-        if spec.dtype == "int32" and rows_each:  # sizes of groups
-            return torch.full(spec.shape, rows_each, dtype=torch.int32, device=self._device)
-        if spec.dtype == "int32":  # slots or positions: each once
+        if spec.dtype == "int32" and workload.rows_each:  # sizes of groups
+            return torch.full(spec.shape, workload.rows_each, dtype=torch.int32, device=self._device)
+        if spec.dtype == "int32":  # slots or positions: each once; or experts
             size = math.prod(spec.shape)
-            return torch.randperm(size, device=self._device, generator=generator).int().reshape(spec.shape)
+            numbers = torch.randperm(size, device=self._device, generator=generator).int().reshape(spec.shape)
+            return numbers % workload.below if workload.below else numbers
         normal = torch.randn(spec.shape, dtype=torch.bfloat16, device=self._device, generator=generator)
         return normal.to(getattr(torch, spec.dtype))
 
