@@ -71,6 +71,11 @@ class Operand:
         """How many trailing axes have to be whole."""
         return sum(axis.whole for axis in self.axes)
 
+    @property
+    def of_matrices(self) -> bool:
+        """Whether it has matrices beside its rows, which kernels write as a whole: memory for it is contiguous."""
+        return self.whole_axes > 1 or (self.rows and len(self.axes) > 1)
+
 
 def _factor(text: str) -> Factor:
     outer, *inner = text.strip("()+").rstrip(")").split()

@@ -62,11 +62,11 @@ def packed(results: Mapping[str, Any], kind: type[MXFP8], scale_layout: str) -> 
     """The results of an op as its public function returns them: one alone, several as a tuple, values with scales.
 
     Args:
-        results: By name, in order. Values and scales come first.
+        results: By name, in order. Scales follow their values.
         kind: The container of the front end.
         scale_layout: The layout of the scales, if there are any.
     """
-    values = list(results.values())
-    if "scales" in results:
-        values[:2] = [kind(values[0], values[1], scale_layout)]
-    return values[0] if len(values) == 1 else tuple(values)
+    parts: list[Any] = []
+    for name, array in results.items():
+        parts.append(kind(parts.pop(), array, scale_layout) if name.endswith("scales") else array)
+    return parts[0] if len(parts) == 1 else tuple(parts)

@@ -48,7 +48,7 @@ def compute(op: Op, inputs: Mapping[str, np.ndarray], threads: int = 1) -> Array
         by_rows = replace(op, **dict.fromkeys(tiled, ROW_MAJOR))
         results = compute(by_rows, _with_restored_scales(op, inputs), threads)
         layout = getattr(op, "scale_layout", ROW_MAJOR)
-        return {name: arrange(array, layout) if name == "scales" else array for name, array in results.items()}
+        return {n: arrange(array, layout) if n.endswith("scales") else array for n, array in results.items()}
     return _in_pieces(op, inputs, threads) if _row_by_row(op.axes) else op.compute(**inputs)
 
 

@@ -22,7 +22,7 @@ from m3ops_jax.gemma_rmsnorm import (
 from m3ops_jax.gemma_rmsnorm_heads import gemma_rmsnorm_heads, gemma_rmsnorm_rope_heads
 from m3ops_jax.layers import moe_layer, moe_weights, mxfp8_grouped_linear, mxfp8_linear
 from m3ops_jax.moe import moe_combine, moe_logits, moe_route, moe_sort
-from m3ops_jax.mxfp8 import mxfp8_dequantize, mxfp8_quantize
+from m3ops_jax.mxfp8 import mxfp8_dequantize, mxfp8_quantize, mxfp8_quantize_both, mxfp8_quantize_transposed
 from m3ops_jax.mxfp8_matmul import mxfp8_grouped_matmul, mxfp8_k_grouped_matmul, mxfp8_matmul
 from m3ops_jax.swiglu_oai import swiglu_oai, swiglu_oai_fake_quant, swiglu_oai_quantize
 
@@ -60,6 +60,8 @@ __all__ = [
     "mxfp8_linear",
     "mxfp8_matmul",
     "mxfp8_quantize",
+    "mxfp8_quantize_both",
+    "mxfp8_quantize_transposed",
     "swiglu_oai",
     "swiglu_oai_fake_quant",
     "swiglu_oai_quantize",

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from m3ops.ops.mxfp8 import MXFP8Dequantize, MXFP8Quantize
+from m3ops.ops.mxfp8 import MXFP8Dequantize, MXFP8Quantize, MXFP8QuantizeBoth, MXFP8QuantizeTransposed
 from m3ops_jax._call import dtype_name, run
 from m3ops_jax._mxfp8 import MXFP8, quantized
 
@@ -49,6 +49,7 @@ def mxfp8_quantize(
     scale_rule: str = "rceil",
     fp8_format: str = "e4m3fn",
     scale_layout: str = "row_major",
+    square_blocks: bool = False,
     num_rows: jax.Array | None = None,
 ) -> MXFP8:
     """MXFP8 quantization: E4M3 values with one E8M0 scale for each 32 elements of the last axis (OCP MX v1.0).
@@ -61,6 +62,8 @@ def mxfp8_quantize(
         scale_layout: How scales are stored: ``"row_major"``; ``"swizzle_128x4"``, as NVIDIA's products read them,
             ``"swizzle_8x4"`` for few rows, or ``"packed_ue8m0"`` for DeepGEMM; or, as AMD's do, ``"shuffle_32x8"`` on
             gfx950 and ``"shuffle_32x4"`` on gfx1250. For all but the first, the last two axes form one matrix.
+        square_blocks: True gives 32 x 32 elements one scale, which is stored for each of their rows, so that the
+            transposed matrix has the same numbers. Both axes of the matrix are then multiples of 32.
         num_rows: How many rows count, with the leading axes flattened: an int32 array of one element, clamped to the
             rows that exist. Or one number for each expert, ``[E]`` for arrays ``[E, max_rows, ...]``. The other rows
             are not read, and their results are zero.
@@ -73,6 +76,82 @@ def mxfp8_quantize(
         TypeError: A dtype is not supported, or a parameter has the wrong type.
         ValueError: I is not a multiple of 32, or a parameter is out of range.
     """
-    op = MXFP8Quantize.of(scale_rule=scale_rule, fp8_format=fp8_format, scale_layout=scale_layout)
+    op = MXFP8Quantize.of(
+        scale_rule=scale_rule, fp8_format=fp8_format, scale_layout=scale_layout, square_blocks=square_blocks
+    )
     result: MXFP8 = run(op, x, num_rows=num_rows)
+    return result
+
+
+def mxfp8_quantize_both(
+    x: jax.Array,
+    *,
+    scale_rule: str = "rceil",
+    fp8_format: str = "e4m3fn",
+    scale_layout: str = "row_major",
+    square_blocks: bool = False,
+) -> tuple[MXFP8, MXFP8]:
+    """MXFP8 quantization of a matrix and of the transposed one, of one read: what a training step multiplies.
+
+    Args:
+        x: Shape ``[..., M, N]`` with M and N multiples of 32; bfloat16, float16 or float32.
+        scale_rule: ``"rceil"``, the smallest power of two with which no value of the block saturates, or ``"floor"``,
+            the rule of OCP MX v1.0, section 6.3.
+        fp8_format: ``"e4m3fn"``, or ``"e4m3fnuz"`` for the matrix cores of gfx942.
+        scale_layout: How scales are stored: ``"row_major"``; ``"swizzle_128x4"``, as NVIDIA's products read them,
+            ``"swizzle_8x4"`` for few rows, or ``"packed_ue8m0"`` for DeepGEMM; or, as AMD's do, ``"shuffle_32x8"`` on
+            gfx950 and ``"shuffle_32x4"`` on gfx1250. For all but the first, the last two axes form one matrix.
+        square_blocks: True gives 32 x 32 elements one scale, which is stored for each of their rows, so that the
+            transposed matrix has the same numbers. Both axes of the matrix are then multiples of 32.
+
+    Returns:
+        What :func:`mxfp8_quantize` gives, values ``[..., M, N]``, and what :func:`mxfp8_quantize_transposed` gives,
+        values ``[..., N, M]``.
+
+    Raises:
+        TypeError: A dtype is not supported, or a parameter has the wrong type.
+        ValueError: x has fewer than two axes, M or N is not a multiple of 32, or a parameter is out of range.
+    """
+    op = MXFP8QuantizeBoth.of(
+        scale_rule=scale_rule, fp8_format=fp8_format, scale_layout=scale_layout, square_blocks=square_blocks
+    )
+    result: tuple[MXFP8, MXFP8] = run(op, x)
+    return result
+
+
+def mxfp8_quantize_transposed(
+    x: jax.Array,
+    *,
+    scale_rule: str = "rceil",
+    fp8_format: str = "e4m3fn",
+    scale_layout: str = "row_major",
+    square_blocks: bool = False,
+) -> MXFP8:
+    """MXFP8 quantization of the transposed matrix: blocks lie along the rows of x, as products of a backward pass sum.
+
+    The bytes are those of :func:`mxfp8_quantize` of ``x.T``, which is not written in between.
+
+    Args:
+        x: Shape ``[..., M, N]`` with M a multiple of 32; bfloat16, float16 or float32.
+        scale_rule: ``"rceil"``, the smallest power of two with which no value of the block saturates, or ``"floor"``,
+            the rule of OCP MX v1.0, section 6.3.
+        fp8_format: ``"e4m3fn"``, or ``"e4m3fnuz"`` for the matrix cores of gfx942.
+        scale_layout: How scales are stored: ``"row_major"``; ``"swizzle_128x4"``, as NVIDIA's products read them,
+            ``"swizzle_8x4"`` for few rows, or ``"packed_ue8m0"`` for DeepGEMM; or, as AMD's do, ``"shuffle_32x8"`` on
+            gfx950 and ``"shuffle_32x4"`` on gfx1250. For all but the first, the last two axes form one matrix.
+        square_blocks: True gives 32 x 32 elements one scale, which is stored for each of their rows, so that the
+            transposed matrix has the same numbers. Both axes of the matrix are then multiples of 32.
+
+    Returns:
+        Values ``[..., N, M]`` and scales ``[..., N, M / 32]``, padded in a tiled layout.
+
+    Raises:
+        TypeError: A dtype is not supported, or a parameter has the wrong type.
+        ValueError: x has fewer than two axes, an axis along which blocks lie is not a multiple of 32, or a parameter is
+            out of range.
+    """
+    op = MXFP8QuantizeTransposed.of(
+        scale_rule=scale_rule, fp8_format=fp8_format, scale_layout=scale_layout, square_blocks=square_blocks
+    )
+    result: MXFP8 = run(op, x)
     return result

@@ -62,13 +62,14 @@ def quantized(name: str, q: Any) -> MXFP8:
 
 
 def packed(op: Op, results: Sequence[torch.Tensor]) -> Any:
-    """The results of an op as its public function returns them. Values and scales come first.
+    """The results of an op as its public function returns them. Scales, the only bytes, follow their values.
 
     :func:`m3ops.mxfp8.packed` asks for their names, which only the checks of a call tell.
     """
-    parts: list[Any] = list(results)
-    if "MXFP8" in op.result_type:
-        parts[:2] = [MXFP8(parts[0], parts[1], getattr(op, "scale_layout", ROW_MAJOR))]
+    parts: list[Any] = []
+    for tensor in results:
+        scales = tensor.dtype == torch.uint8
+        parts.append(MXFP8(parts.pop(), tensor, getattr(op, "scale_layout", ROW_MAJOR)) if scales else tensor)
     return parts[0] if len(parts) == 1 else tuple(parts)
 
 

@@ -61,7 +61,7 @@ def check(op: Op, operands: Tensors, out: Sequence[torch.Tensor], wanted: Specs)
     first = next(iter(operands))
     results = zip(names(len(out)), out, wanted.values(), op.axes.results, strict=True)
     for name, tensor, spec, axes in results:
-        validate.output(name, spec_of(tensor), spec, contiguous_only=axes.whole_axes > 1)
+        validate.output(name, spec_of(tensor), spec, contiguous_only=axes.of_matrices)
         same_device(name, tensor, first, operands[first])
 
 

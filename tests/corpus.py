@@ -189,6 +189,14 @@ def _laid_out(array: np.ndarray, layout: str) -> np.ndarray:
     return view
 
 
+LEADING: tuple[Shape, ...] = ((), (), (2,), (2, 1))
+MATRICES = ("mxfp8_quantize_transposed", "mxfp8_quantize_both")
+
+
+def _of_x(draw: Draw) -> tuple[str, str]:
+    return draw.one_of(ACTIVATION_DTYPES), draw.one_of(LAYOUTS)
+
+
 @dataclass(frozen=True)
 class Call:
     """One generated call of an op."""
@@ -204,6 +212,9 @@ class Call:
     def _drawn(self) -> tuple[dict[str, Any], dict[str, tuple[Shape, str, str]]]:
         draw = Draw(self.id)
         params = _params(draw, self.op)
+        if params.get("square_blocks") or self.op in MATRICES:
+            whole = BLOCK * (1 + draw.below(2))
+            return params, {"x": ((*draw.one_of(LEADING), whole, BLOCK * (1 + draw.below(5))), *_of_x(draw))}
         heads = sum(number for name, number in params.items() if name.startswith("num_heads_"))
         shapes = _shapes(draw, self.op, params.get("groups", 1), heads, params.get("rotary_dim", 0))
         if params.get("groups", 1) > 1 or len(next(iter(shapes.values()))) < 2:

@@ -43,6 +43,7 @@ INPUTS = {
 """An array for each input of an op of rows. Arrays of 4 x 6 rows have three axes, and no other has."""
 
 OWN = {
+    **{name: {"x": normal((64, 96), "bfloat16")} for name in ("mxfp8_quantize_transposed", "mxfp8_quantize_both")},
     "gemma_rmsnorm_rope_heads": {**INPUTS, "qkv": normal((4, 6, 77 * 64), "bfloat16")},
     "mxfp8_grouped_matmul": {
         "x_values": INPUTS["x_values"].reshape(24, 128),
@@ -59,7 +60,7 @@ OWN = {
         "group_sizes": np.array([33, 0, 32], np.int32),
     },
 }
-"""Those of ops whose operands have no leading axes, and a qkv with index heads."""
+"""Those of ops whose operands have no leading axes or are matrices, and a qkv with index heads."""
 
 PARAMETERS = {"moe_sort": {"num_experts": 8}}
 """What a call has to give beside the arrays; nearly all parameters have defaults."""
@@ -75,8 +76,11 @@ def jax_function(name: str) -> Any:
     return functools.partial(run.jax_function(name), **PARAMETERS.get(name, {}))
 
 
-AXES = {name: call_of(name).axes for name in OPS}
-OPS_OF_ROWS = [name for name, of in AXES.items() if any(own.rows for own in of.inputs) and not of.gathers_rows]
+COUNTING = [name for name, op in OPS.items() if op.counts_rows]
+"""Ops that take ``num_rows``. Those that do not have tests of their own."""
+
+AXES = {name: call_of(name).axes for name in COUNTING}
+OPS_OF_ROWS = [name for name, of in AXES.items() if any(own.rows for own in of.inputs)]
 """Ops in which rows, the leading axes, do not depend on each other."""
 
 ROWS_FIRST = [name for name in OPS_OF_ROWS if AXES[name].inputs[0].rows]

@@ -148,10 +148,15 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> list[Workload]:
     small = ("swiglu_oai_quantize", "gemma_rmsnorm", "gemma_fused_add_rmsnorm", "mxfp8_quantize")
     some = [w for w in WORKLOADS if w.kind != "small" or w.op in small]
     chosen = {
-        (w.op, w.kind, w.into, w.experts, w.live): w.with_rows(min(w.num_rows, 6 if w.live is None else 12 * w.experts))
-        for w in some
+        (w.op, w.kind, w.into, w.experts, w.live, *w.given): w.with_rows(min(w.num_rows, _few_rows(w))) for w in some
     }
     return [replace(w, size=96) if w.op == "mxfp8_matmul" else w for w in chosen.values()]
+
+
+def _few_rows(workload: Workload) -> int:
+    if workload.axes.inputs[0].of_matrices:
+        return 96
+    return 6 if workload.live is None else 12 * workload.experts
 
 
 def names(report: Report, op: str, small: bool = False) -> set[str]:

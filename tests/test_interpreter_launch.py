@@ -324,6 +324,8 @@ PARAMS: dict[str, list[dict[str, Any]]] = {
     "swiglu_oai_fake_quant": [{}, {"scale_rule": "floor", "out_dtype": "float32"}],
     "swiglu_oai_quantize": [{}, {"round_activation": True, "scale_rule": "floor", "fp8_format": "e4m3fnuz"}],
     "mxfp8_quantize": [{}, {"scale_rule": "floor"}, {"fp8_format": "e4m3fnuz"}],
+    "mxfp8_quantize_transposed": [{}, {"square_blocks": True}],
+    "mxfp8_quantize_both": [{}, {"square_blocks": True}],
     "mxfp8_dequantize": [{}, {"out_dtype": "float16"}, {"out_dtype": "float32"}],
     "mxfp8_matmul": [{}, {"out_dtype": "float16"}, {"out_dtype": "float32"}],
     "mxfp8_k_grouped_matmul": [{}, {"out_dtype": "float32"}],

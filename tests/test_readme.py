@@ -45,6 +45,10 @@ PROMISED: dict[str, dict[str, Any]] = {
         "normalized": ((200, 6144), (256, 192)),
         "activation": ((200, 3072), (256, 96)),
         "restored": (200, 3072),
+        "along_n": ((64, 96), (64, 3)),
+        "along_rows": ((96, 64), (96, 2)),
+        "of_x": (64, 128),
+        "of_w": (96, 128),
     },
     "docs/jax.md": {
         "y": (64, 512),

@@ -79,6 +79,15 @@ TYPE_ERRORS: Table = {
         lambda m, a: m.mxfp8_quantize(a(2, 64, dtype="float8_e4m3fn")),
         "x must have dtype bfloat16, float16 or float32, got float8_e4m3fn",
     ),
+    "columns of integers": (
+        lambda m, a: m.mxfp8_quantize_both(a(64, 64, dtype="int32")),
+        "x must have dtype bfloat16, float16 or float32, got int32",
+    ),
+    "a list of columns": (lambda m, a: m.mxfp8_quantize_transposed([1.0]), "x must be an array, got list"),
+    "a block by its size": (
+        lambda m, a: m.mxfp8_quantize(a(64, 64), square_blocks=32),
+        "square_blocks must be True or False, got int",
+    ),
     "uint8 values": (
         lambda m, a: m.mxfp8_dequantize(m.MXFP8(a(2, 64, dtype="uint8"), a(2, 2, dtype="uint8"))),
         "values must have dtype float8_e4m3fn or float8_e4m3fnuz, got uint8",

@@ -153,6 +153,30 @@ VALUE_ERRORS: Table = {
         lambda m, a: m.mxfp8_quantize(a(2, 40)),
         "the last axis of x must be a multiple of 32 (the MXFP8 block), got 40",
     ),
+    "columns of half a block": (
+        lambda m, a: m.mxfp8_quantize_transposed(a(40, 64)),
+        "the second to last axis of x must be a multiple of 32 (the MXFP8 block), got 40",
+    ),
+    "rows of half a block beside whole columns": (
+        lambda m, a: m.mxfp8_quantize_both(a(64, 40)),
+        "the last axis of x must be a multiple of 32 (the MXFP8 block), got 40",
+    ),
+    "square blocks of half the rows": (
+        lambda m, a: m.mxfp8_quantize(a(2, 16, 64), square_blocks=True),
+        "the second to last axis of x must be a multiple of 32 (the MXFP8 block), got 16",
+    ),
+    "square blocks of half the columns": (
+        lambda m, a: m.mxfp8_quantize_transposed(a(64, 16), square_blocks=True),
+        "the last axis of x must be a multiple of 32 (the MXFP8 block), got 16",
+    ),
+    "columns of a vector": (
+        lambda m, a: m.mxfp8_quantize_transposed(a(64)),
+        "x must have at least two axes, a matrix, got shape (64,)",
+    ),
+    "a count of rows that share scales": (
+        lambda m, a: m.mxfp8_quantize(a(64, 64), square_blocks=True, num_rows=a(1, dtype="int32")),
+        "num_rows must be None where rows become columns or share scales",
+    ),
     "too few scales": (
         lambda m, a: m.mxfp8_dequantize(m.MXFP8(a(2, 64, dtype="float8_e4m3fn"), a(2, 1, dtype="uint8"))),
         "scales must have shape (2, 2) for values of shape (2, 64), got (2, 1)",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from m3ops.target import Target
 from m3ops.tiles.rows import Tile
@@ -29,6 +29,13 @@ and 65536: 126, 127 and 148 (torch.compile 130, 127 and 191), in one tile each 1
 WIDEST_KEPT = 12288
 """Columns of the widest row that a program keeps in registers between its two uses. Norms of rows of 16384, 32768 and
 65536 on the H100, us: kept 213, 178 and 1091, read twice in 32 warps 175, 178 and 207 (torch.compile 307, 374 and 593).
+"""
+
+
+TALL = 32, 128
+"""Rows and columns of a full tile of a matrix that is also stored transposed: one block high, so that a thread holds
+much of a column, and no part of another block. No device was timed. For the H100 the kernel that stores both has 19
+instructions an element with 64 elements a thread, 24 in tiles of 64 x 128, 27 with 32 a thread, 37 in 128 x 128.
 """
 
 
@@ -87,6 +94,29 @@ def _column_tiling(total_rows: int, size: int, target: Target, full: int, num_wa
         cols = 128
     elements = rows * cols
     return tiling(total_rows, size, rows, cols, num_warps if elements > SMALL else max(1, elements // 128))
+
+
+def matrix_tiling(num_rows: int, size: int, matrices: int, multiple: int, target: Target) -> tuple[Tiling, int]:
+    """Tiles for ops whose blocks of 32 lie along columns, and how many of them lie along those of one matrix.
+
+    Args:
+        num_rows: Rows of a matrix.
+        size: Elements of a row.
+        matrices: How many there are.
+        multiple: Both sizes are covered up to a multiple of it.
+        target: The device.
+    """
+    rows, widest = TALL
+    # The largest power of two that divides an axis leaves no edge to mask.
+    cols = min(size & -size if size % 32 == 0 else power_of_two_at_least(max(size, 32)), widest)
+    if matrices * -(-num_rows // rows) * -(-size // cols) < 2 * target.multiprocessors:
+        cols = 32
+    covered_rows, covered_size = (
+        -(-n // step) * step for n, step in ((num_rows, max(rows, multiple)), (size, max(cols, multiple)))
+    )
+    made = tiling(matrices * covered_rows, covered_size, rows, cols, max(rows * cols // 64 // target.warp_size, 1))
+    masked = (covered_rows, covered_size) != (num_rows, size)
+    return replace(made, tile=replace(made.tile, masked=masked)), covered_rows // rows
 
 
 def row_tiling(total_rows: int, size: int, summands: int, target: Target, *, decode: bool) -> Tiling:

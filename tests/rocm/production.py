@@ -28,12 +28,21 @@ NAMES = (
     "MoE prefill",
     "MoE prefill, interleaved",
     "hidden prefill",
+    "a weight",
+    "a weight, square blocks",
     "QK norm prefill",
     "packed QK norm prefill",
     "packed QK norm prefill, index heads",
 )
-PREFILLS = {(w.op, w.size, *w.given.values()): w.with_rows(ROWS) for w in WORKLOADS if w.name in NAMES}
-"""By op, row and the parameters that are not at their defaults."""
+
+
+def key_of(workload: Workload) -> tuple[Any, ...]:
+    """Op, row and the parameters that are not at their defaults, flags by their names."""
+    given = (name if value is True else value for name, value in workload.given.items())
+    return workload.op, workload.size, *given
+
+
+PREFILLS = {key_of(w): w.with_rows(ROWS) for w in WORKLOADS if w.name in NAMES}
 
 
 @dataclass(frozen=True)

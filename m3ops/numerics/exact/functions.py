@@ -120,19 +120,28 @@ def scale_exponents(amax: Array, rule: str, fmt: Format) -> Array:
     return xp.where(amax <= c.FLOAT32_MAX, xp.maximum(exponent, 0), SCALE_NAN)
 
 
-def quantize_blocks(x: Array, rule: str, fmt: Format) -> tuple[Array, Array]:
-    """MXFP8 of fp32 numbers: codes of the values and E8M0 bytes, both uint8."""
+def quantize_blocks(x: Array, rule: str, fmt: Format, square: bool = False) -> tuple[Array, Array]:
+    """MXFP8 of fp32 numbers: codes of the values and E8M0 bytes, both uint8. In square blocks rows share scales."""
     xp = x.__array_namespace__()
     blocks = barrier(x).reshape(*x.shape[:-1], x.shape[-1] // BLOCK, BLOCK)
-    scale = scale_exponents(max_magnitude(blocks), rule, fmt)
+    amax = max_magnitude(blocks)
+    scale = scale_exponents(_max_of_rows(amax) if square else amax, rule, fmt)
     codes = encode(blocks * power_of_two(SCALE_BIAS - scale), fmt)
     codes = except_where(scale == SCALE_NAN, codes, lambda: fmt.nan_code)
     return codes.reshape(x.shape), scale[..., 0].astype(xp.uint8)
 
 
-def quantize(x: Array, rule: str, fmt: Format, layout: str) -> tuple[Array, Array]:
+def _max_of_rows(amax: Array) -> Array:
+    """``[..., M, K, 1]``, each the largest of those of 32 rows."""
+    *batch, rows, blocks, _ = amax.shape
+    of_rows = amax.reshape(*batch, rows // BLOCK, BLOCK, blocks)
+    largest = max_magnitude(of_rows.mT).mT
+    return amax.__array_namespace__().broadcast_to(largest, of_rows.shape).reshape(amax.shape)
+
+
+def quantize(x: Array, rule: str, fmt: Format, layout: str, square: bool = False) -> tuple[Array, Array]:
     """MXFP8 of fp32 numbers, the values in their own dtype, the scales as they are stored."""
-    codes, scales = quantize_blocks(x, rule, fmt)
+    codes, scales = quantize_blocks(x, rule, fmt, square)
     return codes.view(np.dtype(fmt.name)), arrange(scales, layout)
 
 

@@ -135,13 +135,26 @@ def _scale_constants(FP8, RULE):
 
 @triton.jit
 def quantize_blocks(
-    x, ROWS: tl.constexpr, COLS: tl.constexpr, FP8: tl.constexpr, RULE: tl.constexpr, CAST: tl.constexpr
+    x,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
+    FP8: tl.constexpr,
+    RULE: tl.constexpr,
+    CAST: tl.constexpr,
+    SQUARE: tl.constexpr = False,
 ):
-    """MXFP8 of an fp32 tile: value codes [ROWS, COLS] and E8M0 bytes [ROWS, COLS / 32], both uint8."""
+    """MXFP8 of an fp32 tile: value codes [ROWS, COLS] and E8M0 bytes [ROWS, COLS / 32], both uint8.
+
+    With SQUARE blocks each 32 rows share their scales.
+    """
     constants: tl.constexpr = _scale_constants(FP8, RULE)
     blocks = tl.reshape(x, (ROWS, COLS // _BLOCK, _BLOCK))
     # As integers, magnitudes order like the numbers, and NaN is the largest of all.
     amax = tl.max(bits32(blocks) & MAGNITUDE, axis=2)
+    if SQUARE:
+        of_rows = tl.reshape(amax, (ROWS // _BLOCK, _BLOCK, COLS // _BLOCK))
+        largest = tl.broadcast_to(tl.max(of_rows, axis=1)[:, None, :], of_rows.shape)
+        amax = tl.reshape(largest, (ROWS, COLS // _BLOCK))
     broken = amax >= INFINITY
     exponent = tl.maximum(((amax + constants[0]) >> 23) - constants[1], 0)
     inv_scale = (254 - exponent) << 23

@@ -1,5 +1,5 @@
 """MXFP8 quantization and dequantization."""
 
-from m3ops.ops.mxfp8.spec import MXFP8Dequantize, MXFP8Quantize
+from m3ops.ops.mxfp8.spec import MXFP8Dequantize, MXFP8Quantize, MXFP8QuantizeBoth, MXFP8QuantizeTransposed
 
-__all__ = ["MXFP8Dequantize", "MXFP8Quantize"]
+__all__ = ["MXFP8Dequantize", "MXFP8Quantize", "MXFP8QuantizeBoth", "MXFP8QuantizeTransposed"]

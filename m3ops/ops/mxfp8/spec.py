@@ -6,15 +6,20 @@
 section 6.3. A block that holds a NaN or an infinity gets scale byte 255 and NaN values. m3ops/numerics/README.md has
 the rules in full, m3ops/numerics/scale_layouts.py the layouts of the scales: in a tiled one those of a matrix
 ``[..., M, I]`` have the shape ``[..., padded M, padded I / 32]``.
+
+A product sums along its blocks, and the products of a backward pass sum along the other axis of a weight, of
+activations and of gradients. ``mxfp8_quantize_transposed`` gives the transposed matrix, ``mxfp8_quantize_both`` it and
+the matrix itself, of one read. Transformer Engine calls the two "rowwise" and "columnwise", torchao "dim0" and "dim1".
+With ``square_blocks`` 32 x 32 elements have one scale, so that the transposed matrix has the same numbers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from m3ops import validate
+from m3ops import row_count, validate
 from m3ops.array import ArraySpec
 from m3ops.axes import Axes
 from m3ops.numerics.exact import fp32, functions
@@ -74,9 +79,9 @@ class Rounding(Op):
         validate.choice("fp8_format", self.fp8_format, FP8_FORMATS)
         super().__post_init__()
 
-    def quantize(self, x: Array, scale_layout: str = ROW_MAJOR) -> Arrays:
+    def quantize(self, x: Array, scale_layout: str = ROW_MAJOR, *, square: bool = False) -> Arrays:
         """Values and scales of fp32 numbers."""
-        values, scales = functions.quantize(x, self.scale_rule, FP8_FORMATS[self.fp8_format], scale_layout)
+        values, scales = functions.quantize(x, self.scale_rule, FP8_FORMATS[self.fp8_format], scale_layout, square)
         return {"values": values, "scales": scales}
 
     def quantized_specs(self, spec: ArraySpec, scale_layout: str = ROW_MAJOR) -> dict[str, ArraySpec]:
@@ -124,7 +129,50 @@ class Quantization(Rounding):
 
 
 @dataclass(frozen=True)
-class MXFP8Quantize(Quantization):
+class MatrixQuantization(Quantization):
+    """What the ops take that quantize a given array, whose last two axes may form a matrix."""
+
+    square_blocks: bool = parameter(
+        False,
+        "True gives 32 x 32 elements one scale, which is stored for each of their rows, so that the transposed matrix "
+        "has the same numbers. Both axes of the matrix are then multiples of 32.",
+    )
+
+    def __post_init__(self) -> None:
+        validate.flag("square_blocks", self.square_blocks)
+        super().__post_init__()
+
+    def _axes(self, *, rows: bool, columns: bool) -> Axes:
+        """Of a matrix and of what is made of it: itself, the transposed one, or both."""
+        m, n, m_scales, n_scales = "(m 32!)", "(n 32!)" if rows or self.square_blocks else "n", "m", "n"
+        if self.scale_layout != ROW_MAJOR:
+            m, n = m_scales, n_scales = "M!", "N!"
+        results = [f"*r {m} {n}", f"*r {m} {n_scales}"] * rows + [f"*r {n} {m}", f"*r {n} {m_scales}"] * columns
+        return Axes.of(f"*r {m} {n} -> {', '.join(results)}")
+
+    def _check(self, x: ArraySpec, *, rows: bool, columns: bool) -> None:
+        """Raises unless whole blocks fill the axes along which they lie."""
+        validate.array("x", x)
+        if columns and len(x.shape) < 2:
+            raise ValueError(f"x must have at least two axes, a matrix, got shape {x.shape}")
+        if rows:
+            validate.blocks("the last axis of x", x.shape[-1])
+        if columns:
+            validate.blocks("the second to last axis of x", x.shape[-2])
+        check_layout(self.scale_layout, "x", x)
+
+    def _transposed_specs(self, x: ArraySpec) -> dict[str, ArraySpec]:
+        *batch, rows, size = x.shape
+        return self.quantized_specs(ArraySpec((*batch, size, rows), x.dtype), self.scale_layout)
+
+    def plan(self, specs: Specs, target: Target, *, keep: Collection[str] = ()) -> Plan:
+        from m3ops.ops.mxfp8.matrix_plan import matrix_plan
+
+        return matrix_plan(self, specs, target)
+
+
+@dataclass(frozen=True)
+class MXFP8Quantize(MatrixQuantization):
     """MXFP8 quantization: E4M3 values with one E8M0 scale for each 32 elements of the last axis (OCP MX v1.0)."""
 
     name: ClassVar[str] = "mxfp8_quantize"
@@ -141,21 +189,90 @@ class MXFP8Quantize(Quantization):
 
     @property
     def axes(self) -> Axes:
+        if self.square_blocks:
+            return self._axes(rows=True, columns=False)
         own = matrix_axes(self.scale_layout)
         return Axes.of(f"*r {own} -> *r {own}, *r {own}")
 
+    def check(self, operands: Specs) -> dict[str, ArraySpec]:
+        if self.square_blocks and row_count.NAME in operands:
+            raise ValueError("num_rows must be None with square_blocks: rows share scales")
+        return super().check(operands)
+
     def infer(self, x: ArraySpec) -> dict[str, ArraySpec]:
-        validate.array("x", x)
-        check_matrix(self.scale_layout, "x", x)
+        self._check(x, rows=True, columns=self.square_blocks)
         return self.quantized_specs(x, self.scale_layout)
 
     def compute(self, x: Array) -> Arrays:
-        return self.quantize(fp32.load(x), self.scale_layout)
+        return self.quantize(fp32.load(x), self.scale_layout, square=self.square_blocks)
 
     def plan(self, specs: Specs, target: Target, *, keep: Collection[str] = ()) -> Plan:
         from m3ops.ops.mxfp8.plan import quantize_plan
 
-        return quantize_plan(self, specs, target, keep=keep)
+        return super().plan(specs, target) if self.square_blocks else quantize_plan(self, specs, target, keep=keep)
+
+
+@dataclass(frozen=True)
+class MXFP8QuantizeTransposed(MatrixQuantization):
+    """MXFP8 quantization of the transposed matrix: blocks lie along the rows of x, as products of a backward pass sum.
+
+    The bytes are those of :func:`mxfp8_quantize` of ``x.T``, which is not written in between.
+    """
+
+    name: ClassVar[str] = "mxfp8_quantize_transposed"
+    inputs: ClassVar[Mapping[str, str]] = {
+        "x": "Shape ``[..., M, N]`` with M a multiple of 32; bfloat16, float16 or float32."
+    }
+    returns: ClassVar[str] = "Values ``[..., N, M]`` and scales ``[..., N, M / 32]``, padded in a tiled layout."
+    result_type: ClassVar[str] = "MXFP8"
+    value_error: ClassVar[str] = "x has fewer than two axes, an axis along which blocks lie is not a multiple of 32"
+    counts_rows: ClassVar[bool] = False
+
+    @property
+    def axes(self) -> Axes:
+        return self._axes(rows=False, columns=True)
+
+    def infer(self, x: ArraySpec) -> dict[str, ArraySpec]:
+        self._check(x, rows=self.square_blocks, columns=True)
+        return self._transposed_specs(x)
+
+    def compute(self, x: Array) -> Arrays:
+        return self.quantize(fp32.load(x).mT, self.scale_layout, square=self.square_blocks)
+
+
+@dataclass(frozen=True)
+class MXFP8QuantizeBoth(MatrixQuantization):
+    """MXFP8 quantization of a matrix and of the transposed one, of one read: what a training step multiplies."""
+
+    name: ClassVar[str] = "mxfp8_quantize_both"
+    inputs: ClassVar[Mapping[str, str]] = {
+        "x": "Shape ``[..., M, N]`` with M and N multiples of 32; bfloat16, float16 or float32."
+    }
+    returns: ClassVar[str] = (
+        "What :func:`mxfp8_quantize` gives, values ``[..., M, N]``, and what :func:`mxfp8_quantize_transposed` gives, "
+        "values ``[..., N, M]``."
+    )
+    result_type: ClassVar[str] = "tuple[MXFP8, MXFP8]"
+    value_error: ClassVar[str] = "x has fewer than two axes, M or N is not a multiple of 32"
+    counts_rows: ClassVar[bool] = False
+
+    @property
+    def axes(self) -> Axes:
+        return self._axes(rows=True, columns=True)
+
+    def infer(self, x: ArraySpec) -> dict[str, ArraySpec]:
+        self._check(x, rows=True, columns=True)
+        return self.quantized_specs(x, self.scale_layout) | _transposed(self._transposed_specs(x))
+
+    def compute(self, x: Array) -> Arrays:
+        x = fp32.load(x)
+        own, other = (self.quantize(a, self.scale_layout, square=self.square_blocks) for a in (x, x.mT))
+        return own | _transposed(other)
+
+
+def _transposed(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Values and scales by the names that they have beside those of the matrix itself."""
+    return {f"transposed_{name}": result for name, result in results.items()}
 
 
 @dataclass(frozen=True)

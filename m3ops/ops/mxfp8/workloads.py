@@ -9,11 +9,14 @@ from m3ops.array import ArraySpec
 from m3ops.numerics.formats import BLOCK
 from m3ops.testing.model import (
     DENSE_PREFILL,
+    HIDDEN,
+    HIDDEN_TRAINING,
     MOE_PREFILL,
     MOE_SIZE,
     SHARED_PREFILL,
     SLICE_PREFILL,
     TENSOR_PARALLEL_SIZE,
+    TOKENS,
 )
 from m3ops.testing.workload import Workload, rows
 
@@ -35,6 +38,13 @@ def _workloads() -> Iterator[Workload]:
         yield at(f"decode, M = {num_rows}, TP 8", num_rows, TENSOR_PARALLEL_SIZE, small=True)
     for prefill in (MOE_PREFILL, SHARED_PREFILL):
         yield Workload("mxfp8_dequantize", *prefill, _quantized)
+    for op in ("mxfp8_quantize_transposed", "mxfp8_quantize_both"):
+        of_matrices = partial(Workload, op, inputs_of=_numbers)
+        yield of_matrices(*HIDDEN_TRAINING)
+        yield of_matrices("half a hidden training step", TOKENS // 2, HIDDEN)
+        yield of_matrices("a weight", HIDDEN, HIDDEN)
+    for op in ("mxfp8_quantize", "mxfp8_quantize_both"):
+        yield Workload(op, "a weight, square blocks", HIDDEN, HIDDEN, _numbers, {"square_blocks": True})
 
 
 WORKLOADS = tuple(_workloads())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -34,12 +35,41 @@ def sample_rows(workload: Workload) -> np.ndarray:
     if _needs_all_rows(workload):
         return np.arange(workload.num_rows)
     count = min(max(ELEMENTS // workload.inputs[0].shape[-1], 4), 64, workload.num_rows)
+    if (block := _rows_of_a_block(workload)) > 1:  # whole blocks
+        first = np.linspace(0, workload.num_rows // block - 1, max(count // block, 2)).round().astype(np.int64)
+        return (np.unique(first)[:, None] * block + np.arange(block)).ravel()
     spread = np.linspace(0, workload.num_rows - 1, count).round().astype(np.int64)
     return np.union1d(np.flatnonzero(_counts(workload, np.arange(workload.num_rows)))[:MOST_COUNTED], spread)
 
 
 def _needs_all_rows(workload: Workload) -> bool:
     return workload.axes.gathers_rows and workload.some_rows is None
+
+
+def _rows_of_a_block(workload: Workload) -> int:
+    """How many rows share blocks, in a matrix that is quantized along its columns."""
+    x = workload.axes.inputs[0]
+    return x.axes[0].multiple if x.rows and len(x.axes) > 1 else 1
+
+
+def picked(workload: Workload, pick: Callable[..., Arrays], results: Sequence[Any], rows: np.ndarray) -> Arrays:
+    """What these rows of the operands tell of each result: rows, or columns of a transposed one.
+
+    Args:
+        workload: The call.
+        pick: Gives rows of arrays of the side that has the results.
+        results: The results.
+        rows: Whole blocks, where there are such.
+    """
+    if _rows_of_a_block(workload) == 1:
+        return pick(results, rows)
+    (m, _), told = workload.axes.inputs[0].axes, []
+    for result, own in zip(results, workload.axes.results, strict=True):
+        transposed = own.axes[1].name == m.name
+        of_rows = result.T if transposed else result
+        (part,) = pick([of_rows], np.unique(rows * of_rows.shape[0] // workload.num_rows))
+        told.append(part.T if transposed else part)
+    return told
 
 
 def _counts(workload: Workload, rows: np.ndarray) -> np.ndarray:
