@@ -24,7 +24,7 @@ from m3ops import __version__
 from m3ops.axes import Division, Names
 from m3ops_jax import _private
 from m3ops_jax._call import Call
-from m3ops_jax._sharding import divide, names_of, spec_of, summed_over
+from m3ops_jax._sharding import divide, in_whole_steps, names_of, spec_of, summed_over
 
 Compute = Callable[..., Sequence[jax.Array]]
 
@@ -108,6 +108,7 @@ def _divided_by_xla(call: Call, compute: Compute, arrays: Sequence[jax.Array]) -
         inputs, outputs = names_of(call, arguments)
         every = [*inputs, *outputs]
         division = divide(every, [a.sharding.spec for a in (*arguments, *results)])
+        division = in_whole_steps(call, arguments, division, mesh.shape)
         shardings = [NamedSharding(mesh, spec_of(names, division)) for names in every]
         body = functools.partial(on_shards, outputs, division)
         return mesh, body, tuple(shardings[len(inputs) :]), tuple(shardings[: len(inputs)])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -29,6 +30,29 @@ def divide(arrays: Sequence[Names], specs: Sequence[Sequence[Any]]) -> Division:
                 division[factor] = mesh_axes
                 used |= wanted
     return division
+
+
+def in_whole_steps(call: Call, arrays: Sequence[Any], division: Division, devices: Mapping[str, int]) -> Division:
+    """The division without factors of which a device would get a part of a step, as of a block of 32.
+
+    Args:
+        call: The call.
+        arrays: Its operands.
+        division: What divides the factors.
+        devices: How many devices there are along each axis of the mesh.
+    """
+    steps = [
+        (axis.name, axis.multiple, size)
+        for operand, array in zip(call.axes.inputs, arrays, strict=False)
+        for axis, size in zip(reversed(operand.axes), reversed(array.shape), strict=False)
+        if axis.multiple > 1
+    ]
+
+    def whole(factor: str, mesh_axes: Any) -> bool:
+        number = math.prod(devices[axis] for axis in ((mesh_axes,) if isinstance(mesh_axes, str) else mesh_axes))
+        return not any(name == factor and size % (number * multiple) for name, multiple, size in steps)
+
+    return {factor: mesh_axes for factor, mesh_axes in division.items() if whole(factor, mesh_axes)}
 
 
 def spec_of(names: Names, division: Division) -> PartitionSpec:
