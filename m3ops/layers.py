@@ -156,27 +156,35 @@ def check_linear(x: ArraySpec, w: ArraySpec, arithmetic: str, scale_rule: str) -
     MXFP8Quantize.of(scale_rule=scale_rule)
 
 
-def linear(ops: ModuleType, x: Array, w: Array, **given: str) -> Array:
+def linear(ops: ModuleType, x: Array, w: Array, *, arithmetic: str, scale_rule: str) -> Array:
     """``x @ w.T`` of x and w in MXFP8."""
-    return _product(ops, x, w, x.dtype, **given)
+    quantized = (ops.mxfp8_quantize(operand, scale_rule=scale_rule) for operand in (x, w))
+    return ops.mxfp8_matmul(*quantized, arithmetic=arithmetic, out_dtype=x.dtype)
 
 
 def linear_gradients(
-    ops: ModuleType, pad: Callable[[Array, int], Array], x: Array, w: Array, grad: Array, **given: str
+    ops: ModuleType,
+    pad: Callable[[Array, int], Array],
+    x: Array,
+    w: Array,
+    grad: Array,
+    *,
+    arithmetic: str,
+    scale_rule: str,
 ) -> tuple[Array, Array]:
     """The gradients of x and w, straight through the rounding: products of MXFP8 too, quantized along what they sum.
 
     ``pad(matrix, count)`` adds rows of zeros: the weight's gradient is a sum over rows, in blocks of 32.
     """
     rows, grads = x.reshape(-1, x.shape[-1]), grad.reshape(-1, grad.shape[-1])
-    of_x = _product(ops, grads, w.T, x.dtype, **given).reshape(x.shape)
     missing = -rows.shape[0] % BLOCK
-    return of_x, _product(ops, pad(grads, missing).T, pad(rows, missing).T, w.dtype, **given)
-
-
-def _product(ops: ModuleType, x: Array, w: Array, out_dtype: Any, *, scale_rule: str, arithmetic: str) -> Array:
-    quantized = (ops.mxfp8_quantize(operand, scale_rule=scale_rule) for operand in (x, w))
-    return ops.mxfp8_matmul(*quantized, arithmetic=arithmetic, out_dtype=out_dtype)
+    along_n, along_rows = ops.mxfp8_quantize_both(pad(grads, missing), scale_rule=scale_rule)
+    w_along_n, x_along_rows = (
+        ops.mxfp8_quantize_transposed(operand, scale_rule=scale_rule) for operand in (w, pad(rows, missing))
+    )
+    of_x = ops.mxfp8_matmul(along_n, w_along_n, arithmetic=arithmetic, out_dtype=x.dtype)
+    of_w = ops.mxfp8_matmul(along_rows, x_along_rows, arithmetic=arithmetic, out_dtype=w.dtype)
+    return of_x[: rows.shape[0]].reshape(x.shape), of_w
 
 
 def check_grouped_linear(
@@ -220,11 +228,11 @@ class GroupedLinear:
     scale_rule: str
 
     def product(self, x: Array, w: Array, group_sizes: Array, rows: Array | None) -> Array:
-        return self._grouped(x, w, group_sizes, rows, x.dtype)
+        return self._grouped(x, self._quantized(w), group_sizes, rows, x.dtype)
 
     def gradient_of_x(self, x: Array, w: Array, group_sizes: Array, rows: Array | None, grad: Array) -> Array:
         """Straight through the rounding: ``grad @ w[g]``, quantized along N; what rows gather is added in fp32."""
-        across = w.swapaxes(1, 2)
+        across = self.ops.mxfp8_quantize_transposed(w, scale_rule=self.scale_rule)
         if rows is None:
             return self._grouped(grad, across, group_sizes, None, x.dtype)
         each = self._grouped(grad, across, group_sizes, None, self.xp.float32)
@@ -235,13 +243,13 @@ class GroupedLinear:
         """Straight through the rounding: ``grad[g].T @ x[g]``, quantized along the rows in blocks of one group."""
         row, sizes = self.rows_in_blocks(group_sizes, grad.shape[0])
         of_x = row if rows is None else self.xp.where(row < 0, row, rows[row.clip(0)])
-        quantized = (self._quantized(self._gathered(a, of).T) for a, of in ((grad, row), (x, of_x)))
+        gathered = (self._gathered(array, of) for array, of in ((grad, row), (x, of_x)))
+        quantized = (self.ops.mxfp8_quantize_transposed(array, scale_rule=self.scale_rule) for array in gathered)
         return self.ops.mxfp8_k_grouped_matmul(*quantized, sizes, arithmetic=self.arithmetic, out_dtype=w.dtype)
 
-    def _grouped(self, x: Array, w: Array, group_sizes: Array, rows: Array | None, out_dtype: Any) -> Array:
-        quantized = self._quantized(x), self._quantized(w)
+    def _grouped(self, x: Array, w: MXFP8, group_sizes: Array, rows: Array | None, out_dtype: Any) -> Array:
         given = {"arithmetic": self.arithmetic, "out_dtype": out_dtype}
-        return self.ops.mxfp8_grouped_matmul(*quantized, group_sizes, rows, **given)
+        return self.ops.mxfp8_grouped_matmul(self._quantized(x), w, group_sizes, rows, **given)
 
     def _quantized(self, array: Array) -> MXFP8:
         return self.ops.mxfp8_quantize(array, scale_rule=self.scale_rule)

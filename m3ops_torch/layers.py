@@ -172,7 +172,7 @@ class _Linear(torch.autograd.Function):
 
 
 def _pad(matrix: torch.Tensor, count: int) -> torch.Tensor:
-    return torch.nn.functional.pad(matrix, (0, 0, 0, count))
+    return torch.nn.functional.pad(matrix, (0, 0, 0, count)) if count else matrix  # it would copy for nothing
 
 
 def mxfp8_grouped_linear(
