@@ -191,7 +191,9 @@ def _made(cls: type[Any], **params: Any) -> Any:
 
 
 def bind(op: Op | type[Op], arrays: Any, num_rows: Any = None) -> dict[str, Any]:
-    """The operands of a call by name: the inputs, an optional one may be None, and the number of rows that count."""
-    inputs = zip(op.inputs, arrays, strict=True)
+    """The operands of a call by name: the inputs, an optional one may be None or missing at the end, and the number of
+    rows that count.
+    """
+    inputs = zip(op.inputs, (*arrays, *(None,) * (len(op.inputs) - len(arrays))), strict=True)
     named = {name: array for name, array in inputs if array is not None or name not in op.optional}
     return named if num_rows is None else {**named, row_count.NAME: num_rows}

@@ -57,17 +57,16 @@ def operands(op: Op | type[Op], arrays: Sequence[Any]) -> dict[str, Any]:
     count.
     """
     count = len(op.inputs)
-    missing = (None,) * (count - len(arrays))
-    return bind(op, (*arrays[:count], *missing), *arrays[count:])
+    return bind(op, arrays[:count], *arrays[count:])
 
 
 COUNTS = ((3, 7), (10,)), ((300,), (3,)), ((3, 7), (7, 0, 2))
 """Rows and how many of them count, or how many of each buffer."""
 
 
-def counting(make: Inputs, *counts: int) -> tuple[np.ndarray, ...]:
-    """These inputs and the number of rows that count, or one for each buffer."""
-    return (*make(), np.array(counts, np.int32))
+def counting(make: Inputs, *counts: int, absent: int = 0) -> tuple[Any, ...]:
+    """These inputs, None for so many that are absent, and the number of rows that count, or one for each buffer."""
+    return (*make(), *(None,) * absent, np.array(counts, np.int32))
 
 
 def counts_of(rows: Sequence[int], counts: Sequence[int]) -> str:
@@ -76,12 +75,12 @@ def counts_of(rows: Sequence[int], counts: Sequence[int]) -> str:
     return f"{f'{", ".join(first)} and {last}' if first else last} of {' x '.join(map(str, rows))} rows"
 
 
-def counted(op: str, make: InputsOfShape, given: Mapping[str, Any] | None = None) -> Iterator[Case]:
+def counted(op: str, make: InputsOfShape, given: Mapping[str, Any] | None = None, *, absent: int = 0) -> Iterator[Case]:
     """The cases with ``num_rows`` that every op has, from inputs of ``[3, 7, 192]`` and ``[300, 64]`` rows."""
     for rows, counts in COUNTS:
         if len(counts) == 1 or EVERY_OP[op].counts_buffers:
             shape = (*rows, 192 if len(rows) > 1 else 64)
-            yield Case(op, counts_of(rows, counts), partial(counting, make(shape), *counts), given or {})
+            yield Case(op, counts_of(rows, counts), partial(counting, make(shape), *counts, absent=absent), given or {})
 
 
 def canonical_bytes(array: np.ndarray) -> np.ndarray:

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from m3ops import row_count
 from m3ops.numerics.formats import BLOCK, SCALE_BIAS
-from m3ops.testing.case import operands
+from m3ops.op import bind
 from m3ops.testing.workload import Workload
 
 Arrays = Sequence[np.ndarray]
@@ -80,8 +81,10 @@ def _counts(workload: Workload, rows: np.ndarray) -> np.ndarray:
 
 def expected(workload: Workload, inputs: Arrays) -> Arrays:
     """The specification's results for these rows."""
-    count = [] if workload.live is None else [_counts(workload, sample_rows(workload)).astype(np.int32)]
-    return tuple(workload.call.reference(operands(workload.call, [*inputs, *count])).values())
+    given = bind(workload.call, inputs)
+    if workload.live is not None:
+        given[row_count.NAME] = _counts(workload, sample_rows(workload)).astype(np.int32)
+    return tuple(workload.call.reference(given).values())
 
 
 def error_bound(workload: Workload, inputs: Arrays) -> np.ndarray | None:
