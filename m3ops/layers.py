@@ -15,7 +15,6 @@ from m3ops.numerics.scale_layouts import ROW_MAJOR
 from m3ops.ops.moe import MoECombine, MoECombineBackward
 from m3ops.ops.mxfp8 import MXFP8Quantize
 from m3ops.ops.mxfp8_matmul import MXFP8GroupedMatmul, MXFP8Matmul
-from m3ops.ops.mxfp8_matmul.spec import check_axes, check_int32
 
 Array = Any
 
@@ -193,16 +192,16 @@ def check_grouped_linear(
     """Raises unless these are operands of a grouped product with gradients, and its parameters."""
     validate.array("x", x)
     validate.array("w", w)
-    check_axes("x", x, "T, K")
+    validate.axes("x", x, "T, K")
     if len(w.shape) != 3 or w.shape[-1] != x.shape[-1]:
         raise ValueError(f"w must have shape [G, N, {x.shape[-1]}] for x of shape {x.shape}, got {w.shape}")
     validate.blocks("the last axis of x", x.shape[-1])
     validate.blocks("the middle axis of w", w.shape[1])
-    check_int32("group_sizes", group_sizes, "G")
+    validate.indices("group_sizes", group_sizes, "G")
     if group_sizes.shape != w.shape[:1]:
         raise ValueError(f"group_sizes must have shape {w.shape[:1]}, one for each of w, got {group_sizes.shape}")
     if rows is not None:
-        check_int32("rows", rows, "R")
+        validate.indices("rows", rows, "R")
     MXFP8GroupedMatmul.of(arithmetic=arithmetic)
     MXFP8Quantize.of(scale_rule=scale_rule)
 

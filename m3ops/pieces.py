@@ -55,7 +55,8 @@ def compute(op: Op, inputs: Mapping[str, np.ndarray], threads: int = 1) -> Array
 def _with_restored_scales(op: Op, inputs: Mapping[str, np.ndarray]) -> Arrays:
     restored = dict(inputs)
     for field in fields(op):
-        if carrier := field.metadata["carried_by"]:
+        carrier = field.metadata["carried_by"]
+        if carrier and getattr(op, field.name) in TILES:
             values, scales = op.quantized[carrier.removesuffix(".scale_layout")]
             *leading, size = inputs[values].shape
             restored[scales] = restore(inputs[scales], (*leading, size // BLOCK), getattr(op, field.name))

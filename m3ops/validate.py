@@ -25,6 +25,21 @@ def dtype(name: str, spec: ArraySpec, dtypes: Collection[str]) -> None:
         raise TypeError(f"{name} must have dtype {_choice(dtypes)}, got {spec.dtype}")
 
 
+def axes(name: str, spec: ArraySpec, names: str) -> None:
+    """An array with the axes of these names, such as ``"N, K"``."""
+    count = names.count(",") + 1
+    if len(spec.shape) != count:
+        words = {1: "one axis", 2: "two axes", 3: "three axes"}[count]
+        raise ValueError(f"{name} must have {words}, [{names}], got shape {spec.shape}")
+
+
+def indices(name: str, spec: ArraySpec, names: str) -> None:
+    """A contiguous int32 array with such axes."""
+    dtype(name, spec, ["int32"])
+    axes(name, spec, names)
+    contiguous(name, spec)
+
+
 def same(name: str, spec: ArraySpec, other_name: str, other: ArraySpec) -> None:
     """Two arrays of one shape and dtype."""
     if spec.dtype != other.dtype:

@@ -31,7 +31,8 @@ def mxfp8_grouped_matmul(
     gives for it and its group's weight.
 
     Args:
-        x: An ``MXFP8`` of values ``[T, K]``, as :func:`mxfp8_quantize` returns it.
+        x: An ``MXFP8`` of values ``[T, K]``, as :func:`mxfp8_quantize` returns it; in a layout of groups they are those
+            of ``group_sizes``, and ``rows`` has to be None.
         w: The weights, an ``MXFP8`` of values ``[G, N, K]``, quantized along K too. In a tiled layout each group's
             scales are a matrix of their own.
         group_sizes: How many rows each group has, int32 ``[G]``, on the device of the others. Sizes below zero are

@@ -14,6 +14,7 @@ from m3ops_torch._mxfp8 import MXFP8, quantized
 
 def mxfp8_dequantize(
     q: MXFP8,
+    group_sizes: torch.Tensor | None = None,
     *,
     out_dtype: torch.dtype = torch.bfloat16,
     num_rows: torch.Tensor | None = None,
@@ -23,6 +24,9 @@ def mxfp8_dequantize(
 
     Args:
         q: An ``MXFP8``, as :func:`mxfp8_quantize` returns it: values ``[..., I]`` with I a multiple of 32.
+        group_sizes: How many rows each group has, int32 ``[G]``, on the device of the others; for a ``q.scale_layout``
+            of groups alone. Sizes below zero are taken for zero. Rows past the last group are not read, and their
+            results are zero.
         out_dtype: bfloat16, float16 or float32.
         num_rows: How many rows count, with the leading axes flattened: an int32 tensor of one element, clamped to the
             rows that exist. Or one number for each expert, ``[E]`` for arrays ``[E, max_rows, ...]``. The other rows
@@ -40,12 +44,13 @@ def mxfp8_dequantize(
     """
     q = quantized("q", q)
     op = MXFP8Dequantize.of(out_dtype=dtype_name(out_dtype), scale_layout=q.scale_layout)
-    result: torch.Tensor = run(op, q.values, q.scales, num_rows=num_rows, out=out)
+    result: torch.Tensor = run(op, q.values, q.scales, group_sizes, num_rows=num_rows, out=out)
     return result
 
 
 def mxfp8_quantize(
     x: torch.Tensor,
+    group_sizes: torch.Tensor | None = None,
     *,
     scale_rule: str = "rceil",
     fp8_format: str = "e4m3fn",
@@ -58,12 +63,17 @@ def mxfp8_quantize(
 
     Args:
         x: Shape ``[..., I]`` with I a multiple of 32; bfloat16, float16 or float32.
+        group_sizes: How many rows each group has, int32 ``[G]``, on the device of the others; for a ``scale_layout`` of
+            groups alone. Sizes below zero are taken for zero. Rows past the last group are not read, and their values
+            are zero.
         scale_rule: ``"rceil"``, the smallest power of two with which no value of the block saturates, or ``"floor"``,
             the rule of OCP MX v1.0, section 6.3.
         fp8_format: ``"e4m3fn"``, or ``"e4m3fnuz"`` for the matrix cores of gfx942.
         scale_layout: How scales are stored: ``"row_major"``; ``"swizzle_128x4"``, as NVIDIA's products read them,
             ``"swizzle_8x4"`` for few rows, or ``"packed_ue8m0"`` for DeepGEMM; or, as AMD's do, ``"shuffle_32x8"`` on
-            gfx950 and ``"shuffle_32x4"`` on gfx1250. For all but the first, the last two axes form one matrix.
+            gfx950 and ``"shuffle_32x4"`` on gfx1250. For all but the first, the last two axes form one matrix. In
+            ``"swizzle_128x4_groups"``, for grouped products by PyTorch and torchao, and
+            ``"swizzle_128x4_spread_groups"``, by FlashInfer, each of ``group_sizes`` is a matrix of its own.
         square_blocks: True gives 32 x 32 elements one scale, which is stored for each of their rows, so that the
             transposed matrix has the same numbers. Both axes of the matrix are then multiples of 32.
         num_rows: How many rows count, with the leading axes flattened: an int32 tensor of one element, clamped to the
@@ -83,7 +93,7 @@ def mxfp8_quantize(
     op = MXFP8Quantize.of(
         scale_rule=scale_rule, fp8_format=fp8_format, scale_layout=scale_layout, square_blocks=square_blocks
     )
-    result: MXFP8 = run(op, x, num_rows=num_rows, out=out)
+    result: MXFP8 = run(op, x, group_sizes, num_rows=num_rows, out=out)
     return result
 
 

@@ -120,6 +120,7 @@ def swiglu_oai_fake_quant(
 
 def swiglu_oai_quantize(
     gate_up: torch.Tensor,
+    group_sizes: torch.Tensor | None = None,
     *,
     alpha: float = 1.702,
     beta: float = 1.0,
@@ -138,6 +139,9 @@ def swiglu_oai_quantize(
     Args:
         gate_up: ``[gate | up]`` along the last axis, shape ``[..., 2 * I]`` with I / groups a multiple of 32; bfloat16,
             float16 or float32.
+        group_sizes: How many rows each group has, int32 ``[G]``, on the device of the others; for a ``scale_layout`` of
+            groups alone. Sizes below zero are taken for zero. Rows past the last group are not read, and their values
+            are zero.
         alpha: Slope of the sigmoid, a Python number, 0 or at least 2**-64; 0 makes the sigmoid 1/2.
         beta: Offset of ``up``.
         limit: Clamp bound above 0, or None for no clamp.
@@ -151,7 +155,9 @@ def swiglu_oai_quantize(
             then equals ``mxfp8_quantize`` of the unfused op bit for bit.
         scale_layout: How scales are stored: ``"row_major"``; ``"swizzle_128x4"``, as NVIDIA's products read them,
             ``"swizzle_8x4"`` for few rows, or ``"packed_ue8m0"`` for DeepGEMM; or, as AMD's do, ``"shuffle_32x8"`` on
-            gfx950 and ``"shuffle_32x4"`` on gfx1250. For all but the first, the last two axes form one matrix.
+            gfx950 and ``"shuffle_32x4"`` on gfx1250. For all but the first, the last two axes form one matrix. In
+            ``"swizzle_128x4_groups"``, for grouped products by PyTorch and torchao, and
+            ``"swizzle_128x4_spread_groups"``, by FlashInfer, each of ``group_sizes`` is a matrix of its own.
         num_rows: How many rows count, with the leading axes flattened: an int32 tensor of one element, clamped to the
             rows that exist. Or one number for each expert, ``[E]`` for arrays ``[E, max_rows, ...]``. The other rows
             are not read. Their results are zero in a new tensor and stay as they were in ``out``.
@@ -176,5 +182,5 @@ def swiglu_oai_quantize(
         round_activation=round_activation,
         scale_layout=scale_layout,
     )
-    result: MXFP8 = run(op, gate_up, num_rows=num_rows, out=out)
+    result: MXFP8 = run(op, gate_up, group_sizes, num_rows=num_rows, out=out)
     return result

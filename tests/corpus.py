@@ -91,8 +91,9 @@ def _shapes(draw: Draw, op: str, groups: int, heads: int, rotary_dim: int) -> di
     size += rotary_dim
     shared = draw.one_of([(size,), (*rows[-1:], size), (*(1 for _ in rows), size)])
     columns = 1 + len(OPS[op].inputs) * size % 90
-    known = {
+    known: dict[str, Shape | None] = {
         "gate_up": (*rows, 2 * groups * size),
+        "group_sizes": None,  # of rows in groups alone
         "x": (*rows, size),
         "residual": (*rows, size),
         "weight": shared,
@@ -134,7 +135,7 @@ def _shapes(draw: Draw, op: str, groups: int, heads: int, rotary_dim: int) -> di
             "group_sizes": (1 + draw.below(5),),
         }
     if set(OPS[op].inputs) <= set(known):
-        return {name: known[name] for name in OPS[op].inputs}
+        return {name: shape for name in OPS[op].inputs if (shape := known[name]) is not None}
     arrays = draw.one_of([case for case in CASES if case.op == op]).make()
     # A case that counts rows has their number at its end.
     return {name: array.shape for name, array in zip(OPS[op].inputs, arrays, strict=False)}

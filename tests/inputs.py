@@ -88,6 +88,6 @@ ROWS_FIRST = [name for name in OPS_OF_ROWS if AXES[name].inputs[0].rows]
 
 
 def arguments(name: str) -> tuple[np.ndarray, ...]:
-    """The inputs of an op in their order."""
+    """The inputs of an op in their order, but those that only rows in groups have."""
     given = OWN.get(name, INPUTS)
-    return tuple(given[argument] for argument in OPS[name].inputs)
+    return tuple(given[argument] for argument in OPS[name].inputs if argument in given)

@@ -314,7 +314,8 @@ def operands(name: str, dtype: str) -> tuple[np.ndarray, ...]:
         "weights": x[..., 4:8].transpose(1, 0, 2).astype(F32),
         "shared": x[..., ::-2].transpose(1, 0, 2),
     }
-    return tuple(made[argument] for argument in OPS[name].inputs) if name in OPS_OF_ROWS else arguments(name)
+    own = tuple(made[argument] for argument in OPS[name].inputs if argument in made)
+    return own if name in OPS_OF_ROWS else arguments(name)
 
 
 QUANTIZED_NORM = [{}, {"round_activation": True, "out_norm": True, "fp8_format": "e4m3fnuz"}]

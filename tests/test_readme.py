@@ -49,6 +49,8 @@ PROMISED: dict[str, dict[str, Any]] = {
         "along_rows": ((96, 64), (96, 2)),
         "of_x": (64, 128),
         "of_w": (96, 128),
+        "grouped": ((200, 3072), (640, 96)),
+        "product": (200, 64),
     },
     "docs/jax.md": {
         "y": (64, 512),

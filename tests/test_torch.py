@@ -49,7 +49,7 @@ def function(name: str) -> Any:
 
     def call(*tensors: Any, **given: Any) -> Any:
         pairs = [MXFP8(*tensors[2 * i : 2 * i + 2]) for i in range(quantized)]
-        return public(*pairs, **dict(zip(others, tensors[2 * quantized :], strict=True)), **given)
+        return public(*pairs, **dict(zip(others, tensors[2 * quantized :], strict=False)), **given)
 
     return call if quantized else public
 

@@ -13,7 +13,21 @@ def quantized(m: Any, a: Any, *shape: int) -> Any:
     return m.MXFP8(a(*shape, dtype="float8_e4m3fn"), a(*shape[:-1], shape[-1] // 32, dtype="uint8"))
 
 
+def of_groups(m: Any, a: Any, stored_rows: int) -> Any:
+    """The same of four rows of 64 in groups."""
+    values, scales = a(4, 64, dtype="float8_e4m3fn"), a(stored_rows, 4, dtype="uint8")
+    return m.MXFP8(values, scales, "swizzle_128x4_groups")
+
+
 TYPE_ERRORS: Table = {
+    "float32 sizes of groups": (
+        lambda m, a: m.mxfp8_quantize(a(4, 64), a(2, dtype="float32"), scale_layout="swizzle_128x4_groups"),
+        "group_sizes must have dtype int32, got float32",
+    ),
+    "sizes of groups as a list": (
+        lambda m, a: m.swiglu_oai_quantize(a(4, 128), [1, 2], scale_layout="swizzle_128x4_groups"),
+        "group_sizes must be an array, got list",
+    ),
     "a product of unquantized values": (
         lambda m, a: m.mxfp8_matmul(m.MXFP8(a(4, 64), a(4, 2, dtype="uint8")), quantized(m, a, 8, 64)),
         "x_values must have dtype float8_e4m3fn or float8_e4m3fnuz, got bfloat16",

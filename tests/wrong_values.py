@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from wrong_types import Table, quantized
+from wrong_types import Table, of_groups, quantized
 
 VALUE_ERRORS: Table = {
     "a token without an axis": (
@@ -382,8 +382,71 @@ VALUE_ERRORS: Table = {
     ),
     "an unknown scale layout": (
         lambda m, a: m.mxfp8_quantize(a(2, 64), scale_layout="blocked"),
+        "scale_layout must be 'row_major', 'swizzle_128x4', 'swizzle_8x4', 'shuffle_32x8', 'shuffle_32x4', "
+        "'packed_ue8m0', 'swizzle_128x4_groups' or 'swizzle_128x4_spread_groups', got 'blocked'",
+    ),
+    "a norm of rows in groups": (
+        lambda m, a: m.gemma_rmsnorm_quantize(a(2, 64), a(64), scale_layout="swizzle_128x4_groups"),
         "scale_layout must be 'row_major', 'swizzle_128x4', 'swizzle_8x4', 'shuffle_32x8', 'shuffle_32x4' or "
-        "'packed_ue8m0', got 'blocked'",
+        "'packed_ue8m0', got 'swizzle_128x4_groups'",
+    ),
+    "groups in a layout that has none": (
+        lambda m, a: m.mxfp8_quantize(a(4, 64), a(2, dtype="int32"), scale_layout="swizzle_128x4"),
+        "group_sizes must be None for scale_layout='swizzle_128x4', which has no groups",
+    ),
+    "a layout of groups without their sizes": (
+        lambda m, a: m.swiglu_oai_quantize(a(4, 128), scale_layout="swizzle_128x4_spread_groups"),
+        "group_sizes must be given for scale_layout='swizzle_128x4_spread_groups', got None",
+    ),
+    "scales of groups without their sizes": (
+        lambda m, a: m.mxfp8_dequantize(of_groups(m, a, 128)),
+        "group_sizes must be given for scale_layout='swizzle_128x4_groups', got None",
+    ),
+    "sizes of groups in two axes": (
+        lambda m, a: m.mxfp8_quantize(a(4, 64), a(2, 1, dtype="int32"), scale_layout="swizzle_128x4_groups"),
+        "group_sizes must have one axis, [G], got shape (2, 1)",
+    ),
+    "groups of rows in two axes": (
+        lambda m, a: m.mxfp8_quantize(a(2, 3, 64), a(2, dtype="int32"), scale_layout="swizzle_128x4_groups"),
+        "x must have two axes for scale_layout='swizzle_128x4_groups', got shape (2, 3, 64)",
+    ),
+    "scales of other groups": (
+        lambda m, a: m.mxfp8_dequantize(of_groups(m, a, 128), a(2, dtype="int32")),
+        "scales must have shape (256, 4) for values of shape (4, 64), got (128, 4)",
+    ),
+    "rows of groups that are counted": (
+        lambda m, a: m.mxfp8_quantize(
+            a(4, 64), a(1, dtype="int32"), scale_layout="swizzle_128x4_groups", num_rows=a(1, dtype="int32")
+        ),
+        "num_rows must be None for scale_layout='swizzle_128x4_groups': group_sizes has the number of rows",
+    ),
+    "scales of groups whose rows are counted": (
+        lambda m, a: m.mxfp8_dequantize(of_groups(m, a, 128), a(1, dtype="int32"), num_rows=a(1, dtype="int32")),
+        "num_rows must be None for scale_layout='swizzle_128x4_groups': group_sizes has the number of rows",
+    ),
+    "groups of rows whose pairs are in groups": (
+        lambda m, a: m.swiglu_oai_quantize(
+            a(2, 128), a(1, dtype="int32"), groups=2, scale_layout="swizzle_128x4_groups"
+        ),
+        "groups must be 1 for scale_layout='swizzle_128x4_groups', got 2",
+    ),
+    "rows gathered out of groups": (
+        lambda m, a: m.mxfp8_grouped_matmul(
+            of_groups(m, a, 256), quantized(m, a, 2, 8, 64), a(2, dtype="int32"), rows=a(3, dtype="int32")
+        ),
+        "rows must be None for an x with scale_layout='swizzle_128x4_groups', which has groups",
+    ),
+    "a product of other groups": (
+        lambda m, a: m.mxfp8_grouped_matmul(of_groups(m, a, 128), quantized(m, a, 2, 8, 64), a(2, dtype="int32")),
+        "x_scales must have shape (256, 4) for x_values of shape (4, 64), got (128, 4)",
+    ),
+    "a product with one weight of rows in groups": (
+        lambda m, a: m.mxfp8_matmul(of_groups(m, a, 128), quantized(m, a, 8, 64)),
+        "'packed_ue8m0', got 'swizzle_128x4_groups'",
+    ),
+    "a weight in groups": (
+        lambda m, a: m.mxfp8_grouped_matmul(quantized(m, a, 4, 64), of_groups(m, a, 128), a(2, dtype="int32")),
+        "w_layout must be 'row_major', 'swizzle_128x4'",
     ),
     "tiled scales of a vector": (
         lambda m, a: m.gemma_rmsnorm_quantize(a(64), a(64), scale_layout="swizzle_128x4"),

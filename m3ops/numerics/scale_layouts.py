@@ -28,6 +28,18 @@ keeps.
 sm_100: ``get_mn_major_tma_aligned_packed_ue8m0_tensor`` (deepseek-ai/DeepGEMM 54e2261, csrc/jit_kernels/impls/
 smxx_layout.hpp). Rows are padded to a multiple of 4: the tensor memory accelerator wants each column at a multiple of
 16 bytes.
+
+Two layouts are of consecutive groups of rows, as the experts of a layer have them, of sizes that only the device knows.
+Each group is a matrix in ``"swizzle_128x4"`` of its own, with its own padding, in one array of rows of tiles, as many
+as the worst of sizes needs: the array has ``(rows + 127 * groups) // 128 * 128`` rows, and what no group has is zero.
+The two differ in where a group begins:
+
+``"swizzle_128x4_groups"``: where the padding of the group before it ends, for grouped products by PyTorch and torchao:
+``torch_to_blocked_2d_M_groups`` (pytorch/ao 36027d8, 0.19.0, torchao/prototype/moe_training/kernels/mxfp8/quant.py).
+
+``"swizzle_128x4_spread_groups"``: where it would if every group before it had been padded as much as any can be. Row s,
+the first of group g, is row ``(s + 127 * g) // 128 * 128``, whatever the sizes of the groups before it. For grouped
+products by FlashInfer (flashinfer fb28d72, include/flashinfer/gemm/group_gemm_mxfp4_groupwise_sm100.cuh).
 """
 
 from __future__ import annotations
@@ -90,10 +102,23 @@ TILES = {
 SCALE_LAYOUTS = (ROW_MAJOR, *TILES)
 """Values of ``scale_layout``."""
 
+SPREAD_GROUPS = "swizzle_128x4_spread_groups"
+OF_GROUPS = ("swizzle_128x4_groups", SPREAD_GROUPS)
+"""Further ones, of rows in groups."""
+TILES_OF_GROUPS = "swizzle_128x4"
+"""The layout of each of their groups."""
+
 
 def stored_shape(shape: Shape, layout: str) -> Shape:
     """The shape in which scales ``[..., rows, blocks]`` are stored."""
     return shape if layout == ROW_MAJOR else TILES[layout].padded(shape)
+
+
+def stored_shape_of_groups(shape: Shape, groups: int) -> Shape:
+    """The same for scales ``[rows, blocks]`` of so many groups of rows."""
+    tiles = TILES[TILES_OF_GROUPS]
+    rows = (shape[0] + (tiles.pad_rows - 1) * groups) // tiles.pad_rows * tiles.pad_rows
+    return tiles.padded((rows, shape[1]))
 
 
 def arrange(scales: Array, layout: str) -> Array:

@@ -7,7 +7,7 @@ from math import prod
 
 from m3ops.array import ArraySpec
 from m3ops.numerics.formats import BLOCK, FP8_FORMATS
-from m3ops.numerics.scale_layouts import ROW_MAJOR, TILES
+from m3ops.numerics.scale_layouts import OF_GROUPS, ROW_MAJOR, TILES, TILES_OF_GROUPS
 from m3ops.op import Specs
 from m3ops.target import Target
 from m3ops.tiles.mx import Mx
@@ -34,8 +34,8 @@ class ScalePlan:
     padding: int = 0
 
     def rows(self, specs: Specs) -> dict[str, ArraySpec]:
-        """The operands that have rows: all but the number of rows that count, and scales in tiles."""
-        left_out = {"num_rows"} if self.tiles is None else {"num_rows", "scales"}
+        """The operands that have rows: all but numbers of rows, and scales in tiles."""
+        left_out = {"num_rows"} if self.tiles is None else {"num_rows", "group_sizes", "scales"}
         return {name: spec for name, spec in specs.items() if name not in left_out}
 
     def at(self, rows: dict[str, Rows]) -> dict[str, Rows]:
@@ -48,7 +48,8 @@ def scale_plan(scale_layout: str, values: ArraySpec, scales: ArraySpec) -> Scale
     size = values.shape[-1]
     if scale_layout == ROW_MAJOR:
         return ScalePlan(None, size)
-    layout = TILES[scale_layout]
+    of_groups = scale_layout in OF_GROUPS
+    layout = TILES[TILES_OF_GROUPS if of_groups else scale_layout]
     *batch, total_rows, _ = values.shape
     padded_rows, padded_blocks = scales.shape[-2:]
     matrix_rows = total_rows if prod(batch) > 1 else 0
@@ -56,7 +57,7 @@ def scale_plan(scale_layout: str, values: ArraySpec, scales: ArraySpec) -> Scale
         layout.rows, layout.blocks, layout.strides, layout.pad_rows, layout.by_columns, padded_blocks, matrix_rows
     )
     full_rows = total_rows // tiles.tile_rows * tiles.tile_rows if not matrix_rows else 0
-    padding = scales.size - full_rows * padded_blocks if total_rows != padded_rows else 0
+    padding = scales.size - full_rows * padded_blocks if total_rows != padded_rows and not of_groups else 0
     padded = padded_size(size, tiles)
     return ScalePlan(tiles, padded, padded != size, -(-padding // PADDING_CHUNK))
 

@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 
 from m3ops.numerics.tile import functions
-from m3ops.tiles import row_count, rows, scales
+from m3ops.tiles import row_count, rows, scale_groups, scales
 from m3ops.tiles.scales import ScaleTiles
 
 
@@ -46,6 +46,7 @@ def store(
     SCALES: tl.constexpr,
     MX: tl.constexpr,
     PART: tl.constexpr = None,
+    scale_rows_ptr=None,
 ):
     """Quantizes the window of tile number ``t``, or of its part number PART, fp32, and stores values and scales."""
     values, exponents = functions.quantize_blocks(x, TILE.rows, TILE.cols, MX.fp8, MX.rule, MX.cast)
@@ -55,7 +56,7 @@ def store(
         blocks = rows.window(t, window[1], scales.padded_size(VALUES.size, MX.scale_tiles), TILE, 32)
     else:
         blocks = rows.part(t, window[1], TILE, PART, 32)
-    scales.store(scales_ptr, exponents, blocks, total_rows, TILE, SCALES, MX.scale_tiles)
+    scales.store(scales_ptr, exponents, blocks, total_rows, TILE, SCALES, MX.scale_tiles, scale_rows_ptr)
 
 
 @triton.jit
@@ -68,7 +69,11 @@ def clear(
     SCALES: tl.constexpr,
     MX: tl.constexpr,
     COUNT: tl.constexpr,
+    counts_ptr=None,
 ):
-    """What is written beside the tiles of the rows that count."""
+    """What is written beside the tiles of the rows that count; of rows in groups ``counts_ptr`` has the counts."""
     row_count.clear(values_ptr, ends, total_rows, VALUES.size, COUNT, "values")
-    scales.clear(scales_ptr, ends, total_rows, SCALES, MX.scale_tiles, COUNT)
+    if counts_ptr is None:
+        scales.clear(scales_ptr, ends, total_rows, SCALES, MX.scale_tiles, COUNT)
+    else:
+        scale_groups.clear(scales_ptr, counts_ptr, MX.scale_tiles, COUNT)

@@ -79,14 +79,21 @@ def padded_size(SIZE, TILES):
 
 
 @triton.jit
-def store(ptr, scales, blocks, total_rows, TILE: tl.constexpr, AT: tl.constexpr, TILES: tl.constexpr):
-    """Stores the scales of a window of blocks, and zeros in what pads its rows."""
+def store(
+    ptr, scales, blocks, total_rows, TILE: tl.constexpr, AT: tl.constexpr, TILES: tl.constexpr, scale_rows_ptr=None
+):
+    """Stores the scales of a window of blocks, and zeros in what pads its rows.
+
+    ``scale_rows_ptr`` has for each row, int32, which row of a taller tiled matrix its scales are; None where they are
+    the same.
+    """
     if TILES is None:
         rows.store(ptr, scales, blocks, TILE, AT)
     else:
         first_row, end, cols = blocks
         row = first_row + tl.arange(0, TILE.rows)[:, None]
-        ptrs = ptr + row_offset(row, TILES) + block_offset(cols, total_rows, TILES)
+        place = scale_rows(scale_rows_ptr, row, end, TILE)
+        ptrs = ptr + row_offset(place, TILES) + block_offset(cols, total_rows, TILES)
         if TILES.padded_blocks != AT.size:
             scales = tl.where(cols < AT.size, scales, 0).to(tl.uint8)
         if TILE.masked:
@@ -96,16 +103,26 @@ def store(ptr, scales, blocks, total_rows, TILE: tl.constexpr, AT: tl.constexpr,
 
 
 @triton.jit
-def load(ptr, blocks, total_rows, TILE: tl.constexpr, AT: tl.constexpr, TILES: tl.constexpr):
-    """Loads the scales of a window of blocks."""
+def load(ptr, blocks, total_rows, TILE: tl.constexpr, AT: tl.constexpr, TILES: tl.constexpr, scale_rows_ptr=None):
+    """Loads the scales of a window of blocks, from the rows where :func:`store` put them."""
     if TILES is None:
         scales = rows.load(ptr, blocks, TILE, AT)
     else:
         first_row, end, cols = blocks
         row = first_row + tl.arange(0, TILE.rows)[:, None]
-        ptrs = ptr + row_offset(row, TILES) + block_offset(cols, total_rows, TILES)
+        place = scale_rows(scale_rows_ptr, row, end, TILE)
+        ptrs = ptr + row_offset(place, TILES) + block_offset(cols, total_rows, TILES)
         scales = tl.load(ptrs, mask=(row < end) & (cols < AT.size), other=0) if TILE.masked else tl.load(ptrs)
     return scales
+
+
+@triton.jit
+def scale_rows(ptr, row, end, TILE: tl.constexpr):
+    """The rows of the tiled matrix, int64."""
+    place = row
+    if ptr is not None:
+        place = (tl.load(ptr + row, mask=row < end, other=0) if TILE.masked else tl.load(ptr + row)).to(tl.int64)
+    return place
 
 
 @triton.jit
@@ -134,6 +151,14 @@ def clear(ptr, ends, total_rows, AT: tl.constexpr, TILES: tl.constexpr, COUNT: t
             start, end = _clear_range(first_row, kept, last, TILES)
             for chunk in range(sharer, tl.cast(tl.cdiv(end - start, _CHUNK), tl.int32), COUNT.sharers):
                 _clear_chunk(ptr, chunk, first_row, kept, last, TILES)
+
+
+@triton.jit
+def clear_rows(ptr, kept, last, TILES: tl.constexpr):
+    """Zeros in the rows of a matrix from ``kept`` up to ``last``, by this program alone."""
+    start, end = _clear_range(kept * 0, kept, last, TILES)
+    for chunk in range(tl.cast(tl.cdiv(end - start, _CHUNK), tl.int32)):
+        _clear_chunk(ptr, chunk, kept * 0, kept, last, TILES)
 
 
 @triton.jit

@@ -10,8 +10,9 @@ import numpy as np
 
 from m3ops.numerics.formats import ACTIVATION_DTYPES, FP8_FORMATS
 from m3ops.numerics.scale_layouts import TILES, arrange
+from m3ops.ops.mxfp8.cases_groups import counted, counting
 from m3ops.testing.arrays import matrices, random_bits
-from m3ops.testing.case import Case, counted, counting
+from m3ops.testing.case import Case
 
 case = partial(Case, "mxfp8_dequantize")
 

@@ -12,6 +12,7 @@ import numpy as np
 from m3ops.numerics.exact import fp32
 from m3ops.numerics.formats import ACTIVATION_DTYPES, FP8_FORMATS, SCALE_RULES
 from m3ops.numerics.scale_layouts import TILES
+from m3ops.ops.mxfp8.cases_groups import counted, counting
 from m3ops.testing.arrays import (
     ALIKE,
     SPECIALS,
@@ -24,7 +25,7 @@ from m3ops.testing.arrays import (
     views,
     with_specials,
 )
-from m3ops.testing.case import Case, counted, counting, counts_of
+from m3ops.testing.case import Case, counts_of
 
 case = partial(Case, "mxfp8_quantize")
 
@@ -123,8 +124,8 @@ def _counts_of_experts() -> Iterator[Case]:
         yield case(f"experts: {name}", partial(_with_counts, shape, several))
 
 
-def _with_counts(shape: tuple[int, ...], counts: list[Any]) -> tuple[np.ndarray, np.ndarray]:
-    return normal(shape, "bfloat16"), np.array(counts, np.int32)
+def _with_counts(shape: tuple[int, ...], counts: list[Any]) -> tuple[Any, ...]:
+    return normal(shape, "bfloat16"), None, np.array(counts, np.int32)
 
 
 def _tiled(layout: str) -> Iterator[Case]:

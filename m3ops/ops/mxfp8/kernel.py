@@ -32,17 +32,21 @@ def _quantize_tile(
     AT: tl.constexpr,
     TILE: tl.constexpr,
     MX: tl.constexpr,
+    scale_rows_ptr=None,
 ):
     PADDED: tl.constexpr = scales.padded_size(AT.values.size, MX.scale_tiles)
     window = rows.window(t, end, PADDED, TILE)
     x = rows.load(x_ptr, window, TILE, AT.x).to(tl.float32)
-    mx.store(values_ptr, scales_ptr, x, t, window, total_rows, TILE, AT.values, AT.scales, MX)
+    mx.store(
+        values_ptr, scales_ptr, x, t, window, total_rows, TILE, AT.values, AT.scales, MX, scale_rows_ptr=scale_rows_ptr
+    )
 
 
 @triton.jit
 def _mxfp8_quantize_kernel(
     x_ptr,  # [total_rows, I]
     num_rows_ptr,  # int32, how many rows of each buffer count, or None for all
+    scale_rows_ptr,  # int32 [total_rows], rows of the tiled scales, or None where rows are not in groups
     total_rows,
     values_ptr,  # uint8 [total_rows, I]
     scales_ptr,  # uint8 [total_rows, I / 32], or in tiles
@@ -61,8 +65,9 @@ def _mxfp8_quantize_kernel(
         tiles = row_count.tiles(ends, total_rows, PADDED, TILE, COUNT)
         for i in range(tl.program_id(0), tiles[0], COUNT.programs):
             t, end = row_count.tile(i, tiles, ends, COUNT)
-            _quantize_tile(t, end, x_ptr, total_rows, values_ptr, scales_ptr, AT, TILE, MX)
-        mx.clear(values_ptr, scales_ptr, ends, total_rows, AT.values, AT.scales, MX, COUNT)
+            _quantize_tile(t, end, x_ptr, total_rows, values_ptr, scales_ptr, AT, TILE, MX, scale_rows_ptr)
+        counts_ptr = None if scale_rows_ptr is None else num_rows_ptr
+        mx.clear(values_ptr, scales_ptr, ends, total_rows, AT.values, AT.scales, MX, COUNT, counts_ptr)
 
 
 @triton.jit
@@ -77,10 +82,11 @@ def _dequantize_tile(
     TILE: tl.constexpr,
     MX: tl.constexpr,
     NARROWING: tl.constexpr,
+    scale_rows_ptr=None,
 ):
     window, blocks = rows.window(t, end, AT.values.size, TILE), rows.window(t, end, AT.values.size, TILE, 32)
     values = rows.load(values_ptr, window, TILE, AT.values)
-    exponents = scales.load(scales_ptr, blocks, total_rows, TILE, AT.scales, MX.scale_tiles)
+    exponents = scales.load(scales_ptr, blocks, total_rows, TILE, AT.scales, MX.scale_tiles, scale_rows_ptr)
     if MX.interleaves:
         values = functions.interleave(values, TILE.rows, TILE.cols)
     x = functions.dequantize_blocks(values, exponents, TILE.rows, TILE.cols, MX.fp8, MX.cast)
@@ -93,6 +99,7 @@ def _mxfp8_dequantize_kernel(
     values_ptr,  # uint8 [total_rows, I]
     scales_ptr,  # uint8 [total_rows, I / 32], or in tiles
     num_rows_ptr,  # int32, how many rows of each buffer count, or None for all
+    scale_rows_ptr,  # int32 [total_rows], rows of the tiled scales, or None where rows are not in groups
     total_rows,
     x_ptr,  # [total_rows, I]
     AT: tl.constexpr,
@@ -109,5 +116,5 @@ def _mxfp8_dequantize_kernel(
         tiles = row_count.tiles(ends, total_rows, AT.values.size, TILE, COUNT)
         for i in range(tl.program_id(0), tiles[0], COUNT.programs):
             t, end = row_count.tile(i, tiles, ends, COUNT)
-            _dequantize_tile(t, end, values_ptr, scales_ptr, total_rows, x_ptr, AT, TILE, MX, NARROWING)
+            _dequantize_tile(t, end, values_ptr, scales_ptr, total_rows, x_ptr, AT, TILE, MX, NARROWING, scale_rows_ptr)
         row_count.clear(x_ptr, ends, total_rows, AT.x.size, COUNT, "x")

@@ -13,6 +13,7 @@ from m3ops.planning.launch import bytes_moved, counts_rows, tiled_launch
 from m3ops.planning.mx import FLOPS_PER_ELEMENT, cast, mx, scale_plan
 from m3ops.planning.narrowing import narrowing
 from m3ops.planning.rows import rows_of
+from m3ops.planning.scale_groups import in_groups
 from m3ops.planning.tiling import block_tiling
 from m3ops.target import Target
 from m3ops.tiles.mx import Mx
@@ -26,7 +27,8 @@ def quantize_plan(op: MXFP8Quantize, specs: Specs, target: Target, *, keep: Coll
     launch = tiled_launch(
         _mxfp8_quantize_kernel, op, specs, target, tiling, total_rows, constants, keep=keep, scales=scales
     )
-    return Plan((launch,), bytes_moved(specs), FLOPS_PER_ELEMENT * specs["x"].size)
+    launches, scratch = in_groups(launch, op.scale_layout, specs, "scales", target)
+    return Plan(launches, bytes_moved(specs), FLOPS_PER_ELEMENT * specs["x"].size, scratch)
 
 
 def dequantize_plan(op: MXFP8Dequantize, specs: Specs, target: Target, *, keep: Collection[str]) -> Plan:
@@ -41,4 +43,5 @@ def dequantize_plan(op: MXFP8Dequantize, specs: Specs, target: Target, *, keep: 
         "NARROWING": narrowing(op.out_dtype, target, beside_fp8=op.out_dtype != "bfloat16"),
     }
     launch = tiled_launch(_mxfp8_dequantize_kernel, op, specs, target, tiling, total_rows, constants, keep=keep)
-    return Plan((launch,), bytes_moved(specs), 2 * specs["x"].size)
+    launches, scratch = in_groups(launch, op.scale_layout, specs, "scales", target)
+    return Plan(launches, bytes_moved(specs), 2 * specs["x"].size, scratch)

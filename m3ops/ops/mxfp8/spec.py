@@ -5,7 +5,8 @@
 ``scale_rule="rceil"`` takes the smallest e for which no value of the block saturates, ``"floor"`` that of OCP MX v1.0,
 section 6.3. A block that holds a NaN or an infinity gets scale byte 255 and NaN values. m3ops/numerics/README.md has
 the rules in full, m3ops/numerics/scale_layouts.py the layouts of the scales: in a tiled one those of a matrix
-``[..., M, I]`` have the shape ``[..., padded M, padded I / 32]``.
+``[..., M, I]`` have the shape ``[..., padded M, padded I / 32]``. In a layout of groups consecutive rows form groups,
+as the rows of a layer's experts do, each with its own padding. Rows past the last group are in none and become zero.
 
 A product sums along its blocks, and the products of a backward pass sum along the other axis of a weight, of
 activations and of gradients. ``mxfp8_quantize_transposed`` gives the transposed matrix, ``mxfp8_quantize_both`` it and
@@ -22,17 +23,41 @@ from typing import Any, ClassVar
 from m3ops import row_count, validate
 from m3ops.array import ArraySpec
 from m3ops.axes import Axes
-from m3ops.numerics.exact import fp32, functions
+from m3ops.numerics.exact import fp32, functions, scale_groups
 from m3ops.numerics.formats import BLOCK, FP8_FORMATS, SCALE_RULES
-from m3ops.numerics.scale_layouts import ROW_MAJOR, SCALE_LAYOUTS, restore, stored_shape
+from m3ops.numerics.scale_layouts import (
+    OF_GROUPS,
+    ROW_MAJOR,
+    SCALE_LAYOUTS,
+    restore,
+    stored_shape,
+    stored_shape_of_groups,
+)
 from m3ops.op import Array, Arrays, DTypeName, Op, Specs, parameter
 from m3ops.plan import Plan
 from m3ops.target import Target
+
+GROUP_SIZES = (
+    "How many rows each group has, int32 ``[G]``, on the device of the others; for a {layout} of groups alone. Sizes "
+    "below zero are taken for zero. Rows past the last group are not read, and their {results} are zero."
+)
+
+
+LAYOUTS = (
+    'How scales are stored: ``"row_major"``; ``"swizzle_128x4"``, as NVIDIA\'s products read them, ``"swizzle_8x4"`` '
+    'for few rows, or ``"packed_ue8m0"`` for DeepGEMM; or, as AMD\'s do, ``"shuffle_32x8"`` on gfx950 and '
+    '``"shuffle_32x4"`` on gfx1250. For all but the first, the last two axes form one matrix.'
+)
 
 
 def matrix_axes(scale_layout: str) -> str:
     """The trailing axes of values in :mod:`m3ops.axes`: in a tiled layout the rows of a matrix belong together."""
     return "N!" if scale_layout == ROW_MAJOR else "M! N!"
+
+
+def rows_axes(scale_layout: str) -> str:
+    """All axes of values that may be in groups, which have to be whole."""
+    return "R! N!" if scale_layout in OF_GROUPS else f"*r {matrix_axes(scale_layout)}"
 
 
 def check_matrix(scale_layout: str, name: str, spec: ArraySpec) -> None:
@@ -49,18 +74,56 @@ def check_layout(scale_layout: str, name: str, spec: ArraySpec) -> None:
         )
 
 
-def check_quantized(prefix: str, values: ArraySpec, scales: ArraySpec, scale_layout: str) -> None:
+def check_groups(scale_layout: str, name: str, spec: ArraySpec, group_sizes: ArraySpec | None) -> None:
+    """Raises unless there are groups of rows where the layout is one of groups, and none elsewhere."""
+    if scale_layout not in OF_GROUPS:
+        if group_sizes is not None:
+            raise ValueError(f"group_sizes must be None for scale_layout={scale_layout!r}, which has no groups")
+        return
+    if group_sizes is None:
+        raise ValueError(f"group_sizes must be given for scale_layout={scale_layout!r}, got None")
+    validate.indices("group_sizes", group_sizes, "G")
+    if len(spec.shape) != 2:
+        raise ValueError(f"{name} must have two axes for scale_layout={scale_layout!r}, got shape {spec.shape}")
+
+
+def check_no_count(scale_layout: str, operands: Specs) -> None:
+    """Raises if rows are counted where the sizes of groups say which rows there are."""
+    if scale_layout in OF_GROUPS and row_count.NAME in operands:
+        raise ValueError(f"num_rows must be None for scale_layout={scale_layout!r}: group_sizes has the number of rows")
+
+
+def check_quantized(
+    prefix: str, values: ArraySpec, scales: ArraySpec, scale_layout: str, group_sizes: ArraySpec | None = None
+) -> None:
     """Raises unless these are values and scales of each other, under such names."""
     validate.array(f"{prefix}values", values, [fmt.name for fmt in FP8_FORMATS.values()])
     validate.array(f"{prefix}scales", scales, ["uint8"])
     check_matrix(scale_layout, f"{prefix}values", values)
-    wanted = stored_shape((*values.shape[:-1], values.shape[-1] // BLOCK), scale_layout)
+    check_groups(scale_layout, f"{prefix}values", values, group_sizes)
+    wanted = stored_scales(values, scale_layout, group_sizes).shape
     if scales.shape != wanted:
         raise ValueError(
             f"{prefix}scales must have shape {wanted} for {prefix}values of shape {values.shape}, got {scales.shape}"
         )
     if scale_layout != ROW_MAJOR:
         validate.contiguous(f"{prefix}scales", scales)
+
+
+def stored_scales(values: ArraySpec, scale_layout: str, group_sizes: ArraySpec | None = None) -> ArraySpec:
+    """The scales of these values."""
+    shape = (*values.shape[:-1], values.shape[-1] // BLOCK)
+    if group_sizes is None:
+        return ArraySpec(stored_shape(shape, scale_layout), "uint8")
+    return ArraySpec(stored_shape_of_groups(shape, group_sizes.shape[0]), "uint8")
+
+
+def restored(values: Array, scales: Array, scale_layout: str, group_sizes: Array | None = None) -> Array:
+    """The scales of these values, row by row."""
+    shape = (*values.shape[:-1], values.shape[-1] // BLOCK)
+    if scale_layout in OF_GROUPS:
+        return scale_groups.restore_groups(scales, shape, scale_layout, group_sizes)
+    return restore(scales, shape, scale_layout)
 
 
 @dataclass(frozen=True)
@@ -79,16 +142,27 @@ class Rounding(Op):
         validate.choice("fp8_format", self.fp8_format, FP8_FORMATS)
         super().__post_init__()
 
-    def quantize(self, x: Array, scale_layout: str = ROW_MAJOR, *, square: bool = False) -> Arrays:
+    def quantize(
+        self, x: Array, scale_layout: str = ROW_MAJOR, group_sizes: Array | None = None, *, square: bool = False
+    ) -> Arrays:
         """Values and scales of fp32 numbers."""
-        values, scales = functions.quantize(x, self.scale_rule, FP8_FORMATS[self.fp8_format], scale_layout, square)
-        return {"values": values, "scales": scales}
+        fmt = FP8_FORMATS[self.fp8_format]
+        if group_sizes is None:
+            values, scales = functions.quantize(x, self.scale_rule, fmt, scale_layout, square)
+            return {"values": values, "scales": scales}
+        values, scales = functions.quantize(x, self.scale_rule, fmt, ROW_MAJOR)
+        xp, there = group_sizes.__array_namespace__(), scale_groups.in_a_group(group_sizes, values.shape[0])
+        return {
+            "values": xp.where(there, values, xp.zeros_like(values)),
+            "scales": scale_groups.arrange_groups(scales, scale_layout, group_sizes),
+        }
 
-    def quantized_specs(self, spec: ArraySpec, scale_layout: str = ROW_MAJOR) -> dict[str, ArraySpec]:
+    def quantized_specs(
+        self, spec: ArraySpec, scale_layout: str = ROW_MAJOR, group_sizes: ArraySpec | None = None
+    ) -> dict[str, ArraySpec]:
         """Values and scales of an array like this."""
-        scales = stored_shape((*spec.shape[:-1], spec.shape[-1] // BLOCK), scale_layout)
         values = ArraySpec(spec.shape, FP8_FORMATS[self.fp8_format].name)
-        return {"values": values, "scales": ArraySpec(scales, "uint8")}
+        return {"values": values, "scales": stored_scales(values, scale_layout, group_sizes)}
 
 
 @dataclass(frozen=True)
@@ -115,16 +189,12 @@ class Quantization(Rounding):
     """What every op takes whose result is MXFP8."""
 
     differentiable: ClassVar[bool] = False
+    layouts: ClassVar[Collection[str]] = SCALE_LAYOUTS
 
-    scale_layout: str = parameter(
-        ROW_MAJOR,
-        'How scales are stored: ``"row_major"``; ``"swizzle_128x4"``, as NVIDIA\'s products read them, '
-        '``"swizzle_8x4"`` for few rows, or ``"packed_ue8m0"`` for DeepGEMM; or, as AMD\'s do, ``"shuffle_32x8"`` on '
-        'gfx950 and ``"shuffle_32x4"`` on gfx1250. For all but the first, the last two axes form one matrix.',
-    )
+    scale_layout: str = parameter(ROW_MAJOR, LAYOUTS)
 
     def __post_init__(self) -> None:
-        validate.choice("scale_layout", self.scale_layout, SCALE_LAYOUTS)
+        validate.choice("scale_layout", self.scale_layout, self.layouts)
         super().__post_init__()
 
 
@@ -140,15 +210,17 @@ class MatrixQuantization(Quantization):
 
     def __post_init__(self) -> None:
         validate.flag("square_blocks", self.square_blocks)
+        if self.square_blocks and self.scale_layout in OF_GROUPS:
+            raise ValueError(f"square_blocks must be False for scale_layout={self.scale_layout!r}: groups end anywhere")
         super().__post_init__()
 
-    def _axes(self, *, rows: bool, columns: bool) -> Axes:
-        """Of a matrix and of what is made of it: itself, the transposed one, or both."""
+    def _axes(self, *, rows: bool, columns: bool, beside: str = "") -> Axes:
+        """Of a matrix, and what is beside it, and of what is made of it: itself, the transposed one, or both."""
         m, n, m_scales, n_scales = "(m 32!)", "(n 32!)" if rows or self.square_blocks else "n", "m", "n"
         if self.scale_layout != ROW_MAJOR:
             m, n = m_scales, n_scales = "M!", "N!"
         results = [f"*r {m} {n}", f"*r {m} {n_scales}"] * rows + [f"*r {n} {m}", f"*r {n} {m_scales}"] * columns
-        return Axes.of(f"*r {m} {n} -> {', '.join(results)}")
+        return Axes.of(f"*r {m} {n}{beside} -> {', '.join(results)}")
 
     def _check(self, x: ArraySpec, *, rows: bool, columns: bool) -> None:
         """Raises unless whole blocks fill the axes along which they lie."""
@@ -172,13 +244,32 @@ class MatrixQuantization(Quantization):
 
 
 @dataclass(frozen=True)
-class MXFP8Quantize(MatrixQuantization):
+class GroupedQuantization(Quantization):
+    """The same for an op whose rows may be in groups, each with scales of its own."""
+
+    layouts: ClassVar[Collection[str]] = (*SCALE_LAYOUTS, *OF_GROUPS)
+
+    scale_layout: str = parameter(
+        ROW_MAJOR,
+        f'{LAYOUTS} In ``"swizzle_128x4_groups"``, for grouped products by PyTorch and torchao, and '
+        '``"swizzle_128x4_spread_groups"``, by FlashInfer, each of ``group_sizes`` is a matrix of its own.',
+    )
+
+    def check(self, operands: Specs) -> dict[str, ArraySpec]:
+        check_no_count(self.scale_layout, operands)
+        return super().check(operands)
+
+
+@dataclass(frozen=True)
+class MXFP8Quantize(GroupedQuantization, MatrixQuantization):
     """MXFP8 quantization: E4M3 values with one E8M0 scale for each 32 elements of the last axis (OCP MX v1.0)."""
 
     name: ClassVar[str] = "mxfp8_quantize"
     inputs: ClassVar[Mapping[str, str]] = {
-        "x": "Shape ``[..., I]`` with I a multiple of 32; bfloat16, float16 or float32."
+        "x": "Shape ``[..., I]`` with I a multiple of 32; bfloat16, float16 or float32.",
+        "group_sizes": GROUP_SIZES.format(layout="``scale_layout``", results="values"),
     }
+    optional: ClassVar[Collection[str]] = ("group_sizes",)
     returns: ClassVar[str] = (
         "Values ``[..., I]`` and scales ``[..., I / 32]``, padded in a tiled layout; "
         "``values * 2**(scales - 127)`` approximates x. A block with a NaN or an infinity has scale byte 255 and NaN "
@@ -190,21 +281,22 @@ class MXFP8Quantize(MatrixQuantization):
     @property
     def axes(self) -> Axes:
         if self.square_blocks:
-            return self._axes(rows=True, columns=False)
-        own = matrix_axes(self.scale_layout)
-        return Axes.of(f"*r {own} -> *r {own}, *r {own}")
+            return self._axes(rows=True, columns=False, beside=", G!")
+        own = rows_axes(self.scale_layout)
+        return Axes.of(f"{own}, G! -> {own}, {own}")
 
     def check(self, operands: Specs) -> dict[str, ArraySpec]:
         if self.square_blocks and row_count.NAME in operands:
             raise ValueError("num_rows must be None with square_blocks: rows share scales")
         return super().check(operands)
 
-    def infer(self, x: ArraySpec) -> dict[str, ArraySpec]:
+    def infer(self, x: ArraySpec, group_sizes: ArraySpec | None = None) -> dict[str, ArraySpec]:
         self._check(x, rows=True, columns=self.square_blocks)
-        return self.quantized_specs(x, self.scale_layout)
+        check_groups(self.scale_layout, "x", x, group_sizes)
+        return self.quantized_specs(x, self.scale_layout, group_sizes)
 
-    def compute(self, x: Array) -> Arrays:
-        return self.quantize(fp32.load(x), self.scale_layout, square=self.square_blocks)
+    def compute(self, x: Array, group_sizes: Array | None = None) -> Arrays:
+        return self.quantize(fp32.load(x), self.scale_layout, group_sizes, square=self.square_blocks)
 
     def plan(self, specs: Specs, target: Target, *, keep: Collection[str] = ()) -> Plan:
         from m3ops.ops.mxfp8.plan import quantize_plan
@@ -283,7 +375,9 @@ class MXFP8Dequantize(Op):
     inputs: ClassVar[Mapping[str, str]] = {
         "values": "An ``MXFP8``, as :func:`mxfp8_quantize` returns it: values ``[..., I]`` with I a multiple of 32.",
         "scales": "",
+        "group_sizes": GROUP_SIZES.format(layout="``q.scale_layout``", results="results"),
     }
+    optional: ClassVar[Collection[str]] = ("group_sizes",)
     quantized: ClassVar[Mapping[str, tuple[str, str]]] = {"q": ("values", "scales")}
     returns: ClassVar[str] = "Shape ``[..., I]``, rounded to fp32 and then to ``out_dtype``."
     value_error: ClassVar[str] = "The shapes do not fit each other, or tiled scales are not contiguous"
@@ -294,21 +388,27 @@ class MXFP8Dequantize(Op):
 
     def __post_init__(self) -> None:
         validate.output_dtype("out_dtype", self.out_dtype)
-        validate.choice("scale_layout", self.scale_layout, SCALE_LAYOUTS)
+        validate.choice("scale_layout", self.scale_layout, (*SCALE_LAYOUTS, *OF_GROUPS))
         super().__post_init__()
 
     @property
     def axes(self) -> Axes:
-        own = matrix_axes(self.scale_layout)
-        return Axes.of(f"*r {own}, *r {own} -> *r {own}")
+        own = rows_axes(self.scale_layout)
+        return Axes.of(f"{own}, {own}, G! -> {own}")
 
-    def infer(self, values: ArraySpec, scales: ArraySpec) -> dict[str, ArraySpec]:
-        check_quantized("", values, scales, self.scale_layout)
+    def check(self, operands: Specs) -> dict[str, ArraySpec]:
+        check_no_count(self.scale_layout, operands)
+        return super().check(operands)
+
+    def infer(self, values: ArraySpec, scales: ArraySpec, group_sizes: ArraySpec | None = None) -> dict[str, ArraySpec]:
+        check_quantized("", values, scales, self.scale_layout, group_sizes)
         return {"x": ArraySpec(values.shape, self.out_dtype)}
 
-    def compute(self, values: Array, scales: Array) -> Arrays:
-        scales = restore(scales, (*values.shape[:-1], values.shape[-1] // BLOCK), self.scale_layout)
-        return {"x": fp32.store(functions.dequantize_blocks(values, scales), self.out_dtype)}
+    def compute(self, values: Array, scales: Array, group_sizes: Array | None = None) -> Arrays:
+        x = functions.dequantize_blocks(values, restored(values, scales, self.scale_layout, group_sizes))
+        if group_sizes is not None:
+            x = x.__array_namespace__().where(scale_groups.in_a_group(group_sizes, values.shape[0]), x, 0.0)
+        return {"x": fp32.store(x, self.out_dtype)}
 
     def plan(self, specs: Specs, target: Target, *, keep: Collection[str] = ()) -> Plan:
         from m3ops.ops.mxfp8.plan import dequantize_plan

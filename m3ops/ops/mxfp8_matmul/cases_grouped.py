@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from m3ops.numerics.exact.scale_groups import arrange_groups
 from m3ops.numerics.formats import ACTIVATION_DTYPES, FP8_FORMATS
-from m3ops.numerics.scale_layouts import TILES, arrange
+from m3ops.numerics.scale_layouts import OF_GROUPS, TILES, arrange
 from m3ops.ops.mxfp8_matmul.cases import CHUNK, Quantized, integers, matrix, unscaled
 from m3ops.testing.arrays import Inputs
 from m3ops.testing.case import Case
@@ -119,8 +120,45 @@ def _tiled(layout: str, *, small: bool = False) -> tuple[Any, ...]:
     return x, arrange(x_scales, layout), w, arrange(w_scales, layout), *others
 
 
+def _in_groups() -> Iterator[Case]:
+    """Scales of x that have a padding for each group."""
+    for layout in OF_GROUPS:
+        of_x = {"x_layout": layout}
+        yield case(layout, partial(_scales_of_groups, layout, (300, 96), (5, 0, 129, -1, 128)), of_x)
+        exact = partial(_scales_of_groups, layout, (10, 64), SIZES, small=True)
+        yield case(f"fast, {layout}", exact, {**of_x, **FAST})
+    layout = OF_GROUPS[0]
+    of_x = {"x_layout": layout}
+    yield case(f"{layout}, tiled weights", partial(_all_tiled, layout), {**of_x, "w_layout": "swizzle_128x4"})
+    for number in (0, 6, 9):
+        made = partial(_scales_of_groups, layout, (10, 64), SIZES, num_rows=number)
+        yield case(f"{layout}, {number} of 10 rows", made, of_x)
+    for name, x, sizes in (
+        ("no groups", (200, 64), ()),
+        ("no rows", (0, 64), SIZES),
+        ("K = 0", (10, 0), SIZES),
+        ("all groups empty", (10, 64), (0, 0)),
+        ("more rows than there are", (140, 64), (3, 2**31 - 1, 0, 2**31 - 1, 1)),
+    ):
+        yield case(f"{layout}, {name}", partial(_scales_of_groups, layout, x, sizes), of_x)
+
+
+def _scales_of_groups(layout: str, x: tuple[int, int], sizes: Sequence[int], **others: Any) -> tuple[Any, ...]:
+    """Operands of which x has scales in groups of these sizes. Those of no row are NaN."""
+    values, scales, w, w_scales, given, *rest = grouped(x, 9, sizes, **others)
+    padding = arrange_groups(np.ones_like(scales), layout, given) == 0
+    stored = np.where(padding, np.uint8(255), arrange_groups(scales, layout, given))
+    return values, stored, w, w_scales, given, *rest
+
+
+def _all_tiled(layout: str) -> tuple[Any, ...]:
+    values, scales, w, w_scales, *others = _scales_of_groups(layout, (10, 96), SIZES)
+    return values, scales, w, arrange(w_scales, "swizzle_128x4"), *others
+
+
 def _cases() -> Iterator[Case]:
     yield from _sizes()
+    yield from _in_groups()
     yield from _gathered()
     yield from _counted()
     yield from _views()

@@ -9,6 +9,7 @@ from typing import Any
 from m3ops import row_count
 from m3ops.array import ArraySpec
 from m3ops.numerics.formats import BLOCK
+from m3ops.numerics.scale_layouts import OF_GROUPS, TILES_OF_GROUPS
 from m3ops.op import Specs
 from m3ops.ops.mxfp8_matmul import fast_plan as fast
 from m3ops.ops.mxfp8_matmul import plan as exact
@@ -20,6 +21,7 @@ from m3ops.ops.mxfp8_matmul.grouped_kernel import (
 from m3ops.ops.mxfp8_matmul.spec import MXFP8GroupedMatmul
 from m3ops.plan import Launch, Plan, pointers
 from m3ops.planning.launch import bytes_moved, counts_rows
+from m3ops.planning.scale_groups import Launches, in_groups
 from m3ops.target import Target
 from m3ops.tiles import groups
 from m3ops.tiles.matrix import Matrix
@@ -71,6 +73,10 @@ class _Call:
         rows, cols, size = self.shape
         return Plan(tuple(launches), bytes_moved(self.specs), 2 * rows * cols * size, scratch)
 
+    def in_groups(self, launch: Launch, *, keep: Collection[str]) -> Launches:
+        """The launch of what is done with x beforehand, where its scales are those of groups."""
+        return in_groups(launch, self.op.x_layout, self.specs, "x_scales", self.target, keep=keep)
+
     def row_tiles(self, tile_rows: int) -> int:
         return groups.most_tiles(self.shape[0], self.groups, tile_rows)
 
@@ -104,7 +110,8 @@ def exact_plan(op: MXFP8GroupedMatmul, specs: Specs, target: Target, *, keep: Co
     if size and x_rows:
         digits = exact.digits_of(x_rows, size)
         scratch |= digits
-        launches.append(exact.digits_launch(op, {**call.x, **digits}, target))
+        own, beside = call.in_groups(exact.digits_launch(op, {**call.x, **digits}, target), keep=digits)
+        scratch, launches = scratch | beside, [*launches, *own]
     arrays: dict[str, Any] = {**specs, **scratch}
     if tile.parts > 1:
         arrays["product"] = scratch["partials"] = ArraySpec((tile.parts, rows, cols), "float32")
@@ -140,7 +147,9 @@ def fast_plan(op: MXFP8GroupedMatmul, specs: Specs, target: Target, *, keep: Col
         in_turns=call.rows_each > tile_rows,
     )
     if x_rows:
-        launches.append(fast.numbers("x", op.x_layout, call.x, target, choice))
+        layout = TILES_OF_GROUPS if op.x_layout in OF_GROUPS else op.x_layout
+        own, beside = call.in_groups(fast.numbers("x", layout, call.x, target, choice), keep=["x"])
+        scratch, launches = scratch | beside, [*launches, *own]
     launch = fast.fast_launch(
         _mxfp8_grouped_matmul_fast_kernel,
         {**specs, **scratch},

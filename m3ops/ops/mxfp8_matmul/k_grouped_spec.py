@@ -14,13 +14,14 @@ from typing import ClassVar
 
 import numpy as np
 
+from m3ops import validate
 from m3ops.array import ArraySpec
 from m3ops.axes import Axes
 from m3ops.numerics.exact import fp32, functions, groups
 from m3ops.numerics.formats import BLOCK
 from m3ops.numerics.scale_layouts import ROW_MAJOR
 from m3ops.op import Array, Arrays
-from m3ops.ops.mxfp8_matmul.spec import Product, check_axes, check_int32
+from m3ops.ops.mxfp8_matmul.spec import Product
 from m3ops.plan import Plan
 
 
@@ -61,9 +62,9 @@ class MXFP8KGroupedMatmul(Product):
         w_scales: ArraySpec,
         group_sizes: ArraySpec,
     ) -> dict[str, ArraySpec]:
-        check_axes("x_values", x_values, "M, K")
+        validate.axes("x_values", x_values, "M, K")
         self._check_operands(x_values, x_scales, w_values, w_scales, "N, K")
-        check_int32("group_sizes", group_sizes, "G")
+        validate.indices("group_sizes", group_sizes, "G")
         shape = (group_sizes.shape[0], x_values.shape[0], w_values.shape[0])
         return {"product": ArraySpec(shape, self.out_dtype)}
 

@@ -47,12 +47,14 @@ def _digits_tile(
     AT: tl.constexpr,
     TILE: tl.constexpr,
     MX: tl.constexpr,
+    scale_rows_ptr=None,
 ):
     window, blocks = rows.window(t, end, AT.values.size, TILE), rows.window(t, end, AT.values.size, TILE, 32)
     high, low = functions.digits(rows.load(x_values_ptr, window, TILE, AT.values), MX.fp8, MX.cast)
     rows.store(digits_ptr, high, window, TILE, AT.digits)
     rows.store(digits_ptr + AT.values.size, low, window, TILE, AT.digits)
-    factors = functions.scale_factors(scales.load(x_scales_ptr, blocks, total_rows, TILE, AT.scales, MX.scale_tiles))
+    exponents = scales.load(x_scales_ptr, blocks, total_rows, TILE, AT.scales, MX.scale_tiles, scale_rows_ptr)
+    factors = functions.scale_factors(exponents)
     first_row, _, block = blocks
     row = first_row + tl.arange(0, TILE.rows)[:, None]
     place = tl.cast(block, tl.int64) * total_rows + row
@@ -64,6 +66,7 @@ def _mxfp8_matmul_digits_kernel(
     x_values_ptr,  # uint8 [total_rows, K]
     x_scales_ptr,  # uint8 [total_rows, K / 32], or in tiles
     num_rows_ptr,  # int32 [1], the number of rows that count, or None for all
+    scale_rows_ptr,  # int32 [total_rows], rows of the tiled scales, or None where rows are not in groups
     total_rows,
     digits_ptr,  # fp16 [total_rows, 2, K]
     factors_ptr,  # fp32 [K / 32, total_rows]
@@ -78,7 +81,9 @@ def _mxfp8_matmul_digits_kernel(
     else:
         valid = row_count.valid_rows(num_rows_ptr, total_rows, COUNT)
         for i in range(t, row_count.num_tiles(valid, AT.values.size, TILE), COUNT.programs):
-            _digits_tile(i, valid, x_values_ptr, x_scales_ptr, total_rows, digits_ptr, factors_ptr, AT, TILE, MX)
+            _digits_tile(
+                i, valid, x_values_ptr, x_scales_ptr, total_rows, digits_ptr, factors_ptr, AT, TILE, MX, scale_rows_ptr
+            )
 
 
 @triton.jit

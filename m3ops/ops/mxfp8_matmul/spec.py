@@ -26,9 +26,9 @@ from m3ops.array import ArraySpec
 from m3ops.axes import Axes
 from m3ops.numerics.exact import fp32, functions, groups
 from m3ops.numerics.formats import BLOCK
-from m3ops.numerics.scale_layouts import ROW_MAJOR, SCALE_LAYOUTS, restore
+from m3ops.numerics.scale_layouts import OF_GROUPS, ROW_MAJOR, SCALE_LAYOUTS
 from m3ops.op import Array, Arrays, DTypeName, Op, Specs, parameter
-from m3ops.ops.mxfp8.spec import check_quantized
+from m3ops.ops.mxfp8.spec import check_quantized, restored
 from m3ops.plan import Plan
 from m3ops.target import Target
 
@@ -46,6 +46,7 @@ class Product(Op):
     value_error: ClassVar[str] = "The shapes do not fit each other, or tiled scales are not contiguous"
     differentiable: ClassVar[bool] = False
     counts_buffers: ClassVar[bool] = False
+    x_layouts: ClassVar[Collection[str]] = SCALE_LAYOUTS
 
     arithmetic: str = parameter(
         "exact",
@@ -60,7 +61,7 @@ class Product(Op):
     def __post_init__(self) -> None:
         validate.choice("arithmetic", self.arithmetic, ARITHMETIC)
         validate.output_dtype("out_dtype", self.out_dtype)
-        validate.choice("x_layout", self.x_layout, SCALE_LAYOUTS)
+        validate.choice("x_layout", self.x_layout, self.x_layouts)
         validate.choice("w_layout", self.w_layout, SCALE_LAYOUTS)
         super().__post_init__()
 
@@ -75,22 +76,30 @@ class Product(Op):
         """The plans of exact and of fast arithmetic."""
 
     def _check_operands(
-        self, x_values: ArraySpec, x_scales: ArraySpec, w_values: ArraySpec, w_scales: ArraySpec, w_axes: str
+        self,
+        x_values: ArraySpec,
+        x_scales: ArraySpec,
+        w_values: ArraySpec,
+        w_scales: ArraySpec,
+        w_axes: str,
+        x_groups: ArraySpec | None = None,
     ) -> None:
-        check_quantized("x_", x_values, x_scales, self.x_layout)
+        check_quantized("x_", x_values, x_scales, self.x_layout, x_groups)
         check_quantized("w_", w_values, w_scales, self.w_layout)
-        check_axes("w_values", w_values, w_axes)
+        validate.axes("w_values", w_values, w_axes)
         if w_values.shape[-1] != x_values.shape[-1]:
             raise ValueError(
                 f"w_values must have the size of x_values along the last axis, {x_values.shape[-1]}, "
                 f"got shape {w_values.shape}"
             )
 
-    def _restored(self, x_values: Array, x_scales: Array, w_values: Array, w_scales: Array) -> tuple[Array, Array]:
+    def _restored(
+        self, x_values: Array, x_scales: Array, w_values: Array, w_scales: Array, group_sizes: Array | None = None
+    ) -> tuple[Array, Array]:
         """The scales row by row."""
         return (
-            restore(x_scales, (*x_values.shape[:-1], x_values.shape[-1] // BLOCK), self.x_layout),
-            restore(w_scales, (*w_values.shape[:-1], w_values.shape[-1] // BLOCK), self.w_layout),
+            restored(x_values, x_scales, self.x_layout, group_sizes),
+            restored(w_values, w_scales, self.w_layout),
         )
 
     def _bound(self, x: np.ndarray, w: np.ndarray) -> np.ndarray:
@@ -169,7 +178,8 @@ class MXFP8GroupedMatmul(Product):
 
     name: ClassVar[str] = "mxfp8_grouped_matmul"
     inputs: ClassVar[Mapping[str, str]] = {
-        "x_values": "An ``MXFP8`` of values ``[T, K]``, as :func:`mxfp8_quantize` returns it.",
+        "x_values": "An ``MXFP8`` of values ``[T, K]``, as :func:`mxfp8_quantize` returns it; in a layout of groups "
+        "they are those of ``group_sizes``, and ``rows`` has to be None.",
         "x_scales": "",
         "w_values": "The weights, an ``MXFP8`` of values ``[G, N, K]``, quantized along K too. In a tiled layout each "
         "group's scales are a matrix of their own.",
@@ -180,6 +190,7 @@ class MXFP8GroupedMatmul(Product):
         "for each expert; None for the rows of x as they are. Where there is no such row the product's is zero.",
     }
     optional: ClassVar[Collection[str]] = ("rows",)
+    x_layouts: ClassVar[Collection[str]] = (*SCALE_LAYOUTS, *OF_GROUPS)
     value_error: ClassVar[str] = (
         "The shapes do not fit each other, or tiled scales, ``group_sizes`` or ``rows`` are not contiguous"
     )
@@ -199,16 +210,19 @@ class MXFP8GroupedMatmul(Product):
         group_sizes: ArraySpec,
         rows: ArraySpec | None = None,
     ) -> dict[str, ArraySpec]:
-        check_axes("x_values", x_values, "T, K")
-        self._check_operands(x_values, x_scales, w_values, w_scales, "G, N, K")
+        validate.axes("x_values", x_values, "T, K")
+        x_groups = group_sizes if self.x_layout in OF_GROUPS else None
+        self._check_operands(x_values, x_scales, w_values, w_scales, "G, N, K", x_groups)
         groups, columns, _ = w_values.shape
-        check_int32("group_sizes", group_sizes, "G")
+        validate.indices("group_sizes", group_sizes, "G")
         if group_sizes.shape != (groups,):
             raise ValueError(
                 f"group_sizes must have shape ({groups},), one for each of w_values, got {group_sizes.shape}"
             )
         if rows is not None:
-            check_int32("rows", rows, "R")
+            validate.indices("rows", rows, "R")
+            if x_groups is not None:
+                raise ValueError(f"rows must be None for an x with scale_layout={self.x_layout!r}, which has groups")
         total = (x_values if rows is None else rows).shape[0]
         return {"product": ArraySpec((total, columns), self.out_dtype)}
 
@@ -221,7 +235,7 @@ class MXFP8GroupedMatmul(Product):
         group_sizes: Array,
         rows: Array | None = None,
     ) -> Arrays:
-        x_scales, w_scales = self._restored(x_values, x_scales, w_values, w_scales)
+        x_scales, w_scales = self._restored(x_values, x_scales, w_values, w_scales, group_sizes)
         if rows is None:
             rows = group_sizes.__array_namespace__().arange(x_values.shape[0])
         product = groups.matmul(x_values, x_scales, w_values, w_scales, group_sizes, rows)
@@ -242,7 +256,7 @@ class MXFP8GroupedMatmul(Product):
         rows: np.ndarray | None = None,
     ) -> np.ndarray:
         """By how much ``"fast"`` results may differ from ``"exact"`` ones, in float64 and the shape of the product."""
-        x_scales, w_scales = self._restored(x_values, x_scales, w_values, w_scales)
+        x_scales, w_scales = self._restored(x_values, x_scales, w_values, w_scales, group_sizes)
         x = functions.dequantize_blocks(x_values, x_scales)
         x = x if rows is None else x[np.clip(rows, 0, len(x) - 1)]
         bound = np.zeros((len(x), w_values.shape[1]))
@@ -250,19 +264,3 @@ class MXFP8GroupedMatmul(Product):
         for start, end, w, scales in zip(parts.starts, parts.ends, w_values, w_scales, strict=True):
             bound[start:end] = self._bound(x[start:end], functions.dequantize_blocks(w, scales))
         return bound
-
-
-def check_axes(name: str, spec: ArraySpec, axes: str) -> None:
-    """As many axes as these are."""
-    count = axes.count(",") + 1
-    if len(spec.shape) != count:
-        words = {1: "one axis", 2: "two axes", 3: "three axes"}[count]
-        raise ValueError(f"{name} must have {words}, [{axes}], got shape {spec.shape}")
-
-
-def check_int32(name: str, spec: ArraySpec, axes: str) -> None:
-    """Contiguous numbers of rows."""
-    if spec.dtype != "int32":
-        raise TypeError(f"{name} must have dtype int32, got {spec.dtype}")
-    check_axes(name, spec, axes)
-    validate.contiguous(name, spec)

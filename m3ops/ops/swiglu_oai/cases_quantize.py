@@ -11,9 +11,11 @@ import numpy as np
 
 from m3ops.numerics.formats import ACTIVATION_DTYPES, FP8_FORMATS, SCALE_RULES
 from m3ops.numerics.scale_layouts import TILES
+from m3ops.ops.mxfp8.cases_groups import counted, counting, numbers, of_groups
 from m3ops.ops.swiglu_oai.cases import of_whole_blocks
 from m3ops.testing.arrays import bit_patterns, matrices, normal, one
-from m3ops.testing.case import Case, counted, counting
+from m3ops.testing.case import Case
+from m3ops.testing.case import counted as counted_alone
 
 case = partial(Case, "swiglu_oai_quantize")
 SKEWED = {"alpha": 1.3, "beta": -0.75}
@@ -42,6 +44,7 @@ def _cases() -> Iterator[Case]:
     yield case("experts: interleaved", experts, {"layout": "interleaved"})
     for layout in TILES:
         yield case(f"experts: {layout}", experts, {"scale_layout": layout})
+    yield from of_groups("swiglu_oai_quantize", numbers, width=2)
 
 
 def _fake_quant() -> Iterator[Case]:
@@ -54,7 +57,7 @@ def _fake_quant() -> Iterator[Case]:
         yield fake(f"{rule}, {fp8}", normals, {"scale_rule": rule, "fp8_format": fp8})
     yield fake("3 groups to float32", normals, {"groups": 3, "out_dtype": "float32"})
     yield fake("no rows", one(normal, (0, 64), "bfloat16"))
-    yield from counted("swiglu_oai_fake_quant", lambda shape: one(normal, shape, "bfloat16", 3.0), SKEWED)
+    yield from counted_alone("swiglu_oai_fake_quant", lambda shape: one(normal, shape, "bfloat16", 3.0), SKEWED)
 
 
 def _past_bfloat16() -> np.ndarray:

@@ -80,6 +80,7 @@ def _swiglu_tile(
     TILE: tl.constexpr,
     SWIGLU: tl.constexpr,
     MX: tl.constexpr,
+    scale_rows_ptr=None,
 ):
     if MX is None:
         window = rows.window(t, end, AT.size, TILE)
@@ -95,13 +96,26 @@ def _swiglu_tile(
         activation = functions.swiglu_oai(gate, up, SWIGLU.slope, SWIGLU.bound, SWIGLU.beta, SWIGLU.limit)
         if MX.round_activation:
             activation = fp32.round_to(activation, gate_up_ptr.dtype.element_ty, SWIGLU.narrowing)
-        mx.store(values_ptr, scales_ptr, activation, t, window, total_rows, TILE, AT.values, AT.scales, MX)
+        mx.store(
+            values_ptr,
+            scales_ptr,
+            activation,
+            t,
+            window,
+            total_rows,
+            TILE,
+            AT.values,
+            AT.scales,
+            MX,
+            scale_rows_ptr=scale_rows_ptr,
+        )
 
 
 @triton.jit
 def _swiglu_oai_kernel(
     gate_up_ptr,  # [total_rows, 2 * I]
     num_rows_ptr,  # int32, how many rows of each buffer count, or None for all
+    scale_rows_ptr,  # int32 [total_rows], rows of the tiled scales, or None where rows are not in groups
     total_rows,
     activation_ptr,  # [total_rows, I], or None where MXFP8 is wanted
     values_ptr,  # uint8 [total_rows, I], or None
@@ -124,11 +138,12 @@ def _swiglu_oai_kernel(
         tiles = row_count.tiles(ends, total_rows, PADDED, TILE, COUNT)
         for i in range(tl.program_id(0), tiles[0], COUNT.programs):
             t, end = row_count.tile(i, tiles, ends, COUNT)
-            _swiglu_tile(t, end, *operands, AT, TILE, SWIGLU, MX)
+            _swiglu_tile(t, end, *operands, AT, TILE, SWIGLU, MX, scale_rows_ptr)
         if MX is None:
             row_count.clear(activation_ptr, ends, total_rows, AT.size, COUNT, "activation")
         else:
-            mx.clear(values_ptr, scales_ptr, ends, total_rows, AT.values, AT.scales, MX, COUNT)
+            counts_ptr = None if scale_rows_ptr is None else num_rows_ptr
+            mx.clear(values_ptr, scales_ptr, ends, total_rows, AT.values, AT.scales, MX, COUNT, counts_ptr)
 
 
 @triton.jit

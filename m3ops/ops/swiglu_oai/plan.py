@@ -22,6 +22,7 @@ from m3ops.planning.mx import FLOPS_PER_ELEMENT as QUANTIZE_FLOPS
 from m3ops.planning.mx import mx, scale_plan
 from m3ops.planning.narrowing import narrowing
 from m3ops.planning.rows import rows_of, split_rows
+from m3ops.planning.scale_groups import in_groups
 from m3ops.planning.tiling import block_tiling, element_tiling
 from m3ops.target import Target
 
@@ -66,7 +67,8 @@ def quantize_plan(op: SwigluOAIQuantize, specs: Specs, target: Target, *, keep: 
         rows_each=op.groups,
         scales=scales,
     )
-    return Plan((launch,), bytes_moved(specs), (FLOPS_PER_ELEMENT + QUANTIZE_FLOPS) * specs["values"].size)
+    launches, scratch = in_groups(launch, op.scale_layout, specs, "scales", target)
+    return Plan(launches, bytes_moved(specs), (FLOPS_PER_ELEMENT + QUANTIZE_FLOPS) * specs["values"].size, scratch)
 
 
 def fake_quant_plan(op: SwigluOAIFakeQuant, specs: Specs, target: Target, *, keep: Collection[str]) -> Plan:

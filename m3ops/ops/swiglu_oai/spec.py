@@ -21,7 +21,14 @@ from m3ops.axes import Axes
 from m3ops.numerics.exact import fp32, functions
 from m3ops.numerics.scale_layouts import ROW_MAJOR
 from m3ops.op import Array, Arrays, Derivative, DTypeName, Op, Specs, parameter
-from m3ops.ops.mxfp8.spec import FusedRounding, Quantization, check_layout, matrix_axes
+from m3ops.ops.mxfp8.spec import (
+    GROUP_SIZES,
+    FusedRounding,
+    GroupedQuantization,
+    check_groups,
+    check_layout,
+    rows_axes,
+)
 from m3ops.plan import Plan
 from m3ops.target import Target
 
@@ -144,11 +151,15 @@ class SwigluOAI(FloatActivation):
 
 
 @dataclass(frozen=True)
-class SwigluOAIQuantize(Quantization, FusedRounding, Activation):
+class SwigluOAIQuantize(GroupedQuantization, FusedRounding, Activation):
     """:func:`swiglu_oai` and :func:`mxfp8_quantize` of the activation in one pass over memory."""
 
     name: ClassVar[str] = "swiglu_oai_quantize"
-    inputs: ClassVar[Mapping[str, str]] = {"gate_up": GATE_UP.format(blocks=WHOLE_BLOCKS)}
+    inputs: ClassVar[Mapping[str, str]] = {
+        "gate_up": GATE_UP.format(blocks=WHOLE_BLOCKS),
+        "group_sizes": GROUP_SIZES.format(layout="``scale_layout``", results="values"),
+    }
+    optional: ClassVar[Collection[str]] = ("group_sizes",)
     returns: ClassVar[str] = "Values ``[..., I]`` and scales ``[..., I / 32]``, padded in a tiled layout."
     result_type: ClassVar[str] = "MXFP8"
     value_error: ClassVar[str] = "I / groups is not a multiple of 32"
@@ -162,17 +173,19 @@ class SwigluOAIQuantize(Quantization, FusedRounding, Activation):
     @property
     def axes(self) -> Axes:
         if self.groups > 1:
-            return Axes.of("*r (g 2! i!) -> *r (g i!), *r (g i!)")
-        own = matrix_axes(self.scale_layout)
-        return Axes.of(f"*r {own} -> *r {own}, *r {own}")
+            return Axes.of("*r (g 2! i!), G! -> *r (g i!), *r (g i!)")
+        own = rows_axes(self.scale_layout)
+        return Axes.of(f"{own}, G! -> {own}, {own}")
 
-    def infer(self, gate_up: ArraySpec) -> dict[str, ArraySpec]:
+    def infer(self, gate_up: ArraySpec, group_sizes: ArraySpec | None = None) -> dict[str, ArraySpec]:
         activation = self.activation_spec(gate_up)
         check_layout(self.scale_layout, "gate_up", gate_up)
-        return self.quantized_specs(activation, self.scale_layout)
+        check_groups(self.scale_layout, "gate_up", gate_up, group_sizes)
+        return self.quantized_specs(activation, self.scale_layout, group_sizes)
 
-    def compute(self, gate_up: Array) -> Arrays:
-        return self.quantize(self.rounded(self.activate(gate_up), gate_up.dtype.name), self.scale_layout)
+    def compute(self, gate_up: Array, group_sizes: Array | None = None) -> Arrays:
+        activation = self.rounded(self.activate(gate_up), gate_up.dtype.name)
+        return self.quantize(activation, self.scale_layout, group_sizes)
 
     def plan(self, specs: Specs, target: Target, *, keep: Collection[str] = ()) -> Plan:
         from m3ops.ops.swiglu_oai.plan import quantize_plan
