@@ -58,6 +58,10 @@ class Op(ABC):
         in_place: Whether the kernel reads each element of an input before it writes a result to that place, so that a
             result may take the memory of an input of its shape, dtype and axes.
         updates: Inputs that the front end of JAX takes as a ``jax.Ref`` too, and the result that is then written there.
+        inserts: Whether only a part of the results of ``updates`` is computed. The rest is as in those inputs: a result
+            begins as a copy of its input, or takes its memory, and a kernel writes the part. In memory that is given
+            for such a result the rest stays as it was.
+        checked: Inputs whose values are validated where the host has them. A kernel cannot raise.
         counts_rows: Whether there may be one more operand, ``num_rows`` (:mod:`m3ops.row_count`).
         counts_buffers: Whether ``num_rows`` may have a count for each of several buffers.
     """
@@ -72,6 +76,8 @@ class Op(ABC):
     differentiable: ClassVar[bool] = True
     in_place: ClassVar[bool] = False
     updates: ClassVar[Mapping[str, str]] = {}
+    inserts: ClassVar[bool] = False
+    checked: ClassVar[Collection[str]] = ()
     counts_rows: ClassVar[bool] = True
     counts_buffers: ClassVar[bool] = True
 
@@ -103,7 +109,7 @@ class Op(ABC):
         """Which axes of the operands are the same, and what may be divided among devices."""
 
     def axes_of(self, operands: Collection[str]) -> Axes:
-        """:attr:`axes` for a call with these inputs, which may lack optional ones."""
+        """:attr:`axes` for a call with these inputs, which may lack optional ones, and then results."""
         inputs = zip(self.inputs, self.axes.inputs, strict=True)
         return replace(self.axes, inputs=tuple(axes for name, axes in inputs if name in operands))
 
@@ -151,6 +157,22 @@ class Op(ABC):
             leading = self.axes_of(inputs).leading([spec.shape for spec in inputs.values()])
             row_count.check(operands[row_count.NAME], leading if self.counts_buffers else ())
         return results
+
+    def check_values(self, operands: Mapping[str, Array]) -> None:  # noqa: B027 (not abstract: few look at values)
+        """Validates the values of ``checked``, for a front end that has them in the host's memory.
+
+        Args:
+            operands: NumPy arrays of ``checked`` and ``num_rows``; of the others what has their shape.
+
+        Raises:
+            ValueError: A value is out of range.
+        """
+
+    def written(self, operands: Mapping[str, Array], results: Mapping[str, Array]) -> Arrays:
+        """For each result of which a part stays, in memory that is given for it, a mask of what is written."""
+        if row_count.NAME not in operands:
+            return {}
+        return row_count.written_masks(results, operands[row_count.NAME], self)
 
     def evaluate(self, operands: Mapping[str, Array]) -> Arrays:
         """:meth:`compute` for operands among which ``num_rows`` may be: rows that do not count are zero."""

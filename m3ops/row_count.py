@@ -74,19 +74,28 @@ def names_of(axes: Axes, shapes: Sequence[Shape]) -> tuple[list[Names], list[Nam
 def zero_the_rest(results: Arrays, num_rows: Array, op: Op) -> dict[str, Array]:
     """The results with zeros in the rows that do not count."""
     xp, masks = num_rows.__array_namespace__(), written_masks(results, num_rows, op)
-    return {name: xp.where(masks[name], result, xp.zeros_like(result)) for name, result in results.items()}
+    return {
+        name: xp.where(masks[name], result, xp.zeros_like(result)) if name in masks else result
+        for name, result in results.items()
+    }
 
 
-def written_masks(results: Arrays, num_rows: Array, op: Op) -> dict[str, Array]:
-    """For each result a mask of what is written: the rows that count, and the padding rows of tiled scales."""
+def rows_that_count(leading: Shape, num_rows: Array) -> Array:
+    """A mask of the rows with these leading axes."""
     xp = num_rows.__array_namespace__()
-    first = next(iter(results.values()))
-    leading = first.shape[:-1]
     of_buffer = leading[counted_axes(num_rows.shape) :]
     rows = xp.arange(math.prod(of_buffer)).reshape(of_buffer)
     each = num_rows.reshape((*leading[: len(leading) - len(of_buffer)], *(1,) * len(of_buffer)))
-    counts = xp.broadcast_to(rows < each, leading)[..., None]
-    masks = dict.fromkeys(results, counts)
+    return xp.broadcast_to(rows < each, leading)
+
+
+def written_masks(results: Arrays, num_rows: Array, op: Op) -> dict[str, Array]:
+    """For each result of rows a mask of what is written: those that count, and the padding rows of tiled scales."""
+    xp = num_rows.__array_namespace__()
+    first = next(iter(results.values()))
+    leading = first.shape[:-1]
+    counts = rows_that_count(leading, num_rows)[..., None]
+    masks = dict.fromkeys((name for name in results if not op.inserts or name not in op.updates.values()), counts)
     layout = getattr(op, "scale_layout", ROW_MAJOR)
     if "scales" in results and layout != ROW_MAJOR:
         blocks = stored_shape((*leading, first.shape[-1] // BLOCK), layout)[-1]

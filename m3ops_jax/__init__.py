@@ -19,7 +19,7 @@ from m3ops_jax.gemma_rmsnorm import (
     gemma_rmsnorm,
     gemma_rmsnorm_quantize,
 )
-from m3ops_jax.gemma_rmsnorm_heads import gemma_rmsnorm_heads, gemma_rmsnorm_rope_heads
+from m3ops_jax.gemma_rmsnorm_heads import gemma_rmsnorm_heads, gemma_rmsnorm_rope_heads, gemma_rmsnorm_rope_kv_insert
 from m3ops_jax.layers import moe_layer, moe_weights, mxfp8_grouped_linear, mxfp8_linear
 from m3ops_jax.moe import moe_combine, moe_logits, moe_route, moe_sort
 from m3ops_jax.mxfp8 import mxfp8_dequantize, mxfp8_quantize, mxfp8_quantize_both, mxfp8_quantize_transposed
@@ -47,6 +47,7 @@ __all__ = [
     "gemma_rmsnorm_heads",
     "gemma_rmsnorm_quantize",
     "gemma_rmsnorm_rope_heads",
+    "gemma_rmsnorm_rope_kv_insert",
     "moe_combine",
     "moe_layer",
     "moe_logits",

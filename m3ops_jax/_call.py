@@ -30,8 +30,8 @@ class Call:
         op: The op.
         operands: Names of the arrays in their order: the op's inputs, and ``num_rows`` where rows are counted.
         targets: Names given to ``compile_for``; none for the devices that are there.
-        updates: Inputs whose memory a result takes, each with that result. In the rows that do not count the result
-            keeps what the input held.
+        updates: Inputs whose memory a result takes, each with that result. In the rows that do not count, and where an
+            op inserts only a part, the result keeps what the input held.
     """
 
     op: Op
@@ -76,8 +76,8 @@ def _computed(call: Call, *arrays: jax.Array) -> tuple[jax.Array, ...]:
     """A function of its own, which is traced once for arrays of one kind, whatever programs it becomes a part of."""
     named = call.named(arrays)
     results = call.op.evaluate(named)
-    if call.counts_rows:
-        written = row_count.written_masks(results, named[row_count.NAME], call.op)
+    if call.counts_rows and not call.op.inserts:
+        written = call.op.written(named, results)
         for given, result in call.updates:
             results[result] = jnp.where(written[result], results[result], named[given])
     # XLA would compute a result anew for each of its uses, and takes minutes to compile some of those.
@@ -96,7 +96,7 @@ def run(op: Op, *arrays: Any, num_rows: Any = None) -> Any:
     Args:
         op: The op.
         arrays: Its inputs in order: arrays of JAX or NumPy, or what turns itself into one by ``__jax_array__``, as
-            ``nnx.Param`` does. One of ``op.updates`` may be a ``jax.Ref``, which is then updated.
+            ``nnx.Param`` does. Those of ``op.updates`` may be a ``jax.Ref`` each, which is then updated.
         num_rows: How many rows count: an int32 array of one element, or one for each buffer; None for all.
 
     Returns:
@@ -108,7 +108,9 @@ def run(op: Op, *arrays: Any, num_rows: Any = None) -> Any:
     refs = {name: array for name, array in given.items() if name in op.updates and isinstance(array, jax.Ref)}
     given |= {name: ref[...] for name, ref in refs.items()}
     op.check({name: spec_of(name, array) for name, array in given.items()})
-    updates = tuple((name, op.updates[name]) for name in refs)
+    if op.checked:
+        _check_values(op, given)
+    updates = tuple((name, result) for name, result in op.updates.items() if name in (given if op.inserts else refs))
     call = Call(op, tuple(given), current_targets(), updates)
     results = results_of(call, _operands(given))
     for name, ref in refs.items():
@@ -120,6 +122,20 @@ def _unwrapped(array: Any) -> Any:
     if isinstance(array, jax.Array | np.ndarray | jax.Ref) or not hasattr(array, "__jax_array__"):
         return array
     return array.__jax_array__()
+
+
+def _check_values(op: Op, given: Mapping[str, Any]) -> None:
+    """Validates values, if those that matter are known without a device being asked."""
+    known = {name: array for name, array in given.items() if name in (*op.checked, row_count.NAME)}
+    if all(map(_on_host, known.values())):
+        op.check_values({**given, **{name: np.asarray(array) for name, array in known.items()}})
+
+
+def _on_host(array: Any) -> bool:
+    """Whether the values of an array are known without a device being asked."""
+    if isinstance(array, jax.core.Tracer) or not isinstance(array, jax.Array):
+        return isinstance(array, np.ndarray)
+    return array.is_fully_addressable and all(device.platform == "cpu" for device in array.devices())
 
 
 def spec_of(name: str, array: Any) -> ArraySpec:

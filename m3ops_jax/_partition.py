@@ -94,7 +94,7 @@ def _on_shards(
 ) -> tuple[jax.Array, ...]:
     """What one device computes, with sums completed by all-reduce."""
     results = list(compute(*shards))
-    for number, operand in enumerate(call.op.axes.results):
+    for number, operand in enumerate(call.axes.results):
         summed = [axis for axis in summed_over(names[number], division) if jax.lax.axis_size(axis) > 1]
         if operand.summed and summed:
             results[number] = jax.lax.psum(results[number], summed)

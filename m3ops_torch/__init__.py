@@ -18,7 +18,7 @@ from m3ops_torch.gemma_rmsnorm import (
     gemma_rmsnorm,
     gemma_rmsnorm_quantize,
 )
-from m3ops_torch.gemma_rmsnorm_heads import gemma_rmsnorm_heads, gemma_rmsnorm_rope_heads
+from m3ops_torch.gemma_rmsnorm_heads import gemma_rmsnorm_heads, gemma_rmsnorm_rope_heads, gemma_rmsnorm_rope_kv_insert
 from m3ops_torch.layers import moe_layer, moe_weights, mxfp8_grouped_linear, mxfp8_linear
 from m3ops_torch.moe import moe_combine, moe_logits, moe_route, moe_sort
 from m3ops_torch.mxfp8 import mxfp8_dequantize, mxfp8_quantize, mxfp8_quantize_both, mxfp8_quantize_transposed
@@ -34,6 +34,7 @@ __all__ = [
     "gemma_rmsnorm_heads",
     "gemma_rmsnorm_quantize",
     "gemma_rmsnorm_rope_heads",
+    "gemma_rmsnorm_rope_kv_insert",
     "moe_combine",
     "moe_layer",
     "moe_logits",

@@ -34,6 +34,8 @@ class Kept:
         self.device = next(iter(operands.values())).device
         results = check(op, operands)
         self.results = kinds_of(results)
+        places = {name: number for number, name in enumerate(operands)}
+        self.begun = [(places[n], [*results].index(r)) for n, r in op.updates.items() if op.inserts and r in results]
         if out is not None:
             _out.check(op, operands, out, results)
             results = {name: spec_of(tensor) for name, tensor in zip(results, out, strict=True)}
@@ -50,6 +52,8 @@ class Kept:
         """Launches on tensors of this kind, into new results unless some are given."""
         if out is None:
             results: Given = empty(self.results, self.device)
+            for given, result in self.begun:
+                results[result].copy_(operands[given])
         else:
             _out.check_overlap(self.replaceable, operands, out)
             _out.bump_versions(out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -59,9 +60,10 @@ def check(op: Op, operands: Tensors, out: Sequence[torch.Tensor], wanted: Specs)
     if len(out) != len(wanted):
         raise ValueError(f"out must hold {len(wanted)} tensors, as the result does, got {len(out)}")
     first = next(iter(operands))
-    results = zip(names(len(out)), out, wanted.values(), op.axes.results, strict=True)
-    for name, tensor, spec, axes in results:
-        validate.output(name, spec_of(tensor), spec, contiguous_only=axes.of_matrices)
+    inserted = op.updates.values() if op.inserts else ()
+    results = zip(names(len(out)), out, wanted.items(), op.axes_of(operands).results, strict=True)
+    for name, tensor, (result, spec), axes in results:
+        validate.output(name, spec_of(tensor), spec, contiguous_only=axes.of_matrices and result not in inserted)
         same_device(name, tensor, first, operands[first])
 
 
@@ -83,21 +85,44 @@ def check_overlap(replaceable: dict[str, bool], operands: Sequence[torch.Tensor]
         out: The memory for the results.
     """
     inputs = [(*named, given, _extent(given)) for named, given in zip(replaceable.items(), operands, strict=True)]
-    outputs: list[tuple[str, tuple[int, int]]] = []
+    outputs: list[tuple[str, torch.Tensor, tuple[int, int]]] = []
     for name, tensor in zip(names(len(out)), out, strict=True):
         start, end = extent = _extent(tensor)
-        for other_name, (other_start, other_end) in outputs:
-            if start < other_end and other_start < end:
+        for other_name, other, (other_start, other_end) in outputs:
+            if start < other_end and other_start < end and not _take_turns(tensor, other):
                 raise ValueError(f"{name} must not overlap {other_name}")
         for other_name, may_be_replaced, given, (other_start, other_end) in inputs:
             if start < other_end and other_start < end and not (may_be_replaced and _same(tensor, given)):
+                if _take_turns(tensor, given):
+                    continue
                 same = ", unless it is the same tensor" if may_be_replaced else ""
                 raise ValueError(f"{name} must not overlap {other_name}{same}")
-        outputs.append((name, extent))
+        outputs.append((name, tensor, extent))
 
 
 def _same(result: torch.Tensor, given: torch.Tensor) -> bool:
     return result.data_ptr() == given.data_ptr() and spec_of(result) == spec_of(given)
+
+
+def _take_turns(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether tensors whose memory is one stretch have no byte in common: they are pieces that repeat at the same
+    distances with room for both, as k and v in one cache do.
+    """
+    (size, period), (other_size, other_period) = _pieces(one), _pieces(other)
+    distance = math.gcd(period, other_period)
+    apart = (other.data_ptr() - one.data_ptr()) % distance if distance else 0
+    return size <= apart <= distance - other_size
+
+
+def _pieces(tensor: torch.Tensor) -> tuple[int, int]:
+    """The bytes of the contiguous pieces of a tensor, and a divisor of all distances between them."""
+    size, period = tensor.itemsize, 0
+    for stride, count in sorted((s * tensor.itemsize, n) for s, n in zip(tensor.stride(), tensor.shape, strict=True)):
+        if stride == size and not period:
+            size *= count
+        elif count > 1:
+            period = math.gcd(period, stride)
+    return size, period
 
 
 def _extent(tensor: torch.Tensor) -> tuple[int, int]:

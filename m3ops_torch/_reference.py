@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from m3ops import row_count
 from m3ops.op import Op
 from m3ops_torch import _out
 from m3ops_torch._operands import Tensors, check, empty, kinds_of
@@ -22,12 +21,12 @@ def compute(op: Op, operands: Tensors, out: Sequence[torch.Tensor] | None = None
         _out.check(op, operands, out, specs)
         _out.check_overlap(_out.replaceable(op, operands), list(operands.values()), out)
     arrays = {name: to_array(tensor) for name, tensor in operands.items()}
+    op.check_values(arrays)
     results = op.reference(arrays, threads=torch.get_num_threads())
     if out is None:
         places, masks = empty(kinds_of(specs), torch.device("cpu")), {}
     else:
-        places, counted = list(out), row_count.NAME in arrays
-        masks = row_count.written_masks(results, arrays[row_count.NAME], op) if counted else {}
+        places, masks = list(out), op.written(arrays, results)
         _out.bump_versions(out)
     for place, (name, result) in zip(places, results.items(), strict=True):
         np.copyto(to_array(place), result, where=masks.get(name, np.True_))

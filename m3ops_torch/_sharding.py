@@ -87,8 +87,9 @@ def _strategy(op_type: type[Op], schema: Any) -> Any:
     operands = _operands.named(op, schema.args_schema)
     shapes = [tuple(argument.strategies[0].output_spec.tensor_meta.shape) for argument in operands.values()]
     mesh = schema.get_mesh_from_args()
-    results = len(op.axes.results)
-    ways = placements(op.axes_of(operands), shapes, max(mesh.shape))
+    axes = op.axes_of(operands)
+    results = len(axes.results)
+    ways = placements(axes, shapes, max(mesh.shape))
     kinds = {REPLICATED: Replicate(), PARTIAL: Partial()}
     rules = [[kinds[place] if isinstance(place, str) else Shard(place) for place in way] for way in ways]
     strategy = dtensor.expand_to_full_mesh_op_strategy(mesh, schema, rules, input_index=results)

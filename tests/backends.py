@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from interpreter import poisoned
 
-from m3ops import row_count
 from m3ops.array import ArraySpec
 from m3ops.op import Op
 from m3ops.ops import EVERY_OP
@@ -60,8 +59,13 @@ def planned(op: Op, inputs: Mapping[str, np.ndarray], target: Target = H100) -> 
 def interpreted(op: Op, inputs: Mapping[str, np.ndarray], plan: Plan) -> list[np.ndarray]:
     """The results of a plan in the interpreter."""
     results = {name: poisoned(spec) for name, spec in op.check(specs_of(inputs)).items()}
-    interpreter.run(plan, inputs, results)
-    return [*results.values()]
+    if not op.inserts:
+        interpreter.run(plan, inputs, results)
+        return [*results.values()]
+    begun = {result: inputs[given].copy() for given, result in op.updates.items() if result in results}
+    written = op.written(inputs, results)
+    interpreter.run(plan, inputs, results | begun, {name: ~written[name] for name in begun})
+    return [*(results | begun).values()]
 
 
 def _interpret(name: str, arrays: Arrays, given: Mapping[str, Any]) -> Arrays:
@@ -80,7 +84,7 @@ def _interpret_into(name: str, arrays: Arrays, given: Mapping[str, Any], out: Ar
     specs = specs_of(inputs)
     results = dict(zip(op.check(specs), out, strict=True))
     if any(array.size for array in out):
-        written = row_count.written_masks(results, inputs[row_count.NAME], op)
+        written = op.written(inputs, results)
         plan = op.plan({**specs, **specs_of(results)}, H100, keep=results)
         interpreter.run(plan, inputs, results, {name: ~mask for name, mask in written.items()})
     return out

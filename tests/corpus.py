@@ -83,8 +83,10 @@ def flags(op: str) -> list[str]:
     return [parameter.name for parameter in fields(OPS[op]) if parameter.type == "bool"]
 
 
-def _shapes(draw: Draw, op: str, groups: int, heads: int, rotary_dim: int) -> dict[str, Shape]:
+def _shapes(draw: Draw, op: str, params: dict[str, Any]) -> dict[str, Shape]:
     """Shapes of the inputs, up to 17 rows; where an op has inputs unknown here, those of one of its named cases."""
+    groups, rotary_dim = params.get("groups", 1), params.get("rotary_dim", 0)
+    heads = sum(number for name, number in params.items() if name.startswith("num_heads_"))
     rows = draw.one_of([(), (1,), (2,), (7,), (17,), (3, 5), (1, 4), (2, 1, 3), (2, 3, 2)])
     whole_blocks = "quant" in op or "mxfp8" in op
     size = BLOCK * (1 + draw.below(12)) if whole_blocks or draw.chance(2) else 1 + draw.below(400)
@@ -134,11 +136,31 @@ def _shapes(draw: Draw, op: str, groups: int, heads: int, rotary_dim: int) -> di
             "w_scales": (columns, size // BLOCK),
             "group_sizes": (1 + draw.below(5),),
         }
+    if "key_cache" in OPS[op].inputs:
+        known |= _caches(draw, params, rows, size)
     if set(OPS[op].inputs) <= set(known):
         return {name: shape for name in OPS[op].inputs if (shape := known[name]) is not None}
     arrays = draw.one_of([case for case in CASES if case.op == op]).make()
     # A case that counts rows has their number at its end.
     return {name: array.shape for name, array in zip(OPS[op].inputs, arrays, strict=False)}
+
+
+def _caches(draw: Draw, params: dict[str, Any], rows: Shape, size: int) -> dict[str, Shape]:
+    """Paged caches with at least as many slots as rows, and what comes with them."""
+    block_size = draw.one_of([1, 3, 4, 16])
+    blocks = math.prod(rows) // block_size + 1 + draw.below(3)
+    kinds = {"key_cache": "num_heads_k", "value_cache": "num_heads_v", "index_cache": "num_heads_index_k"}
+    return {
+        **{name: (blocks, block_size, params[heads], size) for name, heads in kinds.items()},
+        **dict.fromkeys(("slot_mapping", "index_slot_mapping"), rows),
+        **dict.fromkeys(("k_scale", "v_scale"), (1,)),
+    }
+
+
+def _slots(draw: Draw, shape: Shape, dtype: str, cache: Shape) -> np.ndarray:
+    """Different slots of a cache, some of them none."""
+    order = np.argsort(draw.bits((cache[0] * cache[1],)), kind="stable")[: math.prod(shape)].reshape(shape)
+    return np.where(draw.bits(shape) % np.uint64(4) == 0, -1, order).astype(dtype)
 
 
 def _numbers(draw: Draw, shape: Shape, dtype: str) -> np.ndarray:
@@ -216,8 +238,9 @@ class Call:
         if params.get("square_blocks") or self.op in MATRICES:
             whole = BLOCK * (1 + draw.below(2))
             return params, {"x": ((*draw.one_of(LEADING), whole, BLOCK * (1 + draw.below(5))), *_of_x(draw))}
-        heads = sum(number for name, number in params.items() if name.startswith("num_heads_"))
-        shapes = _shapes(draw, self.op, params.get("groups", 1), heads, params.get("rotary_dim", 0))
+        if "key_cache" in OPS[self.op].inputs:
+            params["num_heads_v"] = max(params["num_heads_v"], 1)
+        shapes = _shapes(draw, self.op, params)
         if params.get("groups", 1) > 1 or len(next(iter(shapes.values()))) < 2:
             params.pop("scale_layout", None)  # of matrices alone
         dtype = draw.one_of(ACTIVATION_DTYPES)
@@ -225,6 +248,7 @@ class Call:
         fp8 = FP8_FORMATS[draw.one_of(tuple(FP8_FORMATS))].name
         kinds = {"values": fp8, "scales": "uint8", "sizes": "int32", "rows": "int32", "ids": "int32"}
         kinds["positions"] = draw.one_of(["int32", "int64"])
+        kinds |= {"mapping": kinds["positions"], "cache": fp8, "scale": "float32"}
         dtypes |= {name: kinds[kind] for name in shapes if (kind := name.rpartition("_")[2]) in kinds}
         dtypes |= {name: kind for name, kind in (("slots", "int32"), ("weights", "float32")) if name in shapes}
         return params, {name: (shape, dtypes[name], draw.one_of(LAYOUTS)) for name, shape in shapes.items()}
@@ -247,9 +271,15 @@ class Call:
         """The input arrays, likewise."""
         draw = Draw(f"{self.id}, {time}")
         drawn = self._drawn[1].items()
+        made = {
+            name: _slots(draw, shape, dtype, self._drawn[1]["key_cache"][0])
+            if name.endswith("slot_mapping")
+            else _array(draw, shape, dtype)
+            for name, (shape, dtype, _) in drawn
+        }
         return tuple(
-            _laid_out(_array(draw, shape, dtype), "contiguous" if name in ("group_sizes", "rows") else layout)
-            for name, (shape, dtype, layout) in drawn
+            _laid_out(made[name], "contiguous" if name in ("group_sizes", "rows") else layout)
+            for name, (_, _, layout) in drawn
         )
 
     def expected(self, time: int) -> tuple[np.ndarray, ...]:

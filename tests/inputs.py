@@ -31,6 +31,13 @@ INPUTS = {
     "positions": np.array(7, np.int32),
     "weight_index_q": normal((64,), "float16", 0.5),
     "weight_index_k": normal((64,), "bfloat16", 0.25),
+    "key_cache": normal((5, 16, 4, 64), "float32", 2.0).astype(ml_dtypes.float8_e4m3fn),
+    "value_cache": normal((5, 16, 4, 64), "float32").astype(ml_dtypes.float8_e4m3fn),
+    "slot_mapping": np.where(np.arange(24) % 5 == 3, -1, np.arange(24) * 31 % 80).astype(np.int32).reshape(4, 6),
+    "index_cache": normal((9, 8, 1, 64), "float16"),
+    "index_slot_mapping": (np.arange(24, dtype=np.int32)[::-1] * 25 % 72).reshape(4, 6),
+    "k_scale": np.array([0.7], np.float32),
+    "v_scale": np.array([0.3], np.float32),
     "w": normal((16, 128), "float32", 0.1),
     "logits": normal((4, 6, 16), "float32"),
     "bias": normal((16,), "float32", 0.25),
@@ -44,7 +51,10 @@ INPUTS = {
 
 OWN = {
     **{name: {"x": normal((64, 96), "bfloat16")} for name in ("mxfp8_quantize_transposed", "mxfp8_quantize_both")},
-    "gemma_rmsnorm_rope_heads": {**INPUTS, "qkv": normal((4, 6, 77 * 64), "bfloat16")},
+    **{
+        name: {**INPUTS, "qkv": normal((4, 6, 77 * 64), "bfloat16")}
+        for name in ("gemma_rmsnorm_rope_heads", "gemma_rmsnorm_rope_kv_insert")
+    },
     "mxfp8_grouped_matmul": {
         "x_values": INPUTS["x_values"].reshape(24, 128),
         "x_scales": INPUTS["x_scales"].reshape(24, 4),
@@ -80,8 +90,8 @@ COUNTING = [name for name, op in OPS.items() if op.counts_rows]
 """Ops that take ``num_rows``. Those that do not have tests of their own."""
 
 AXES = {name: call_of(name).axes for name in COUNTING}
-OPS_OF_ROWS = [name for name, of in AXES.items() if any(own.rows for own in of.inputs)]
-"""Ops in which rows, the leading axes, do not depend on each other."""
+OPS_OF_ROWS = [name for name, of in AXES.items() if any(own.rows for own in of.inputs) and not of.gathers_rows]
+"""Ops that make rows of rows, the leading axes, which do not depend on each other."""
 
 ROWS_FIRST = [name for name in OPS_OF_ROWS if AXES[name].inputs[0].rows]
 """Those whose first input has them."""

@@ -61,7 +61,7 @@ def run(
         plan: The plan.
         operands: Arrays of the shapes, dtypes and strides of the plan. 8-bit floats reach kernels as uint8.
         results: Arrays to write, likewise. What they held before does not matter.
-        kept: For each result a mask of the elements that have to stay as they are; none unless given.
+        kept: Masks of the elements that have to stay as they are, by result; none unless given.
 
     Raises:
         IndexError: if a kernel loads or stores at an address that is no element of the array whose pointer it was
@@ -76,7 +76,7 @@ def run(
     for one in plan.launches:
         _launch(one, pointers)
     for name, array in results.items():
-        stays = np.broadcast_to(kept[name] if kept else False, array.shape)
+        stays = np.broadcast_to((kept or {}).get(name, False), array.shape)
         written = pointers[name].written[pointers[name].elements(_addresses(array))]
         if (missing := ~(written | stays)).any():
             raise IndexError(f"{name}: {missing.sum()} of {array.size} elements not written")

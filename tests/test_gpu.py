@@ -29,14 +29,22 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(no_gpu() is not None, reason=s
 GUARD = 4096
 
 
-def launch(plan: Plan, inputs: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> list[np.ndarray]:
-    """Runs a plan into poisoned results between guard zones, which have to stay as they were."""
+def launch(
+    plan: Plan, inputs: dict[str, np.ndarray], expected: dict[str, np.ndarray], op: type[Op] = Op
+) -> list[np.ndarray]:
+    """Runs a plan into results between guard zones, which have to stay as they were.
+
+    Results are poisoned, but those that the op inserts to begin as its inputs.
+    """
     memory, results = {}, {}
     for name, want in expected.items():
         memory[name] = torch.full((want.nbytes + 2 * GUARD,), 0xA5, dtype=torch.uint8, device="cuda")
         inner = memory[name][GUARD : GUARD + want.nbytes].view(getattr(torch, want.dtype.name))
         results[name] = inner.view(want.shape)
     tensors = {name: to_tensor(array, "cuda") for name, array in inputs.items()}
+    for given, result in op.updates.items() if op.inserts else ():
+        if result in results:
+            results[result].copy_(tensors[given])
     torch_launch.launch(plan, {**tensors, **results})
     for around in memory.values():
         assert (around[:GUARD] == 0xA5).all(), "written before a result"
@@ -66,7 +74,7 @@ def test_guard_zones(op: str, number: int) -> None:
     inputs = call.operands(0)
     expected = call.call.reference(inputs)
     if any(want.size for want in expected.values()):
-        results = launch(on_this_gpu(call.call, inputs), inputs, expected)
+        results = launch(on_this_gpu(call.call, inputs), inputs, expected, OPS[op])
         assert_same_bytes(results, [*expected.values()])
 
 

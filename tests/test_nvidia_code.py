@@ -24,7 +24,9 @@ from m3ops.testing.workload import Workload
 
 SM_90 = Target.named("sm_90")
 CUOBJDUMP = Path(nvidia.__file__).parent / "bin" / "cuobjdump"
-KEYS = [key for key in PREFILLS if key[0].startswith(("swiglu", "mxfp8_quantize")) or key[0].endswith("_heads")]
+KEYS = [
+    key for key in PREFILLS if key[0].startswith(("swiglu", "mxfp8_quantize")) or key[0].endswith(("_heads", "_insert"))
+]
 TYPES = {"bfloat16": "*bf16", "float32": "*fp32", "int32": "*i32", "uint8": "*u8"}
 TYPES |= dict.fromkeys(("float8_e4m3fn", "float8_e4m3fnuz"), "*u8")
 SHARED = {"sm_86": 99, "sm_89": 99, "sm_90": 227}
@@ -55,8 +57,8 @@ def test_memory_is_accessed_16_bytes_at_a_time(key: tuple[Any, ...], tmp_path: P
     kernel = compiled(PREFILLS[key])
     accesses = Counter(re.findall(r"(ld|st)\.global\.([\w.:]+)", kernel.asm["ptx"]))
     wide = {access for access in accesses if access[1] == "v4.b32"}
-    # One byte for 32 elements; what all heads of a program share, a weight, a position and its cosines and sines. Of a
-    # weight's 32 columns, where a program is a warp, each thread loads one.
+    # One byte for 32 elements; what all heads of a program share, a weight, a slot, a position and its cosines and
+    # sines. Of a weight's 32 columns, where a program is a warp, each thread loads one.
     narrow = {("st", "b8")} if "quantize" in key[0] else {("ld", "b32")} if "norm" in key[0] else set()
     if key[0] in ("mxfp8_quantize", "mxfp8_quantize_both") and key[1] == 6144:  # tiles of four blocks, two a thread
         narrow = {("st", "b16")} | ({("st", "b8")} if key[0] == "mxfp8_quantize_both" else set())

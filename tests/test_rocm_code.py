@@ -34,6 +34,7 @@ VALU_LIMITS = {
     ("gemma_rmsnorm_heads", 9216): {"gfx942": 21.5, "gfx950": 16.5},
     ("gemma_rmsnorm_rope_heads", 9216): {"gfx942": 16, "gfx950": 11},
     ("gemma_rmsnorm_rope_heads", 9856): {"gfx942": 16, "gfx950": 11},
+    ("gemma_rmsnorm_rope_kv_insert", 9216): {"gfx942": 16, "gfx950": 11},
     ("gemma_fused_add_rmsnorm", 6144): {"gfx942": 31, "gfx950": 17},
     ("gemma_fused_add_rmsnorm", 128): {"gfx942": 29, "gfx950": 17.5},
     ("gemma_rmsnorm_quantize", 6144): {"gfx942": 21, "gfx950": 18},
@@ -42,13 +43,14 @@ VALU_LIMITS = {
 
 # Everything else moves 16 bytes a lane. There is one scale byte for 32 elements, and the weight of a short row is
 # shared by all rows of a workgroup: a thread reads one element of it, or two. A row has one position, which all its
-# heads share, and with that the cosines and sines.
+# heads share, and with that the cosines and sines, and one slot.
 NARROW_LOADS = {
     ("mxfp8_dequantize", 3072): {1: 1},
     ("gemma_rmsnorm", 128): {4: 1},
     ("gemma_rmsnorm_heads", 9216): {4: 1},
     ("gemma_rmsnorm_rope_heads", 9216): {8: 2, 4: 1},
     ("gemma_rmsnorm_rope_heads", 9856): {8: 2, 4: 1},
+    ("gemma_rmsnorm_rope_kv_insert", 9216): {8: 2, 4: 2},
     ("gemma_fused_add_rmsnorm", 128): {4: 1},
 }
 NARROW_STORES = {

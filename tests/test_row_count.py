@@ -14,7 +14,7 @@ import pytest
 import torch
 from backends import H100, interpreted, no_gpu, planned
 from compare import assert_same_bytes
-from inputs import COUNTING, arguments
+from inputs import OPS_OF_ROWS, arguments
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from rocm import torch_device
@@ -35,7 +35,7 @@ from m3ops.row_count import MOST_BUFFERS
 from m3ops.testing.arrays import normal
 from m3ops.tools.run import flat, jax_function, to_tensor
 
-every_op_that_counts_buffers = pytest.mark.parametrize("name", [n for n in COUNTING if OPS[n].counts_buffers])
+every_op_that_counts_buffers = pytest.mark.parametrize("name", [n for n in OPS_OF_ROWS if OPS[n].counts_buffers])
 
 EXPERTS = np.array([6, 0, -1, 4], np.int32)
 """Rows that count in each buffer of the arrays in ``inputs``, 4 of 6 rows."""
@@ -273,7 +273,7 @@ def test_vmap_of_torch_counts_for_each_example() -> None:
 
 
 @pytest.mark.parametrize("times", [1, MOST_BUFFERS // 4 + 1], ids=["one call", "one by one"])
-@pytest.mark.parametrize("name", [name for name in COUNTING if OPS[name].optional and OPS[name].counts_buffers])
+@pytest.mark.parametrize("name", [n for n in OPS_OF_ROWS if OPS[n].optional and OPS[n].counts_buffers])
 def test_vmap_counts_where_an_optional_input_is_missing(name: str, times: int) -> None:
     """The number of rows keeps its place."""
     given = {n: a for n, a in zip(OPS[name].inputs, arguments(name), strict=False) if n not in OPS[name].optional}

@@ -127,6 +127,7 @@ FP32_ERROR = {
     "gemma_rmsnorm_heads": (128 / 2 + 18) * U,
     # The same, and 3 operations of the rotation. Where its terms cancel to 2**-6 of the largest, nothing is compared.
     "gemma_rmsnorm_rope_heads": 2**6 * (128 / 2 + 24) * U,
+    "gemma_rmsnorm_rope_kv_insert": 2**6 * (128 / 2 + 24) * U,
     "gemma_rmsnorm_quantize": (6144 / 2 + 18) * U,
     "gemma_fused_add_rmsnorm_quantize": (6144 / 2 + 18) * U,
     # A sigmoid is within 6 on either side at |z| < 6, and so is a sum of them, to which three additions add 3; the

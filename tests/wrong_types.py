@@ -19,6 +19,24 @@ def of_groups(m: Any, a: Any, stored_rows: int) -> Any:
     return m.MXFP8(values, scales, "swizzle_128x4_groups")
 
 
+def insert(m: Any, a: Any, **changed: Any) -> Any:
+    """An insertion into caches of three blocks, with other arrays for some."""
+    given = {
+        "qkv": a(2, 4608),
+        **dict.fromkeys(("weight_q", "weight_k"), a(64)),
+        "cos_sin": a(9, 64),
+        "positions": a(2, dtype="int32"),
+        **{name: a(3, 16, 4, 64) for name in ("key_cache", "value_cache")},
+        "slot_mapping": a(2, dtype="int32"),
+    }
+    return m.gemma_rmsnorm_rope_kv_insert(**given | changed)
+
+
+def indexed(a: Any, **more: Any) -> dict[str, Any]:
+    """What is to change for index heads."""
+    return {"qkv": a(2, 4928), **dict.fromkeys(("weight_index_q", "weight_index_k"), a(64)), **more}
+
+
 TYPE_ERRORS: Table = {
     "float32 sizes of groups": (
         lambda m, a: m.mxfp8_quantize(a(4, 64), a(2, dtype="float32"), scale_layout="swizzle_128x4_groups"),
@@ -175,6 +193,20 @@ TYPE_ERRORS: Table = {
         lambda m, a: m.gemma_rmsnorm_rope_heads(a(2, 4608), a(64), a(64), a(9, 64, dtype="int32"), a(2, dtype="int32")),
         "cos_sin must have dtype bfloat16, float16 or float32, got int32",
     ),
+    "slots that are no integers": (
+        lambda m, a: insert(m, a, slot_mapping=a(2)),
+        "slot_mapping must have dtype int32 or int64, got bfloat16",
+    ),
+    "a cache of bytes": (
+        lambda m, a: insert(m, a, value_cache=a(3, 16, 4, 64, dtype="uint8")),
+        "value_cache must have dtype bfloat16, float16, float32, float8_e4m3fn or float8_e4m3fnuz, got uint8",
+    ),
+    "a scale in bfloat16": (
+        lambda m, a: insert(m, a, k_scale=a(1)),
+        "k_scale must have dtype float32, got bfloat16",
+    ),
+    "a number for v_scale": (lambda m, a: insert(m, a, v_scale=0.5), "v_scale must be an array, got float"),
+    "no slots": (lambda m, a: insert(m, a, slot_mapping=None), "slot_mapping must be an array, got NoneType"),
     "a string for alpha": (
         lambda m, a: m.swiglu_oai(a(2, 64), alpha="1"),
         "alpha must be a Python number, known before the kernel is compiled, got str",

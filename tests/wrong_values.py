@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from wrong_types import Table, of_groups, quantized
+from wrong_types import Table, indexed, insert, of_groups, quantized
 
 VALUE_ERRORS: Table = {
     "a token without an axis": (
@@ -275,6 +275,50 @@ VALUE_ERRORS: Table = {
             a(2, 4608), a(64), a(64), a(9, 64), a(2, dtype="int32"), num_heads_index_k=-1
         ),
         "num_heads_index_k must be at least 1, got -1",
+    ),
+    "a cache of other heads": (
+        lambda m, a: insert(m, a, key_cache=a(3, 16, 2, 64)),
+        "key_cache must have shape [num_blocks, block_size, 4, 64], got (3, 16, 2, 64)",
+    ),
+    "a cache without blocks": (
+        lambda m, a: insert(m, a, value_cache=a(0, 16, 4, 64)),
+        "value_cache must have shape [num_blocks, block_size, 4, 64], got (0, 16, 4, 64)",
+    ),
+    "caches of other blocks": (
+        lambda m, a: insert(m, a, value_cache=a(6, 8, 4, 64)),
+        "value_cache must have the blocks of key_cache, (3, 16), got shape (6, 8, 4, 64)",
+    ),
+    "slots of other rows": (
+        lambda m, a: insert(m, a, slot_mapping=a(1, dtype="int32")),
+        "slot_mapping must have the leading axes of qkv, (2,), got shape (1,)",
+    ),
+    "a scale for bfloat16": (
+        lambda m, a: insert(m, a, k_scale=a(1, dtype="float32")),
+        "k_scale must be None for a cache of bfloat16: only E4M3 has a scale",
+    ),
+    "a scale for each head": (
+        lambda m, a: insert(m, a, v_scale=a(4, dtype="float32")),
+        "v_scale must have shape (1,), got (4,)",
+    ),
+    "an index cache without index heads": (
+        lambda m, a: insert(m, a, index_cache=a(3, 16, 1, 64), index_slot_mapping=a(2, dtype="int32")),
+        "index_cache must be None where there are no index heads",
+    ),
+    "an index cache without slots": (
+        lambda m, a: insert(m, a, **indexed(a, index_cache=a(3, 16, 1, 64))),
+        "index_slot_mapping must be given with index_cache, got None",
+    ),
+    "index slots without a cache": (
+        lambda m, a: insert(m, a, **indexed(a, index_slot_mapping=a(2, dtype="int32"))),
+        "index_slot_mapping must be None where index_cache is",
+    ),
+    "an insertion without v heads": (
+        lambda m, a: insert(m, a, num_heads_v=0),
+        "num_heads_v must be at least 1, got 0",
+    ),
+    "two rows for one slot": (
+        lambda m, a: insert(m, a),
+        "slot_mapping must name no slot twice, got 0 2 times",
     ),
     "no q heads": (
         lambda m, a: m.gemma_rmsnorm_heads(a(2, 32), a(8), a(8), num_heads_q=0),

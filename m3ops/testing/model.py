@@ -3,12 +3,15 @@
 Hidden size 6144, heads of dimension 128 (64 q, 4 k and 4 v; with sparse attention 4 index_q and one index_k too), of
 which rotary embedding turns 64, dense I = 12288, MoE I = 3072 (128 experts, top-4, one shared expert). A prefill step
 has 16384 tokens here, so 65536 expert rows and, at 64 heads, 1048576 rows of the QK norm; twice as many tokens where q,
-k and v are packed. Tensor parallelism over 8 devices leaves I / 8.
+k and v are packed. A block of the cache has 128
+slots. Tensor parallelism over 8 devices leaves I / 8.
 """
 
 HIDDEN = 6144
 HEAD_DIM = 128
 ROTARY_DIM = 64
+HEADS_KV = 4
+CACHE_BLOCK = 128
 MOE_SIZE = 3072
 DENSE_SIZE = 12288
 TENSOR_PARALLEL_SIZE = MOE_SIZE // 8

@@ -91,8 +91,13 @@ class Workload:
 
     @property
     def bytes_moved(self) -> int:
-        """Each input byte read once and each result byte written once; of rows that do not count only zeros written."""
-        inputs, results = (sum(spec.nbytes for spec in specs) for specs in (self.inputs, self.results.values()))
+        """Each input byte read once and each result byte written once; of rows that do not count only zeros written.
+
+        What is inserted to is not read: it has a place for each row.
+        """
+        unread = self.call.updates if self.call.inserts else ()
+        read = [spec for name, spec in operands(self.call, self.inputs).items() if name not in unread]
+        inputs, results = (sum(spec.nbytes for spec in specs) for specs in (read, self.results.values()))
         if self.live is None:
             return inputs + results
         live = min(self.live, self.num_rows // self.experts) * self.experts

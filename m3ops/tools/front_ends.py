@@ -143,6 +143,7 @@ FRONT_ENDS = (
 )
 
 IN_PLACE = " But a result may take the memory of an input that has its shape, dtype and axes."
+INSERTS = " A cache there keeps what it held in all other slots: give the cache itself, which is then not copied."
 REF = " A ``jax.Ref`` is updated: the {result} is also written there, and under jit its memory is reused."
 BUFFERS = " Or one number for each expert, ``[E]`` for arrays ``[E, max_rows, ...]``."
 TYPE_ERROR = "A dtype is not supported, or a parameter has the wrong type."
@@ -209,7 +210,8 @@ def _function(op: type[Op], front_end: FrontEnd) -> str:
     result = op.result_type.format(array=front_end.array)
     signature = [f"{name}: {_argument_type(op, name, front_end)}" for name in arguments if name not in op.optional]
     signature += [f"{field.name}: {field.type}" for field in parameters if field.default is MISSING]
-    signature += [f"{name}: {front_end.array} | None = None" for name in arguments if name in op.optional]
+    optional = [name for name in arguments if name in op.optional]
+    signature += [f"{name}: {_argument_type(op, name, front_end)} | None = None" for name in optional]
     named = [_parameter(op, field, front_end) for field in parameters if field.default is not MISSING]
     named += [f"num_rows: {front_end.array} | None = None"] * op.counts_rows
     named += [f"out: {result} | None = None"] * (front_end.out is not None)
@@ -258,7 +260,7 @@ def _docstring(op: type[Op], front_end: FrontEnd) -> str:
     if op.counts_rows:
         documented["num_rows"] = front_end.num_rows.format(buffers=BUFFERS if op.counts_buffers else "")
     if front_end.out:
-        documented["out"] = front_end.out + IN_PLACE * op.in_place
+        documented["out"] = front_end.out + IN_PLACE * op.in_place + INSERTS * op.inserts
     lines = [f'"""{summary}', "", "Args:"]
     for name, doc in documented.items():
         lines += _wrapped(f"{name}: {doc}", 4)

@@ -43,8 +43,8 @@ v_minimum3_f32 v_mov_b32 v_mov_b64 v_mul_f16 v_mul_f32 v_mul_hi_i32 v_mul_hi_u32
 v_mul_lo_u32 v_mul_u32_u24 v_not_b32 v_or3_b32 v_or_b32 v_pack_b32_f16 v_perm_b32 v_permlane16_swap_b32
 v_permlane32_swap_b32 v_pk_add_f16 v_pk_add_f32 v_pk_fma_f32 v_pk_lshlrev_b16 v_pk_max_f16 v_pk_maximum3_f16
 v_pk_min_f16 v_pk_minimum3_f16 v_pk_mov_b32 v_pk_mul_f16 v_pk_mul_f32 v_rcp_f32 v_readfirstlane_b32 v_readlane_b32
-v_sqrt_f32 v_sub_co_u32 v_sub_f16 v_sub_f32 v_sub_u16 v_sub_u32 v_subb_co_u32 v_subbrev_co_u32 v_subrev_u32 v_xad_u32
-v_xor_b32
+v_sqrt_f32 v_sub_co_u32 v_sub_f16 v_sub_f32 v_sub_u16 v_sub_u32 v_subb_co_u32 v_subbrev_co_u32 v_subrev_co_u32
+v_subrev_u32 v_xad_u32 v_xor_b32
 """
 MNEMONICS = frozenset(_NAMES.split())
 

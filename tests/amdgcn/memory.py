@@ -65,10 +65,14 @@ class Memory:
         self._space[start : start + buffer.nbytes] = buffer.reshape(-1).view(u8)
 
     def write_back(self) -> None:
-        """Copies the buffers that were stored to into the caller's arrays."""
+        """Copies what was stored into the caller's arrays. Some may be parts of one, with changes of their own each."""
+        changes = []
         for i in np.flatnonzero(self._dirty):
-            buffer, start = self._buffers[i], self._starts[i]
-            buffer.reshape(-1).view(u8)[...] = self._space[start : start + buffer.nbytes]
+            buffer, start = self._buffers[i].reshape(-1).view(u8), self._starts[i]
+            stored = self._space[start : start + buffer.nbytes]
+            changes.append((buffer, stored, buffer != stored))
+        for buffer, stored, changed in changes:
+            np.copyto(buffer, stored, where=changed)
 
     def _locate(self, addresses: A, size: int) -> tuple[A, A]:
         """Offsets into the space and buffer numbers; raises unless every access lies within one buffer."""

@@ -53,19 +53,22 @@ class Launch:
         """
         kernel = self.kernel
         if not _narrows_to_bf16_in_a_mode(kernel):
-            self._launch(self.args, bf16_saturates=False)
+            self._launch(bf16_saturates=False)
             return
-        memory = {id(arg): arg.copy() for arg in self.args if isinstance(arg, np.ndarray)}  # one array may come twice
-        copies = [memory.get(id(arg), arg) for arg in self.args]
-        self._launch(copies, bf16_saturates=True)
-        self._launch(self.args, bf16_saturates=False)
-        for arg, other in zip(self.args, copies, strict=True):
-            if isinstance(arg, np.ndarray) and arg.tobytes() != other.tobytes():
+        arrays = [arg for arg in self.args if isinstance(arg, np.ndarray) and arg.flags.writeable]
+        before = [array.copy() for array in arrays]
+        self._launch(bf16_saturates=True)
+        saturated = [array.copy() for array in arrays]
+        for array, held in zip(arrays, before, strict=True):  # in place, for arrays may be parts of one
+            array[...] = held
+        self._launch(bf16_saturates=False)
+        for array, other in zip(arrays, saturated, strict=True):
+            if array.tobytes() != other.tobytes():
                 raise AssertionError(f"{kernel.name}: the bytes depend on whether bfloat16 saturates under FP16_OVFL")
 
-    def _launch(self, args: Sequence[Any], bf16_saturates: bool) -> None:
+    def _launch(self, *, bf16_saturates: bool) -> None:
         jitter = np.random.default_rng(len(self.assembly))
-        launch(self.kernel, self.grid, args, ulp_jitter=jitter, bf16_saturates=bf16_saturates)
+        launch(self.kernel, self.grid, self.args, ulp_jitter=jitter, bf16_saturates=bf16_saturates)
 
 
 def _narrows_to_bf16_in_a_mode(kernel: Kernel) -> bool:

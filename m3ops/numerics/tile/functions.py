@@ -170,6 +170,16 @@ def quantize_blocks(
 
 
 @triton.jit
+def quantize(x, FP8: tl.constexpr, CAST: tl.constexpr):
+    """E4M3 codes (uint8) of an fp32 tile ``[R, H, C]``: too large numbers become the largest, NaN the NaN code."""
+    broken = x != x
+    if CAST != "nvidia":  # saturates by itself
+        LARGEST: tl.constexpr = _scale_constants(FP8, "")[2]
+        x = tl.minimum(tl.maximum(x, -LARGEST), LARGEST)
+    return encode_e4m3(x, broken, FP8, CAST)
+
+
+@triton.jit
 def dequantize_blocks(codes, scales, ROWS: tl.constexpr, COLS: tl.constexpr, FP8: tl.constexpr, CAST: tl.constexpr):
     """``values * 2**(scales - 127)`` in fp32 from codes [ROWS, COLS] and E8M0 bytes [ROWS, COLS / 32]."""
     blocks = tl.reshape(decode_e4m3(codes, FP8, CAST), (ROWS, COLS // _BLOCK, _BLOCK))

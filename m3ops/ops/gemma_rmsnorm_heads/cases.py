@@ -156,7 +156,7 @@ def _tables() -> Iterator[Case]:
 
     def case(name: str, change: Callable[..., tuple[np.ndarray, np.ndarray]], make: Inputs = qkv) -> Case:
         def inputs() -> tuple[np.ndarray, ...]:
-            *others, cos_sin, positions = _rope_inputs(make, 4, 32)
+            *others, cos_sin, positions = rope_inputs(make, 4, 32)
             return *others, *change(cos_sin, positions)
 
         return Case("gemma_rmsnorm_rope_heads", name, inputs, {**_counts((2, 1, 1)), "rotary_dim": 32})
@@ -178,11 +178,11 @@ def _tables() -> Iterator[Case]:
 
 
 def _rope(name: str, make: Inputs, heads: Heads, rotary_dim: int = 64, **given: float) -> Case:
-    inputs = partial(_rope_inputs, make, sum(heads), rotary_dim)
+    inputs = partial(rope_inputs, make, sum(heads), rotary_dim)
     return Case("gemma_rmsnorm_rope_heads", name, inputs, {**_counts(heads), "rotary_dim": rotary_dim, **given})
 
 
-def _rope_inputs(make: Inputs, num_heads: int, rotary_dim: int) -> tuple[np.ndarray, ...]:
+def rope_inputs(make: Inputs, num_heads: int, rotary_dim: int) -> tuple[np.ndarray, ...]:
     """A qkv with weights, a table of 19 positions and some of them."""
     qkv, *weights = _inputs(make, num_heads)
     positions = 7 * np.arange(math.prod(qkv.shape[:-1]), dtype=np.int32) % 19
@@ -191,12 +191,12 @@ def _rope_inputs(make: Inputs, num_heads: int, rotary_dim: int) -> tuple[np.ndar
 
 def _without_index(make: Inputs, num_heads: int, rotary_dim: int) -> tuple[Any, ...]:
     """Inputs that more operands may follow: those that a call leaves out stand as None."""
-    return *_rope_inputs(make, num_heads, rotary_dim), None, None
+    return *rope_inputs(make, num_heads, rotary_dim), None, None
 
 
 def _index_inputs(make: Inputs, num_heads: int, rotary_dim: int) -> tuple[np.ndarray, ...]:
     """The same with weights of index heads."""
-    inputs = _rope_inputs(make, num_heads, rotary_dim)
+    inputs = rope_inputs(make, num_heads, rotary_dim)
     of_index_q, of_index_k = normal((2, *inputs[1].shape), inputs[1].dtype.name, 0.25)
     return *inputs, of_index_q, of_index_k
 

@@ -1,4 +1,4 @@
-"""The QK norm, with and without rotary embedding, as a user of PyTorch or JAX would write it."""
+"""The QK norm, with and without rotary embedding and a cache, as a user of PyTorch or JAX would write it."""
 
 from __future__ import annotations
 
@@ -35,6 +35,14 @@ def _rope_torch(qkv: Any, weight_q: Any, weight_k: Any, cos_sin: Any, positions:
     return _heads_torch(qkv, weight_q, weight_k, *of_index, turn=turn)
 
 
+def _insert_torch(qkv: Any, *operands: Any) -> tuple[Any, ...]:
+    *of_rope, key_cache, value_cache, slots = operands
+    norm = _rope_torch(qkv, *of_rope)
+    _, k, v = norm.unflatten(-1, (-1, key_cache.shape[-1])).split([n for _, n, _ in USUAL.kinds(None, None)], -2)
+    pairs = ((key_cache, k), (value_cache, v))
+    return norm, *(to.flatten(0, 1).index_copy(0, slots.long(), heads).view_as(to) for to, heads in pairs)
+
+
 def _heads_jax(qkv: Any, *weights: Any, turn: Callable[[Any], Any] = lambda norm: norm) -> Any:
     import jax.numpy as jnp
 
@@ -59,5 +67,24 @@ def _rope_jax(qkv: Any, weight_q: Any, weight_k: Any, cos_sin: Any, positions: A
     return _heads_jax(qkv, weight_q, weight_k, *of_index, turn=turn)
 
 
-TORCH = {"gemma_rmsnorm_heads": _heads_torch, "gemma_rmsnorm_rope_heads": _rope_torch}
-JAX = {"gemma_rmsnorm_heads": _heads_jax, "gemma_rmsnorm_rope_heads": _rope_jax}
+def _insert_jax(qkv: Any, *operands: Any) -> tuple[Any, ...]:
+    import jax.numpy as jnp
+
+    *of_rope, key_cache, value_cache, slots = operands
+    norm = _rope_jax(qkv, *of_rope)
+    heads = norm.reshape(*norm.shape[:-1], -1, key_cache.shape[-1])
+    _, k, v = jnp.split(heads, [USUAL.num_heads_q, USUAL.num_heads_q + USUAL.num_heads_k], axis=-2)
+    pairs = ((key_cache, k), (value_cache, v))
+    return norm, *(to.reshape(-1, *to.shape[2:]).at[slots].set(heads).reshape(to.shape) for to, heads in pairs)
+
+
+TORCH = {
+    "gemma_rmsnorm_heads": _heads_torch,
+    "gemma_rmsnorm_rope_heads": _rope_torch,
+    "gemma_rmsnorm_rope_kv_insert": _insert_torch,
+}
+JAX = {
+    "gemma_rmsnorm_heads": _heads_jax,
+    "gemma_rmsnorm_rope_heads": _rope_jax,
+    "gemma_rmsnorm_rope_kv_insert": _insert_jax,
+}

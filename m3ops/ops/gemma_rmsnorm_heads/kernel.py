@@ -1,5 +1,5 @@
-"""Triton kernel of Gemma's RMSNorm of q and k heads and those of an indexer, with or without rotary embedding; a few
-heads of a few rows.
+"""Triton kernel of Gemma's RMSNorm of q and k heads and those of an indexer, with or without rotary embedding and
+insertion into a paged cache; a few heads of a few rows.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 
 from m3ops.numerics.tile import fp32, functions
+from m3ops.ops.gemma_rmsnorm_heads.insert_kernel import CacheAt, insert, part_size
 from m3ops.tiles import row_count, rows
 from m3ops.tiles.rows import Rows
 
@@ -28,6 +29,9 @@ class HeadsAt:
     positions: Rows | None = None
     weight_index_q: Rows | None = None
     weight_index_k: Rows | None = None
+    key_cache: CacheAt | None = None
+    value_cache: CacheAt | None = None
+    index_cache: CacheAt | None = None
 
 
 @dataclass(frozen=True)
@@ -80,14 +84,9 @@ def tiles_of_row(HEADS):
 
 
 @triton.constexpr_function
-def _part_size(HEADS, PART):
-    return min(HEADS.part, HEADS.dim - PART * HEADS.part)
-
-
-@triton.constexpr_function
 def _part_of(AT, HEADS, PART):
     """The rows of an operand of the heads of a tile, or of one head, up to the end of a part of the last of them."""
-    return Rows(AT.size - HEADS.dim + _part_size(HEADS, PART), AT.inner_sizes, AT.strides)
+    return Rows(AT.size - HEADS.dim + part_size(HEADS, PART), AT.inner_sizes, AT.strides)
 
 
 @triton.jit
@@ -137,15 +136,21 @@ def _normed(xs, factors, TILE: tl.constexpr, HEADS: tl.constexpr):
 
 
 @triton.jit
-def _columns(head, TILE: tl.constexpr, HEADS: tl.constexpr):
-    """Of the first parts of the heads of a tile. What is past the last head of a row reads and writes what that head
-    does: a program is one warp, so in place too it has read before it writes.
+def _heads_of(head, TILE: tl.constexpr, HEADS: tl.constexpr):
+    """Of which head of a tile each column is. What is past the last head of a row reads and writes what that head does:
+    a program is one warp, so in place too it has read before it writes.
     """
+    of_tile = tl.arange(0, TILE.cols)[None, :] // HEADS.cols
+    if HEADS.num % HEADS.together != 0:
+        of_tile = tl.minimum(of_tile, HEADS.num - 1 - head)
+    return of_tile
+
+
+@triton.jit
+def _columns(of_tile, TILE: tl.constexpr, HEADS: tl.constexpr):
+    """The columns of the first parts of the heads of a tile."""
     columns = tl.arange(0, TILE.cols)[None, :]
     if TILE.parts > 1:
-        of_tile = columns // HEADS.cols
-        if HEADS.num % HEADS.together != 0:
-            of_tile = tl.minimum(of_tile, HEADS.num - 1 - head)
         columns = of_tile * HEADS.dim + columns % HEADS.cols
     return columns
 
@@ -161,7 +166,14 @@ def _heads_tile(
     positions_ptr,
     weight_index_q_ptr,
     weight_index_k_ptr,
+    slot_mapping_ptr,
+    index_slot_mapping_ptr,
+    k_scale_ptr,
+    v_scale_ptr,
     norm_ptr,
+    new_key_cache_ptr,
+    new_value_cache_ptr,
+    new_index_cache_ptr,
     AT: tl.constexpr,
     TILE: tl.constexpr,
     HEADS: tl.constexpr,
@@ -180,13 +192,17 @@ def _heads_tile(
         column = tl.cast(head, tl.int64) * HEADS.dim
         head_ptr = qkv_ptr + column * AT.qkv.strides[len(AT.qkv.strides) - 1]
         head_norm_ptr = norm_ptr + column * AT.norm.strides[len(AT.norm.strides) - 1]
-        window = first_row, end, _columns(head, TILE, HEADS)
+        of_tile = _heads_of(head, TILE, HEADS)
+        window = first_row, end, _columns(of_tile, TILE, HEADS)
         normed = head < FIRST_V
         if weight_index_q_ptr is not None:
             normed = normed | (head >= FIRST_INDEX_Q)
         xs = ()
+        wide = ()
         for part in tl.static_range(PARTS):
-            xs += (rows.load(_at_part(head_ptr, AT.qkv, HEADS, part), window, TILE, _part_of(AT.qkv, HEADS, part)),)
+            x = rows.load(_at_part(head_ptr, AT.qkv, HEADS, part), window, TILE, _part_of(AT.qkv, HEADS, part))
+            xs += (x,)
+            wide += (x.to(tl.float32),)
         if normed:
             if head < HEADS.num_q:
                 factors = _factors(weight_q_ptr, first_row, end, AT.weight_q, TILE, HEADS)
@@ -200,13 +216,30 @@ def _heads_tile(
             if cos_sin_ptr is not None:
                 norms = functions.rotate(norms[0], norms[1], cos, sin) + norms[2:]
             xs = ()
+            wide = ()
             for part in tl.static_range(PARTS):
                 norm = tl.reshape(norms[part], (TILE.rows, TILE.cols))
                 xs += (fp32.narrow(norm, norm_ptr.dtype.element_ty, HEADS.narrowing),)
+                wide += (norm,)
         if normed | (qkv_ptr.to(tl.int64) != norm_ptr.to(tl.int64)):
             for part in tl.static_range(PARTS):
                 at = _at_part(head_norm_ptr, AT.norm, HEADS, part)
                 rows.store(at, xs[part], window, TILE, _part_of(AT.norm, HEADS, part))
+        where = first_row, end, of_tile
+        if slot_mapping_ptr is not None:
+            KEY: tl.constexpr = AT.key_cache
+            VALUE: tl.constexpr = AT.value_cache
+            if (head >= HEADS.num_q) & (head < FIRST_V):
+                own = head - HEADS.num_q
+                insert(new_key_cache_ptr, slot_mapping_ptr, k_scale_ptr, xs, wide, own, where, KEY, TILE, HEADS)
+            elif (head >= FIRST_V) & (head < FIRST_INDEX_Q):
+                own = head - FIRST_V
+                insert(new_value_cache_ptr, slot_mapping_ptr, v_scale_ptr, xs, wide, own, where, VALUE, TILE, HEADS)
+        if new_index_cache_ptr is not None:
+            INDEX: tl.constexpr = AT.index_cache
+            if head >= FIRST_INDEX_K:
+                own = head - FIRST_INDEX_K
+                insert(new_index_cache_ptr, index_slot_mapping_ptr, None, xs, wide, own, where, INDEX, TILE, HEADS)
 
 
 @triton.jit
@@ -218,9 +251,19 @@ def _gemma_rmsnorm_heads_kernel(
     positions_ptr,  # int32 or int64 [total_rows or 1, 1], or None
     weight_index_q_ptr,  # [total_rows or 1, head_dim], or None
     weight_index_k_ptr,  # [total_rows or 1, head_dim], or None
+    key_cache_ptr,  # [num_blocks, block_size, heads, head_dim], or None; not read: new_key_cache begins as this
+    value_cache_ptr,  # likewise
+    index_cache_ptr,  # likewise
+    slot_mapping_ptr,  # int32 or int64 [total_rows, 1], or None
+    index_slot_mapping_ptr,  # likewise
+    k_scale_ptr,  # fp32 [1], or None
+    v_scale_ptr,  # likewise
     num_rows_ptr,  # int32, how many rows of each buffer count, or None for all
     total_rows,
     norm_ptr,  # as qkv; where it is qkv, the v heads are left alone
+    new_key_cache_ptr,  # as key_cache; the slots of the rows are written
+    new_value_cache_ptr,  # likewise
+    new_index_cache_ptr,  # likewise
     AT: tl.constexpr,
     TILE: tl.constexpr,
     HEADS: tl.constexpr,
@@ -237,7 +280,14 @@ def _gemma_rmsnorm_heads_kernel(
             positions_ptr,
             weight_index_q_ptr,
             weight_index_k_ptr,
+            slot_mapping_ptr,
+            index_slot_mapping_ptr,
+            k_scale_ptr,
+            v_scale_ptr,
             norm_ptr,
+            new_key_cache_ptr,
+            new_value_cache_ptr,
+            new_index_cache_ptr,
             AT,
             TILE,
             HEADS,
@@ -257,7 +307,14 @@ def _gemma_rmsnorm_heads_kernel(
                 positions_ptr,
                 weight_index_q_ptr,
                 weight_index_k_ptr,
+                slot_mapping_ptr,
+                index_slot_mapping_ptr,
+                k_scale_ptr,
+                v_scale_ptr,
                 norm_ptr,
+                new_key_cache_ptr,
+                new_value_cache_ptr,
+                new_index_cache_ptr,
                 AT,
                 TILE,
                 HEADS,

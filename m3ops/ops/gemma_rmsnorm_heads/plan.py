@@ -1,4 +1,4 @@
-"""Launch plan of Gemma's RMSNorm of q and k heads, with or without rotary embedding."""
+"""Launch plan of Gemma's RMSNorm of q and k heads, with or without rotary embedding and insertion into a cache."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from dataclasses import replace
 
 from m3ops.array import ArraySpec
 from m3ops.numerics.constants import float32
+from m3ops.numerics.formats import fp8_format_of
 from m3ops.op import Specs
 from m3ops.ops.gemma_rmsnorm.plan import FLOPS_PER_ELEMENT
+from m3ops.ops.gemma_rmsnorm_heads.insert_kernel import CacheAt
+from m3ops.ops.gemma_rmsnorm_heads.insert_spec import E4M3_DTYPES, Destination, destinations
 from m3ops.ops.gemma_rmsnorm_heads.kernel import Heads, HeadsAt, _gemma_rmsnorm_heads_kernel
 from m3ops.ops.gemma_rmsnorm_heads.spec import GemmaRMSNormRopeHeads, NormOfHeads
 from m3ops.plan import Plan
 from m3ops.planning.launch import bytes_moved, counts_rows, tiled_launch
+from m3ops.planning.mx import cast
 from m3ops.planning.narrowing import narrowing
 from m3ops.planning.rows import rows_of
 from m3ops.planning.tiling import ROW_TILE, Tiling, power_of_two_at_least, tiling
@@ -43,6 +47,7 @@ def heads_plan(op: NormOfHeads, specs: Specs, target: Target, *, keep: Collectio
     dim = specs["weight_q"].shape[-1]
     part = op.rotary_dim // 2 if isinstance(op, GemmaRMSNormRopeHeads) else dim
     total_rows, rows = rows_of(_with_rows(specs))
+    slots = {name: rows.pop(name) for name in ("slot_mapping", "index_slot_mapping") if name in rows}
     kinds = op.kinds(**{name: spec for name, spec in specs.items() if name.startswith("weight_")})
     numbers = [number for _, number, _ in kinds]
     together, tiles = _tiling(numbers, total_rows, dim, part, target, decode=counts_rows(specs))
@@ -67,21 +72,44 @@ def heads_plan(op: NormOfHeads, specs: Specs, target: Target, *, keep: Collectio
         inv_size=float32(1.0 / dim),
         eps=float32(op.eps),
         weight_offset=float32(op.weight_offset),
-        narrowing=narrowing(specs["qkv"].dtype, target, beside_fp8=False),
+        narrowing=narrowing(specs["qkv"].dtype, target, beside_fp8=_holds_fp8(specs)),
     )
     cos_sin = None if table is None else Rows(table.shape[-1], (), table.strides)
-    constants = {"AT": HeadsAt(**{**rows, **of_tile}, cos_sin=cos_sin), "HEADS": heads}
+    caches = {to.cache: _cache_at(specs, to, slots[to.slots], target) for to in destinations(specs)}
+    constants = {"AT": HeadsAt(**{**rows, **of_tile, **caches}, cos_sin=cos_sin), "HEADS": heads}
     launch = tiled_launch(_gemma_rmsnorm_heads_kernel, op, specs, target, tiles, total_rows, constants, keep=keep)
-    return Plan((launch,), bytes_moved(specs), FLOPS_PER_ELEMENT * specs["qkv"].size)
+    return Plan((launch,), _bytes_moved(op, specs, total_rows), FLOPS_PER_ELEMENT * specs["qkv"].size)
 
 
 def _with_rows(specs: Specs) -> dict[str, ArraySpec]:
-    """The operands whose rows are those of the call; a position is a row of one element."""
-    operands = {name: spec for name, spec in specs.items() if name not in ("num_rows", "cos_sin")}
-    if "positions" in operands:
-        positions = operands["positions"]
-        operands["positions"] = ArraySpec((*positions.shape, 1), positions.dtype, (*positions.strides, 1))
-    return operands
+    """The operands whose rows are those of the call; a position and a slot are rows of one element."""
+    operands = {name: spec for name, spec in specs.items() if name.startswith(("qkv", "weight_", "norm"))}
+    for name in ("positions", "slot_mapping", "index_slot_mapping"):
+        if name in specs:
+            spec = specs[name]
+            operands[name] = ArraySpec((*spec.shape, 1), spec.dtype, (*spec.strides, 1))
+    # An empty array of NumPy has strides of 0, as if all rows were one that is always there.
+    return {name: spec if spec.size else ArraySpec(spec.shape, spec.dtype) for name, spec in operands.items()}
+
+
+def _holds_fp8(specs: Specs) -> bool:
+    return any(specs[to.cache].dtype in E4M3_DTYPES for to in destinations(specs))
+
+
+def _cache_at(specs: Specs, to: Destination, slots: Rows, target: Target) -> CacheAt:
+    cache = specs[to.result]
+    blocks, block_size, _, _ = cache.shape
+    fp8 = fp8_format_of(cache.dtype) if cache.dtype in E4M3_DTYPES else None
+    rounding = narrowing(cache.dtype, target, beside_fp8=_holds_fp8(specs))
+    way = "" if fp8 is None else cast(fp8, target)
+    return CacheAt(slots, blocks * block_size, block_size, cache.strides, fp8, way, rounding)
+
+
+def _bytes_moved(op: NormOfHeads, specs: Specs, total_rows: int) -> int:
+    """Each byte of the operands once, but of a cache those of a slot for each row, which are written."""
+    caches = [specs[to.result] for to in destinations(specs)]
+    others = {name: spec for name, spec in specs.items() if name not in {*op.updates, *op.updates.values()}}
+    return bytes_moved(others) + sum(total_rows * math.prod(cache.shape[2:]) * cache.itemsize for cache in caches)
 
 
 def _tiling(
@@ -103,8 +131,9 @@ def _tiling(
         heads //= 2  # a decode step is over sooner the more multiprocessors share it
     warps = max(1, rows * heads * cols * threads // size // target.warp_size)
     base = tiling(total_rows, -(-num_heads // heads) * heads * dim, rows, heads * dim, warps)
-    tile = replace(base.tile, cols=heads * cols, masked=base.tile.masked or not exact, parts=parts)
-    return heads, replace(base, tile=tile)
+    masked = base.tile.masked or not exact or total_rows == 0
+    tile = replace(base.tile, cols=heads * cols, masked=masked, parts=parts)
+    return heads, replace(base, tile=tile, num_tiles=max(base.num_tiles, 1))  # a cache is there where no row is
 
 
 def _tiles_each(tiles_of_row: int, tiles: Tiling, target: Target) -> int:

@@ -114,15 +114,20 @@ class NormOfHeads(Op):
                 )
         return ArraySpec(qkv.shape, qkv.dtype)
 
-    def normalize(self, qkv: Array, kinds: Kinds, then: Callable[[Array], Array] = lambda norm: norm) -> Array:
-        """The result: the heads that have a weight normed, and that in fp32 passed through a function."""
+    def heads(self, qkv: Array, kinds: Kinds, then: Callable[[Array], Array] = lambda norm: norm) -> Arrays:
+        """The heads of each kind: those with a weight normed, in fp32, and passed through a function, v as in qkv."""
         total = sum(number for _, number, _ in kinds)
-        heads = qkv.reshape(*qkv.shape[:-1], total, qkv.shape[-1] // total)
-        parts, first = [], 0
-        for _, number, weight in kinds:
-            part = heads[..., first : first + number, :]
+        every = qkv.reshape(*qkv.shape[:-1], total, qkv.shape[-1] // total)
+        heads, first = {}, 0
+        for kind, number, weight in kinds:
+            own = every[..., first : first + number, :]
             first += number
-            parts.append(part if weight is None else fp32.store(then(self._norm(part, weight)), qkv.dtype.name))
+            heads[kind] = own if weight is None else then(self._norm(own, weight))
+        return heads
+
+    def packed(self, qkv: Array, heads: Arrays) -> Array:
+        """The heads as a row of the dtype of qkv."""
+        parts = [own if kind == "v" else fp32.store(own, qkv.dtype.name) for kind, own in heads.items()]
         return qkv.__array_namespace__().concatenate(parts, axis=-2).reshape(qkv.shape)
 
     def _norm(self, heads: Array, weight: Array) -> Array:
@@ -150,7 +155,7 @@ class GemmaRMSNormHeads(NormOfHeads):
         return {"norm": self.check_heads(qkv, self.kinds(weight_q, weight_k))}
 
     def compute(self, qkv: Array, weight_q: Array, weight_k: Array) -> Arrays:
-        return {"norm": self.normalize(qkv, self.kinds(weight_q, weight_k))}
+        return {"norm": self.packed(qkv, self.heads(qkv, self.kinds(weight_q, weight_k)))}
 
 
 @dataclass(frozen=True)
@@ -234,6 +239,11 @@ class GemmaRMSNormRopeHeads(NormOfHeads):
         weight_index_q: Array | None = None,
         weight_index_k: Array | None = None,
     ) -> Arrays:
+        kinds = self.kinds(weight_q, weight_k, weight_index_q, weight_index_k)
+        return {"norm": self.packed(qkv, self.heads(qkv, kinds, self.turn(cos_sin, positions)))}
+
+    @staticmethod
+    def turn(cos_sin: Array, positions: Array) -> Callable[[Array], Array]:
+        """What turns the norms of the rows at these positions."""
         cos, sin = functions.cos_and_sin(cos_sin, positions)
-        turn = lambda norm: functions.rotate_halves(norm, cos[..., None, :], sin[..., None, :])  # noqa: E731
-        return {"norm": self.normalize(qkv, self.kinds(weight_q, weight_k, weight_index_q, weight_index_k), turn)}
+        return lambda norm: functions.rotate_halves(norm, cos[..., None, :], sin[..., None, :])

@@ -110,7 +110,7 @@ def of_rows(workload: Workload, results: Arrays) -> Arrays:
     """
     if _needs_all_rows(workload):
         return results
-    axes = workload.call.axes
+    axes = workload.axes
     told = [not own.summed and (own.rows or not axes.gathers_rows) for own in axes.results]
     return [result for result, own in zip(results, told, strict=True) if own]
 
