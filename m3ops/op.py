@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
@@ -109,7 +109,10 @@ class Op(ABC):
         """Which axes of the operands are the same, and what may be divided among devices."""
 
     def axes_of(self, operands: Collection[str]) -> Axes:
-        """:attr:`axes` for a call with these inputs, which may lack optional ones, and then results."""
+        """:attr:`axes` for a call with these inputs, which may lack optional ones.
+
+        An op extends it where the axes of others follow from what is there, or the results do.
+        """
         inputs = zip(self.inputs, self.axes.inputs, strict=True)
         return replace(self.axes, inputs=tuple(axes for name, axes in inputs if name in operands))
 
@@ -195,16 +198,22 @@ class Derivative:
     """The derivative of an op.
 
     Attributes:
-        op: Takes the inputs of the op, but those that are ``added``, then a gradient of each of its results that is a
-            float.
-        gradients: For each input of the op the result of ``op`` that is its gradient; inputs that only decide a choice
-            have none, which is to say a gradient of zeros.
+        op: Takes the inputs of the op by their names, but those that are ``added``, and under other names a gradient of
+            each of its results that is a float.
+        gradients: For each input of the op the result of ``op`` that is its gradient, which there is where the input
+            is; inputs that only decide a choice have none, which is to say a gradient of zeros.
         added: Inputs that are added to the only result, so that their gradient is that of the result in their dtype.
     """
 
     op: Op
     gradients: Mapping[str, str]
     added: Collection[str] = ()
+
+    def operands(self, inputs: Mapping[str, Array], grads: Iterable[Array]) -> dict[str, Array]:
+        """The operands of :attr:`op` for a call with these inputs, and gradients of its results that are floats."""
+        of_results = iter(grads)
+        there = (name for name in self.op.inputs if name in inputs or name not in self.op.optional)
+        return {name: inputs[name] if name in inputs else next(of_results) for name in there}
 
 
 @functools.lru_cache(maxsize=4096, typed=True)

@@ -115,11 +115,12 @@ def _forward(call: Call, *arrays: jax.Array) -> tuple[Any, Any]:
 def _backward(call: Call, arrays: Sequence[jax.Array], grads: Sequence[jax.Array]) -> tuple[jax.Array | None, ...]:
     derivative = call.op.derivative
     assert derivative is not None
-    backward, named = Call(derivative.op, tuple(derivative.op.inputs), call.targets), call.named(arrays)
-    taken = [array for name, array in named.items() if name not in derivative.added]
-    operands = divided_alike(backward, (*taken, *(grad for grad in grads if grad.dtype != jax.dtypes.float0)))
+    named = call.named(arrays)
+    given = derivative.operands(named, (grad for grad in grads if grad.dtype != jax.dtypes.float0))
+    backward = Call(derivative.op, tuple(given), call.targets)
+    operands = divided_alike(backward, [*given.values()])
     results = dict(zip(backward.results(operands), _bind(backward, *operands), strict=True))
-    gradients = {name: results[of] for name, of in derivative.gradients.items()}
+    gradients = {name: results[of] for name, of in derivative.gradients.items() if name in named}
     gradients |= {name: jnp.asarray(grads[0]) for name in derivative.added}
     return tuple(
         like_type(gradients[name].astype(array.dtype), array) if name in gradients else None  # None: of zeros

@@ -44,8 +44,9 @@ def implementation(op_type: type[Op], operator: Any, call: Call) -> Call:
             ctx.counted = len(tensors) > len(ctx.op.inputs) and tensors[-1] is not None
             ctx.like = [None if t is None else (t.shape, t.dtype) for t in tensors]
             if derivative := _derivative(ctx):
-                inputs = zip(ctx.op.inputs, tensors, strict=False)
-                ctx.save_for_backward(*(tensor for name, tensor in inputs if name not in derivative.added))
+                inputs = named(ctx.op, tensors)
+                ctx.inputs = [name for name in inputs if name not in derivative.added]
+                ctx.save_for_backward(*(inputs[name] for name in ctx.inputs))
             # A Function turns these modes off; but outer transforms, which are below, have derivatives of their own.
             with torch.set_grad_enabled(modes[0]), _private.set_forward_mode_enabled(modes[1]):
                 return tuple(below(keyset, tensors, params))
@@ -58,15 +59,16 @@ def implementation(op_type: type[Op], operator: Any, call: Call) -> Call:
                     kind if wanted else None for kind, wanted in zip(ctx.like, ctx.needs_input_grad[3:], strict=True)
                 ]
                 return None, None, None, *_no_derivative.gradients(_missing(ctx), like, grads)
-            operands = (*ctx.saved_tensors, *(grad for grad in grads if grad.is_floating_point()))
-            names = derivative.op.check({name: spec_of(t) for name, t in named(derivative.op, operands).items()})
-            results = dict(zip(names, call(derivative.op, *operands), strict=True))
-            of_inputs = {name: results[of] for name, of in derivative.gradients.items()}
+            saved = dict(zip(ctx.inputs, ctx.saved_tensors, strict=True))
+            operands = derivative.operands(saved, (grad for grad in grads if grad.is_floating_point()))
+            names = derivative.op.check({name: spec_of(tensor) for name, tensor in operands.items()})
+            given = (operands.get(name) for name in derivative.op.inputs)
+            results = dict(zip(names, call(derivative.op, *given), strict=True))
+            of_inputs = {name: results[of] for name, of in derivative.gradients.items() if of in results}
             of_inputs |= dict.fromkeys(derivative.added, grads[0])
             kinds = dict(zip(ctx.op.inputs, ctx.like, strict=False))  # what is optional may be missing at the end
             gradients = {name: of.to(kinds[name][1]) for name, of in of_inputs.items() if kinds.get(name)}
-            saved = zip((name for name in kinds if name not in derivative.added), ctx.saved_tensors, strict=True)
-            zeros = {name: torch.zeros_like(tensor) for name, tensor in saved if name not in gradients}
+            zeros = {name: torch.zeros_like(tensor) for name, tensor in saved.items() if name not in gradients}
             every = [{**zeros, **gradients}.get(name) for name in kinds]
             return None, None, None, *every, *(None,) * (len(ctx.like) - len(every))
 

@@ -88,11 +88,10 @@ def _strategy(op_type: type[Op], schema: Any) -> Any:
     shapes = [tuple(argument.strategies[0].output_spec.tensor_meta.shape) for argument in operands.values()]
     mesh = schema.get_mesh_from_args()
     axes = op.axes_of(operands)
-    results = len(axes.results)
     ways = placements(axes, shapes, max(mesh.shape))
     kinds = {REPLICATED: Replicate(), PARTIAL: Partial()}
     rules = [[kinds[place] if isinstance(place, str) else Shard(place) for place in way] for way in ways]
-    strategy = dtensor.expand_to_full_mesh_op_strategy(mesh, schema, rules, input_index=results)
+    strategy = dtensor.expand_to_full_mesh_op_strategy(mesh, schema, rules, input_index=len(axes.results))
     for choice in strategy.strategies:
         if isinstance(choice.output_specs, dtensor.DTensorSpec):  # of a list, even of one result
             choice.output_specs = (choice.output_specs,)

@@ -14,6 +14,7 @@ from m3ops_torch._mxfp8 import MXFP8
 
 def swiglu_oai(
     gate_up: torch.Tensor,
+    up: torch.Tensor | None = None,
     *,
     alpha: float = 1.702,
     beta: float = 1.0,
@@ -27,7 +28,9 @@ def swiglu_oai(
     """SwiGLU-OAI: ``(gate * sigmoid(alpha * gate)) * (up + beta)`` of clamped gates and ups.
 
     Args:
-        gate_up: ``[gate | up]`` along the last axis, shape ``[..., 2 * I]``; bfloat16, float16 or float32.
+        gate_up: ``[gate | up]`` along the last axis, shape ``[..., 2 * I]``; bfloat16, float16 or float32. With ``up``
+            the gates alone, ``[..., I]``.
+        up: The ups where they are an array of their own, like ``gate_up``; None where they are a part of it.
         alpha: Slope of the sigmoid, a Python number, 0 or at least 2**-64; 0 makes the sigmoid 1/2.
         beta: Offset of ``up``.
         limit: Clamp bound above 0, or None for no clamp.
@@ -46,17 +49,19 @@ def swiglu_oai(
 
     Raises:
         TypeError: A dtype is not supported, or a parameter has the wrong type.
-        ValueError: The last axis does not hold whole groups of pairs, or a parameter is out of range.
+        ValueError: The last axis does not hold whole groups of pairs, or up has another shape, or a parameter is out of
+            range.
     """
     op = SwigluOAI.of(
         alpha=alpha, beta=beta, limit=limit, layout=layout, groups=groups, out_dtype=dtype_name(out_dtype)
     )
-    result: torch.Tensor = run(op, gate_up, num_rows=num_rows, out=out)
+    result: torch.Tensor = run(op, gate_up, up, num_rows=num_rows, out=out)
     return result
 
 
 def swiglu_oai_fake_quant(
     gate_up: torch.Tensor,
+    up: torch.Tensor | None = None,
     *,
     alpha: float = 1.702,
     beta: float = 1.0,
@@ -77,7 +82,8 @@ def swiglu_oai_fake_quant(
 
     Args:
         gate_up: ``[gate | up]`` along the last axis, shape ``[..., 2 * I]`` with I / groups a multiple of 32; bfloat16,
-            float16 or float32.
+            float16 or float32. With ``up`` the gates alone, ``[..., I]``.
+        up: The ups where they are an array of their own, like ``gate_up``; None where they are a part of it.
         alpha: Slope of the sigmoid, a Python number, 0 or at least 2**-64; 0 makes the sigmoid 1/2.
         beta: Offset of ``up``.
         limit: Clamp bound above 0, or None for no clamp.
@@ -101,7 +107,7 @@ def swiglu_oai_fake_quant(
 
     Raises:
         TypeError: A dtype is not supported, or a parameter has the wrong type.
-        ValueError: I / groups is not a multiple of 32, or a parameter is out of range.
+        ValueError: I / groups is not a multiple of 32, or up has another shape, or a parameter is out of range.
     """
     op = SwigluOAIFakeQuant.of(
         alpha=alpha,
@@ -114,12 +120,13 @@ def swiglu_oai_fake_quant(
         fp8_format=fp8_format,
         round_activation=round_activation,
     )
-    result: torch.Tensor = run(op, gate_up, num_rows=num_rows, out=out)
+    result: torch.Tensor = run(op, gate_up, up, num_rows=num_rows, out=out)
     return result
 
 
 def swiglu_oai_quantize(
     gate_up: torch.Tensor,
+    up: torch.Tensor | None = None,
     group_sizes: torch.Tensor | None = None,
     *,
     alpha: float = 1.702,
@@ -138,7 +145,8 @@ def swiglu_oai_quantize(
 
     Args:
         gate_up: ``[gate | up]`` along the last axis, shape ``[..., 2 * I]`` with I / groups a multiple of 32; bfloat16,
-            float16 or float32.
+            float16 or float32. With ``up`` the gates alone, ``[..., I]``.
+        up: The ups where they are an array of their own, like ``gate_up``; None where they are a part of it.
         group_sizes: How many rows each group has, int32 ``[G]``, on the device of the others; for a ``scale_layout`` of
             groups alone. Sizes below zero are taken for zero. Rows past the last group are not read, and their values
             are zero.
@@ -169,7 +177,7 @@ def swiglu_oai_quantize(
 
     Raises:
         TypeError: A dtype is not supported, or a parameter has the wrong type.
-        ValueError: I / groups is not a multiple of 32, or a parameter is out of range.
+        ValueError: I / groups is not a multiple of 32, or up has another shape, or a parameter is out of range.
     """
     op = SwigluOAIQuantize.of(
         alpha=alpha,
@@ -182,5 +190,5 @@ def swiglu_oai_quantize(
         round_activation=round_activation,
         scale_layout=scale_layout,
     )
-    result: MXFP8 = run(op, gate_up, group_sizes, num_rows=num_rows, out=out)
+    result: MXFP8 = run(op, gate_up, up, group_sizes, num_rows=num_rows, out=out)
     return result

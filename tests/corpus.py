@@ -18,9 +18,10 @@ import numpy as np
 
 from m3ops.numerics.formats import ACTIVATION_DTYPES, BLOCK, FORMATS, FP8_FORMATS, SCALE_RULES
 from m3ops.numerics.scale_layouts import ROW_MAJOR, SCALE_LAYOUTS
-from m3ops.op import Op, bind
+from m3ops.op import Op
 from m3ops.ops import OPS
 from m3ops.ops.swiglu_oai.spec import LAYOUTS as LAYOUTS_OF_PAIRS
+from m3ops.testing.case import operands
 from m3ops.testing.cases import CASES
 
 Shape = tuple[int, ...]
@@ -138,8 +139,10 @@ def _shapes(draw: Draw, op: str, params: dict[str, Any]) -> dict[str, Shape]:
         }
     if "key_cache" in OPS[op].inputs:
         known |= _caches(draw, params, rows, size)
-    if set(OPS[op].inputs) <= set(known):
-        return {name: shape for name in OPS[op].inputs if (shape := known[name]) is not None}
+    if "up" in OPS[op].inputs and groups == 1 and params["layout"] == "split" and draw.chance(2):
+        known |= dict.fromkeys(("gate_up", "up"), (*rows, size))
+    if set(OPS[op].inputs) - set(OPS[op].optional) <= set(known):
+        return {name: shape for name in OPS[op].inputs if (shape := known.get(name)) is not None}
     arrays = draw.one_of([case for case in CASES if case.op == op]).make()
     # A case that counts rows has their number at its end.
     return {name: array.shape for name, array in zip(OPS[op].inputs, arrays, strict=False)}
@@ -265,7 +268,7 @@ class Call:
 
     def operands(self, time: int) -> dict[str, np.ndarray]:
         """The input arrays by name, other ones each ``time``."""
-        return bind(self.call, self.arrays(time))
+        return operands(self.call, self.arrays(time))
 
     def arrays(self, time: int) -> tuple[np.ndarray, ...]:
         """The input arrays, likewise."""

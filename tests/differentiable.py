@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,10 +9,10 @@ import pytest
 from inputs import call_of
 from specification import reference
 
-from m3ops.op import bind
 from m3ops.ops import OPS
 from m3ops.ops.moe.cases_combine import permuted
 from m3ops.testing.arrays import normal
+from m3ops.testing.case import operands
 from m3ops.tools.run import flat
 
 Array = np.ndarray
@@ -29,7 +28,7 @@ def arguments(name: str, dtype: str = "bfloat16", rows: tuple[int, ...] = (5, 6)
     slots = permuted((*rows, 4))  # all but the first of them name one row each, and so not all rows are named
     given |= {"y": normal((slots.size, 64), dtype), "slots": np.where(slots == slots[0, 0, 0], np.int32(-1), slots)}
     given |= {"weights": normal((*rows, 4), "float32"), "shared": normal((*rows, 64), dtype)}
-    return tuple(given[input_name] for input_name in OPS[name].inputs)
+    return tuple(given[input_name] for input_name in OPS[name].inputs if input_name in given)
 
 
 def floats(results: Any) -> list[Any]:
@@ -48,20 +47,13 @@ def cotangents(name: str, inputs: tuple[Array, ...], **given: Any) -> tuple[Arra
     return tuple(np.roll(normal(r.shape, r.dtype.name, 0.5 + i), 1, axis=0) for i, r in enumerate(results))
 
 
-def taken(name: str, inputs: Sequence[Any]) -> list[Any]:
-    """Those that the gradients are computed from."""
-    derivative = OPS[name].of().derivative
-    assert derivative is not None
-    return [array for argument, array in zip(OPS[name].inputs, inputs, strict=True) if argument not in derivative.added]
-
-
 def expected(name: str, inputs: tuple[Array, ...], grads: tuple[Array, ...], **given: Any) -> list[Array]:
     """The specification's gradients of all inputs that are floats, zeros of one that only decides a choice."""
     derivative = OPS[name].of(**given).derivative
     assert derivative is not None
-    named = dict(zip(OPS[name].inputs, inputs, strict=True))
-    results = derivative.op.reference(bind(derivative.op, (*taken(name, inputs), *grads)))
-    gradients = {argument: results[of] for argument, of in derivative.gradients.items()}
+    named = operands(OPS[name], inputs)
+    results = derivative.op.reference(derivative.operands(named, grads))
+    gradients = {argument: results[of] for argument, of in derivative.gradients.items() if argument in named}
     gradients |= dict.fromkeys(derivative.added, grads[0])
     every = [gradients.get(argument, np.zeros_like(array)).astype(array.dtype) for argument, array in named.items()]
     return [every[place] for place in places(inputs)]

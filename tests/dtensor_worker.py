@@ -84,6 +84,10 @@ def main(rank: int, device: str, folder: Path) -> None:
     check_columns("moe_combine", [Shard(1), whole, whole, Shard(2)], Shard(2))
     check_columns("moe_combine", [whole, Shard(0), Shard(0), Shard(0)], Shard(0))
 
+    (x,) = everything["swiglu_oai"]
+    for axis in range(x.ndim):  # the last one too: gates and ups are not parts of it
+        check(m3ops_torch.swiglu_oai, [x, x.flip(-1)], axis, sharded=True)
+
     def counted(x: torch.Tensor, number: torch.Tensor) -> Any:
         return m3ops_torch.mxfp8_quantize(x, num_rows=number)
 

@@ -50,6 +50,7 @@ INPUTS = {
 """An array for each input of an op of rows. Arrays of 4 x 6 rows have three axes, and no other has."""
 
 OWN = {
+    "swiglu_oai_fake_quant": {**INPUTS, "up": normal((4, 6, 128), "bfloat16", 2.0)},
     **{name: {"x": normal((64, 96), "bfloat16")} for name in ("mxfp8_quantize_transposed", "mxfp8_quantize_both")},
     **{
         name: {**INPUTS, "qkv": normal((4, 6, 77 * 64), "bfloat16")}
@@ -98,6 +99,6 @@ ROWS_FIRST = [name for name in OPS_OF_ROWS if AXES[name].inputs[0].rows]
 
 
 def arguments(name: str) -> tuple[np.ndarray, ...]:
-    """The inputs of an op in their order, but those that only rows in groups have."""
+    """The inputs of an op in their order; optional ones at the end may be missing."""
     given = OWN.get(name, INPUTS)
     return tuple(given[argument] for argument in OPS[name].inputs if argument in given)

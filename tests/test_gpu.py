@@ -21,6 +21,7 @@ from m3ops.ops import OPS
 from m3ops.plan import Plan
 from m3ops.planning.tiling import tiling
 from m3ops.testing.arrays import bit_patterns, normal
+from m3ops.testing.case import operands
 from m3ops.tiles.rows import Tile
 from m3ops.tools.run import flat, to_numpy, to_tensor, torch_function
 
@@ -107,7 +108,7 @@ TILES = [(r, c, w) for r, c, w in itertools.product([1, 2, 8], [32, 128, 1024], 
 def test_any_tile_gives_the_same_bytes(name: str, given: dict[str, str], dtype: str, flags: dict[str, bool]) -> None:
     x = np.concatenate([normal((9, 1344), dtype, 3.0), bit_patterns((4, 1344), dtype)])
     op = OPS[name].of(**given)
-    inputs = bind(op, [x])
+    inputs = operands(op, [x])
     plan, expected = on_this_gpu(op, inputs), op.reference(inputs)
     size = next(iter(expected.values())).shape[-1]
     for rows, cols, warps in TILES:

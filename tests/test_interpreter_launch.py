@@ -36,12 +36,13 @@ from triton.runtime.jit import JITFunction
 
 from m3ops.array import ArraySpec
 from m3ops.numerics.tile import fp32, functions
-from m3ops.op import Op, Specs, bind
+from m3ops.op import Op, Specs
 from m3ops.ops import OPS
 from m3ops.ops.mxfp8.cases_dequantize import random_bytes
 from m3ops.plan import Launch, Plan
 from m3ops.target import Target
 from m3ops.testing.arrays import normal
+from m3ops.testing.case import operands as by_name
 from m3ops.tiles import rows
 from m3ops.tiles.rows import Tile
 
@@ -192,7 +193,7 @@ def compiled(one: Launch, specs: Specs, target: Target) -> Any:
 
 def check(op: Op, arrays: tuple[np.ndarray, ...], target: Target) -> None:
     """An op's kernels give the specification's bytes."""
-    inputs = bind(op, arrays)
+    inputs = by_name(op, arrays)
     for got, want in zip(
         interpreted(op, inputs, planned(op, inputs, target)), op.reference(inputs).values(), strict=True
     ):
@@ -229,7 +230,7 @@ def test_a_launch_leaves_the_process_as_it_was(fails: bool) -> None:
 def test_kernels_compile_between_launches(target: Target, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     arrays = (random_floats(7, 128).reshape(2, 64),)
     op = OPS["swiglu_oai_quantize"].of()
-    inputs = bind(op, arrays)
+    inputs = by_name(op, arrays)
     specs, (one,) = specs_of(inputs), planned(op, inputs, target).launches
     code = []
     for attempt in ("before", "after"):
@@ -314,8 +315,7 @@ def operands(name: str, dtype: str) -> tuple[np.ndarray, ...]:
         "weights": x[..., 4:8].transpose(1, 0, 2).astype(F32),
         "shared": x[..., ::-2].transpose(1, 0, 2),
     }
-    own = tuple(made[argument] for argument in OPS[name].inputs if argument in made)
-    return own if name in OPS_OF_ROWS else arguments(name)
+    return tuple(made[n] for n in OPS[name].inputs if n in made) if name in OPS_OF_ROWS else arguments(name)
 
 
 QUANTIZED_NORM = [{}, {"round_activation": True, "out_norm": True, "fp8_format": "e4m3fnuz"}]
@@ -369,7 +369,7 @@ def test_any_tile_gives_the_same_elements(name: str, rows: int, cols: int) -> No
 
 
 def check_tile(op: Op, arrays: list[np.ndarray], tile: Tile, programs: int) -> None:
-    inputs = bind(op, arrays)
+    inputs = by_name(op, arrays)
     plan = planned(op, inputs)
     (one,) = plan.launches
     forced = dataclasses.replace(one, grid=(programs,), constants={**one.constants, "TILE": tile})

@@ -33,6 +33,7 @@ from m3ops.ops import OPS
 from m3ops.planning.launch import PROGRAMS, PROGRAMS_OF_BUFFERS
 from m3ops.row_count import MOST_BUFFERS
 from m3ops.testing.arrays import normal
+from m3ops.testing.case import operands
 from m3ops.tools.run import flat, jax_function, to_tensor
 
 every_op_that_counts_buffers = pytest.mark.parametrize("name", [n for n in OPS_OF_ROWS if OPS[n].counts_buffers])
@@ -109,11 +110,10 @@ def test_tiled_scales_in_given_tensors(layout: str, device: str) -> None:
 
 @every_op_that_counts
 def test_opcheck(name: str, device: str) -> None:
-    given = tensors(name, device)
-    inputs = (*given, *(None,) * (len(OPS[name].inputs) - len(given)), count(5, device))
+    inputs = tensors(name, device)
     # The schema test compares before and after with an operator that 8-bit floats lack.
-    checks = [c for c in OPCHECKS if not (c == "test_schema" and any(t.itemsize == 1 for t in given))]
-    params = asdict(OPS[name].of())
+    checks = [c for c in OPCHECKS if not (c == "test_schema" and any(t.itemsize == 1 for t in inputs))]
+    params = {**asdict(OPS[name].of()), "num_rows": count(5, device)}
     torch.library.opcheck(getattr(torch.ops.m3ops, name).default, inputs, params, test_utils=checks)
 
 
@@ -174,11 +174,7 @@ def test_a_limited_number_of_programs(name: str) -> None:
     """However large the buffer: programs that find nothing to do cost time too."""
     op = OPS[name].of()
     for num_rows in (1, 100, 4096, 2**20):
-        specs = bind(
-            op,
-            [_operand(op, operand, num_rows) for operand in op.inputs if operand != "group_sizes"],
-            ArraySpec((1,), "int32"),
-        )
+        specs = bind(op, [_operand(op, operand, num_rows) for operand in op.inputs], ArraySpec((1,), "int32"))
         plan = op.plan({**specs, **op.check(specs)}, H100)
         assert {one.grid for one in plan.launches} == {(PROGRAMS * 132,)}
 
@@ -187,8 +183,11 @@ def test_a_limited_number_of_programs(name: str) -> None:
 @every_op_that_counts_buffers
 def test_a_limited_number_of_programs_for_experts(name: str, experts: int) -> None:
     op = OPS[name].of()
-    rows = [_operand(op, operand, 96) for operand in op.inputs if operand != "group_sizes"]
-    buffers = [ArraySpec((experts, *spec.shape), spec.dtype) if 96 in spec.shape[:1] else spec for spec in rows]
+    rows = [_operand(op, operand, 96) for operand in op.inputs]
+    buffers = [
+        ArraySpec((experts, *spec.shape), spec.dtype) if spec is not None and 96 in spec.shape[:1] else spec
+        for spec in rows
+    ]
     specs = bind(op, buffers, ArraySpec((experts,), "int32"))
     for one in op.plan({**specs, **op.check(specs)}, H100).launches:
         assert one.grid == (PROGRAMS_OF_BUFFERS * 132,)
@@ -210,7 +209,7 @@ def test_few_programs_go_through_the_tiles_of_all_experts(name: str, programs: i
 
 def _with_few_programs(name: str, programs: int, num_rows: np.ndarray) -> None:
     op = OPS[name].of()
-    inputs = bind(op, [*map(np.asarray, arguments(name))], num_rows)
+    inputs = {**operands(op, arguments(name)), "num_rows": num_rows}
     plan = planned(op, inputs)
     few = [
         replace(
@@ -226,7 +225,9 @@ def _with_few_programs(name: str, programs: int, num_rows: np.ndarray) -> None:
     assert_same_bytes(results, [*op.reference(inputs).values()])
 
 
-def _operand(op: Op, name: str, num_rows: int) -> ArraySpec:
+def _operand(op: Op, name: str, num_rows: int) -> ArraySpec | None:
+    if name in ("up", "group_sizes"):
+        return None
     special = {
         "gate_up": ((num_rows, 6144), "bfloat16"),
         "weight": ((3072,), "bfloat16"),
@@ -276,7 +277,7 @@ def test_vmap_of_torch_counts_for_each_example() -> None:
 @pytest.mark.parametrize("name", [n for n in OPS_OF_ROWS if OPS[n].optional and OPS[n].counts_buffers])
 def test_vmap_counts_where_an_optional_input_is_missing(name: str, times: int) -> None:
     """The number of rows keeps its place."""
-    given = {n: a for n, a in zip(OPS[name].inputs, arguments(name), strict=False) if n not in OPS[name].optional}
+    given = {n: a for n, a in operands(OPS[name], arguments(name)).items() if n not in OPS[name].optional}
     if "qkv" in given:
         given["qkv"] = given["qkv"][..., : 72 * 64]
     counts, in_torch, in_jax = np.array([[2], [0], [5], [1]], np.int32), function(name), jax_function(name)
@@ -289,8 +290,8 @@ def test_vmap_counts_where_an_optional_input_is_missing(name: str, times: int) -
     for i in (0, 1, 2, 3, 4 * times - 1):
         inputs = [to_tensor(a[i] if a.ndim == 3 else a) for a in every]
         want = arrays(in_torch(*inputs, num_rows=to_tensor(own[i])))
-        assert_same_bytes([np.asarray(of_jax[i])], want)
-        assert_same_bytes(arrays(of_torch[i]), want)
+        assert_same_bytes([np.asarray(result[i]) for result in jax.tree.leaves(of_jax)], want)
+        assert_same_bytes(arrays(tuple(result[i] for result in flat(of_torch))), want)
 
 
 @pytest.mark.parametrize("shared", [False, True], ids=["counts of each", "counts of all"])

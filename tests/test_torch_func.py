@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import torch
 from compare import assert_same_bytes
-from differentiable import arguments, cotangents, every_differentiable_op, expected, floats, places, taken
+from differentiable import arguments, cotangents, every_differentiable_op, expected, floats, places
 from test_torch import OPCHECKS, arrays
 from torch.autograd import forward_ad
 from torch.func import grad, jacfwd, jacrev, jvp, vjp, vmap
 
 import m3ops_torch
 from m3ops.ops import OPS
+from m3ops.testing.case import operands
 from m3ops.tools.run import flat, to_tensor
 from m3ops_torch._operators import parameters
 
@@ -69,7 +70,8 @@ def test_opcheck(name: str, device: str) -> None:
     derivative = OPS[name].of().derivative
     assert derivative is not None
     operator = getattr(torch.ops.m3ops, derivative.op.name).default
-    torch.library.opcheck(operator, (*taken(name, inputs), *weights), parameters(derivative.op), test_utils=OPCHECKS)
+    taken = derivative.operands(operands(OPS[name], inputs), weights)
+    torch.library.opcheck(operator, tuple(taken.values()), parameters(derivative.op), test_utils=OPCHECKS)
 
 
 @every_differentiable_op

@@ -107,6 +107,11 @@ TYPE_ERRORS: Table = {
         lambda m, a: m.swiglu_oai(a(2, 64, dtype="int32")),
         "gate_up must have dtype bfloat16, float16 or float32, got int32",
     ),
+    "an up of another dtype": (
+        lambda m, a: m.swiglu_oai(a(2, 64), up=a(2, 64, dtype="float32")),
+        "up must have the dtype of gate_up, bfloat16, got float32",
+    ),
+    "a list for up": (lambda m, a: m.swiglu_oai_quantize(a(2, 64), [1.0]), "up must be an array, got list"),
     "fp8 x": (
         lambda m, a: m.mxfp8_quantize(a(2, 64, dtype="float8_e4m3fn")),
         "x must have dtype bfloat16, float16 or float32, got float8_e4m3fn",

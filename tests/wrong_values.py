@@ -149,6 +149,22 @@ VALUE_ERRORS: Table = {
         lambda m, a: m.swiglu_oai_quantize(a(2, 96)),
         "half the last axis of gate_up must be a multiple of 32 (the MXFP8 block), got 48",
     ),
+    "an up of another shape": (
+        lambda m, a: m.swiglu_oai(a(2, 64), up=a(2, 32)),
+        "up must have the shape of gate_up, (2, 64), got (2, 32)",
+    ),
+    "groups of gates alone": (
+        lambda m, a: m.swiglu_oai_quantize(a(2, 64), up=a(2, 64), groups=2),
+        "groups must be 1 where up is an array of its own, got 2",
+    ),
+    "gates that do not alternate": (
+        lambda m, a: m.swiglu_oai(a(2, 64), up=a(2, 64), layout="interleaved"),
+        "layout must be 'split' where up is an array of its own, got 'interleaved'",
+    ),
+    "I = 16, apart": (
+        lambda m, a: m.swiglu_oai_fake_quant(a(2, 16), up=a(2, 16)),
+        "the last axis of gate_up must be a multiple of 32 (the MXFP8 block), got 16",
+    ),
     "a last axis of 40": (
         lambda m, a: m.mxfp8_quantize(a(2, 40)),
         "the last axis of x must be a multiple of 32 (the MXFP8 block), got 40",

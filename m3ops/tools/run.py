@@ -94,7 +94,8 @@ def _derivative(run: Callable[..., Any], name: str, *arrays: Any, **given: Any) 
     """An op that only derivatives call, which has no public function."""
     arguments = operands(EVERY_OP[name], arrays)
     num_rows = arguments.pop("num_rows", None)
-    return run(EVERY_OP[name].of(**given), *arguments.values(), num_rows=num_rows)
+    op = EVERY_OP[name].of(**given)
+    return run(op, *(arguments.get(own) for own in op.inputs), num_rows=num_rows)
 
 
 def flat(results: Any) -> tuple[Any, ...]:

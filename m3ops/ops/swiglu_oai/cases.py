@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from m3ops.numerics.constants import sigmoid_constants
 from m3ops.numerics.formats import ACTIVATION_DTYPES
-from m3ops.testing.arrays import SPECIALS, bit_patterns, neighbours, normal, one, subnormals, views, with_specials
-from m3ops.testing.case import Case, counted
+from m3ops.testing.arrays import (
+    SPECIALS,
+    Inputs,
+    bit_patterns,
+    neighbours,
+    normal,
+    one,
+    subnormals,
+    views,
+    with_specials,
+)
+from m3ops.testing.case import Case, counted, counting
 
 # Every parameter away from its default, and from values at which it would not matter.
 UNUSUAL = {"alpha": 1.3, "beta": -0.75, "limit": 2.3}
@@ -19,6 +30,21 @@ ROWS_AND_COLUMNS = ("transposed leading axes", "every other column")
 """The views that a gradient is tried with."""
 
 case = partial(Case, "swiglu_oai")
+
+
+def together(make: Inputs) -> Inputs:
+    """These inputs, and None for the ups, for what comes after them."""
+    return lambda: (*make(), None)
+
+
+def apart(make: Callable[..., np.ndarray], *args: Any) -> Inputs:
+    """The halves of ``make(*args)`` as two arrays, each contiguous."""
+
+    def halves() -> tuple[np.ndarray, ...]:
+        gate, up = np.split(make(*args), 2, axis=-1)
+        return gate.copy(), up.copy()
+
+    return halves
 
 
 def clamp_edges() -> np.ndarray:
@@ -43,6 +69,7 @@ def of_whole_blocks() -> Iterator[Case]:
     yield from _corners()
     yield from _shapes()
     yield from _groups()
+    yield from _apart()
     for name, make in views("bfloat16", 128).items():
         yield case(name, one(make), gradient=name in ROWS_AND_COLUMNS)
         yield case(f"{name}, 2 groups", one(make), {"groups": 2}, gradient=False)
@@ -102,6 +129,32 @@ def _groups() -> Iterator[Case]:
     yield case("M3 dense in 8 groups", one(normal, (2, 24576), "bfloat16", 3.0), {"groups": 8}, gradient=False)
 
 
+def _apart() -> Iterator[Case]:
+    for dtype in ACTIVATION_DTYPES:
+        yield case(f"apart, normal {dtype}", apart(normal, (5, 192), dtype, 2.0), UNUSUAL, gradient=False)
+        yield case(f"apart, random bits {dtype}", apart(bit_patterns, (32, 128), dtype), {"limit": None})
+    specials = with_specials, normal((12, 256), "bfloat16"), (*SPECIALS, *SPECIALS)
+    yield case("apart, NaN and infinities", apart(*specials))
+    yield case("apart, no rows", apart(normal, (0, 128), "bfloat16"))
+    yield case("apart, one row", apart(normal, (1, 128), "bfloat16"), gradient=False)
+    yield case("apart, no leading axis", apart(normal, (128,), "bfloat16"))
+    yield case("apart, an empty last axis", apart(normal, (3, 0), "bfloat16"), gradient=False)
+    yield case("apart, rows and columns that divide nothing", apart(normal, (37, 448), "bfloat16"))
+    yield case("apart, M3 MoE, I = 3072", apart(normal, (3, 6144), "bfloat16", 3.0))
+    yield case("apart, halves of one array", lambda: np.split(normal((5, 128), "bfloat16", 2.0), 2, axis=-1))
+    yield case("apart, other strides", _of_other_strides)
+    yield case("apart, one gate for all rows", _of_repeated_gates, gradient=False)
+
+
+def _of_other_strides() -> tuple[np.ndarray, ...]:
+    """Gates in transposed rows, ups in every other column."""
+    return normal((3, 5, 64), "bfloat16", 2.0).swapaxes(0, 1), normal((5, 3, 128), "bfloat16", 2.0)[..., ::2]
+
+
+def _of_repeated_gates() -> tuple[np.ndarray, ...]:
+    return np.broadcast_to(normal((64,), "bfloat16", 2.0), (5, 64)), normal((5, 64), "bfloat16", 2.0)
+
+
 def _interleaved() -> Iterator[Case]:
     layout = {"layout": "interleaved"}
     for dtype in ACTIVATION_DTYPES:
@@ -138,9 +191,20 @@ def _of_any_size() -> Iterator[Case]:
     yield case("interleaved, I = 1", one(normal, (5, 2), "bfloat16"), {"layout": "interleaved"}, gradient=False)
     yield case("interleaved, I = 3", one(normal, (5, 6), "bfloat16"), {"layout": "interleaved"})
     yield case("I = 1000, no multiple of 32", one(normal, (3, 2000), "float16"))
+    yield case("apart, I = 1", apart(normal, (5, 2), "bfloat16"))
+    to_float32 = {"out_dtype": "float32"}
+    yield case("apart, I = 1000, to float32", apart(normal, (3, 2000), "float16"), to_float32, gradient=False)
 
 
 ACTIVATIONS = (*of_whole_blocks(), *_of_any_size())
 """Those whose inputs the gradient may be tried with."""
 
-CASES = (*ACTIVATIONS, *counted("swiglu_oai", lambda shape: one(normal, shape, "bfloat16", 3.0)))
+
+def _counted() -> Iterator[Case]:
+    yield from counted("swiglu_oai", lambda shape: together(one(normal, shape, "bfloat16", 3.0)))
+    gates_and_ups = apart(normal, (3, 6, 192), "bfloat16", 3.0)
+    yield case("apart, 10 of 3 x 6 rows", partial(counting, gates_and_ups, 10))
+    yield case("apart, 6, 0 and 4 of 3 x 6 rows", partial(counting, gates_and_ups, 6, 0, 4))
+
+
+CASES = (*ACTIVATIONS, *_counted())

@@ -16,8 +16,9 @@ case = partial(Case, "swiglu_oai_backward")
 
 
 def _with_gradients(make: Inputs) -> tuple[np.ndarray, ...]:
-    (gate_up,) = make()
-    return gate_up, gradients((*gate_up.shape[:-1], gate_up.shape[-1] // 2), gate_up.dtype.name)
+    gate_up, *up = make()
+    size = gate_up.shape[-1] if up else gate_up.shape[-1] // 2
+    return gate_up, gradients((*gate_up.shape[:-1], size), gate_up.dtype.name), *up
 
 
 def _cases() -> Iterator[Case]:

@@ -6,16 +6,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import product
+from typing import Any
 
 import numpy as np
 
 from m3ops.numerics.formats import ACTIVATION_DTYPES, FP8_FORMATS, SCALE_RULES
-from m3ops.numerics.scale_layouts import TILES
-from m3ops.ops.mxfp8.cases_groups import counted, counting, numbers, of_groups
-from m3ops.ops.swiglu_oai.cases import of_whole_blocks
-from m3ops.testing.arrays import bit_patterns, matrices, normal, one
+from m3ops.numerics.scale_layouts import OF_GROUPS, TILES
+from m3ops.ops.mxfp8.cases_groups import Sizes, counted, counting, numbers, of_groups
+from m3ops.ops.swiglu_oai.cases import apart, of_whole_blocks, together
+from m3ops.testing import case as testing
+from m3ops.testing.arrays import Shape, bit_patterns, matrices, normal, one
 from m3ops.testing.case import Case
-from m3ops.testing.case import counted as counted_alone
 
 case = partial(Case, "swiglu_oai_quantize")
 SKEWED = {"alpha": 1.3, "beta": -0.75}
@@ -38,13 +39,17 @@ def _cases() -> Iterator[Case]:
     for layout in TILES:
         for name, make in matrices():
             yield case(f"{layout}: {name}", one(_gate_up, make), {"scale_layout": layout, **SKEWED})
-    yield from counted("swiglu_oai_quantize", lambda shape: one(normal, shape, "bfloat16", 3.0), SKEWED)
-    experts = partial(counting, one(normal, (3, 6, 256), "bfloat16", 3.0), 6, 0, 4)
+    yield from counted("swiglu_oai_quantize", lambda shape: together(one(normal, shape, "bfloat16", 3.0)), SKEWED)
+    experts = partial(counting, together(one(normal, (3, 6, 256), "bfloat16", 3.0)), 6, 0, 4)
     yield case("experts: 2 groups", experts, {"groups": 2})
     yield case("experts: interleaved", experts, {"layout": "interleaved"})
     for layout in TILES:
         yield case(f"experts: {layout}", experts, {"scale_layout": layout})
-    yield from of_groups("swiglu_oai_quantize", numbers, width=2)
+        yield case(f"apart, {layout}", apart(normal, (133, 448), "bfloat16", 3.0), {"scale_layout": layout, **SKEWED})
+    of_experts = partial(counting, apart(normal, (3, 6, 256), "bfloat16", 3.0), 6, 0, 4)
+    yield case("apart, rounded, experts", of_experts, {"round_activation": True})
+    yield from of_groups("swiglu_oai_quantize", _together_in_groups, width=2)
+    yield case("apart, groups", _apart_in_groups, {"scale_layout": OF_GROUPS[0], **SKEWED})
 
 
 def _fake_quant() -> Iterator[Case]:
@@ -57,7 +62,11 @@ def _fake_quant() -> Iterator[Case]:
         yield fake(f"{rule}, {fp8}", normals, {"scale_rule": rule, "fp8_format": fp8})
     yield fake("3 groups to float32", normals, {"groups": 3, "out_dtype": "float32"})
     yield fake("no rows", one(normal, (0, 64), "bfloat16"))
-    yield from counted_alone("swiglu_oai_fake_quant", lambda shape: one(normal, shape, "bfloat16", 3.0), SKEWED)
+    yield fake("apart", apart(normal, (5, 192), "bfloat16", 3.0), {"round_activation": True})
+    own = lambda shape: together(one(normal, shape, "bfloat16", 3.0))  # noqa: E731
+    yield from testing.counted("swiglu_oai_fake_quant", own, SKEWED)
+    counting_apart = partial(testing.counting, apart(normal, (3, 7, 192), "bfloat16", 3.0), 10)
+    yield fake("apart, 10 of 3 x 7 rows", counting_apart)
 
 
 def _past_bfloat16() -> np.ndarray:
@@ -65,6 +74,15 @@ def _past_bfloat16() -> np.ndarray:
     gate_up = np.ones((2, 128), "bfloat16")
     gate_up[:, 7], gate_up[:, 64 + 7] = 2.0**63 * 1.0078125, [2.0**64 * 1.984375, -(2.0**64) * 1.984375]
     return gate_up
+
+
+def _together_in_groups(shape: Shape, sizes: Sizes) -> tuple[Any, ...]:
+    gate_up, group_sizes = numbers(shape, sizes)
+    return gate_up, None, group_sizes
+
+
+def _apart_in_groups() -> tuple[np.ndarray, ...]:
+    return *apart(normal, (150, 192), "bfloat16", 3.0)(), np.array([3, 140, 0], np.int32)
 
 
 def _gate_up(make: Callable[[], np.ndarray]) -> np.ndarray:

@@ -85,8 +85,8 @@ def fake_quant_plan(op: SwigluOAIFakeQuant, specs: Specs, target: Target, *, kee
     )
     dequantize = MXFP8Dequantize.of(out_dtype=specs["activation"].dtype)
     given = {name: spec for name, spec in specs.items() if name != "activation"}
-    scratch = quantize.infer(gate_up=specs["gate_up"])
-    counted = {name: spec for name, spec in given.items() if name != "gate_up"}
+    scratch = quantize.check(given)
+    counted = {name: spec for name, spec in given.items() if name not in op.inputs}
     kept = ["x"] if "activation" in keep else []
     back = dequantize.plan({**scratch, **counted, "x": specs["activation"]}, target, keep=kept)
     (first,) = quantize.plan({**given, **scratch}, target, keep=scratch).launches
@@ -106,7 +106,7 @@ def backward_plan(op: SwigluOAIBackward, specs: Specs, target: Target, *, keep: 
             "TILE": tiling.tile,
             "SWIGLU": _swiglu(op, narrowing(specs["gate_up"].dtype, target, beside_fp8=False)),
         },
-        writes=("grad_gate_up",),
+        writes=tuple(name for name in ("grad_gate_up", "grad_up") if name in specs),
         num_warps=tiling.num_warps,
     )
     return Plan((launch,), bytes_moved(specs), BACKWARD_FLOPS_PER_ELEMENT * specs["grad"].size)

@@ -23,8 +23,16 @@ def _inputs(num_rows: int, size: int) -> tuple[ArraySpec, ...]:
     return (rows(num_rows, 2 * size),)
 
 
+def _apart(num_rows: int, size: int) -> tuple[ArraySpec, ...]:
+    return rows(num_rows, size), rows(num_rows, size)
+
+
 def _backward(num_rows: int, size: int) -> tuple[ArraySpec, ...]:
     return *_inputs(num_rows, size), rows(num_rows, size)
+
+
+def _backward_apart(num_rows: int, size: int) -> tuple[ArraySpec, ...]:
+    return (rows(num_rows, size),) * 3
 
 
 def _workloads() -> Iterator[Workload]:
@@ -38,8 +46,12 @@ def _workloads() -> Iterator[Workload]:
         interleaved = {"layout": "interleaved"}
         yield at(*INTERLEAVED_PREFILL, given=interleaved)
         yield at("decode, M = 32, interleaved", 32, MOE_SIZE, given=interleaved, small=True)
+        name, num_rows, size = DENSE_PREFILL
+        yield Workload(op, f"{name}, gate and up apart", num_rows, size, _apart)
     yield Workload("swiglu_oai_fake_quant", *TRAINING, _inputs)
     yield Workload("swiglu_oai_backward", *TRAINING, _backward)
+    name, num_rows, size = TRAINING
+    yield Workload("swiglu_oai_backward", f"{name}, gate and up apart", num_rows, size, _backward_apart)
     yield from padded("swiglu_oai_quantize", MOE_SIZE, _inputs)
     yield from of_experts("swiglu_oai_quantize", MOE_SIZE, _inputs)
 

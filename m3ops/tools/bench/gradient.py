@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
 from m3ops.ops import OPS
 from m3ops.ops.gemma_rmsnorm.formula import EPS
+from m3ops.testing.case import operands
 from m3ops.testing.workload import Workload
 from m3ops.tools.bench.side import Contender
 from m3ops.tools.run import flat
@@ -21,7 +22,6 @@ def in_torch(workload: Workload, forward: Contender) -> Contender:
     import torch._functorch.config as functorch
 
     functorch.donated_buffer = False  # else what torch.compile makes runs backward once for each forward
-    count = _forward_inputs(workload)
 
     @functools.lru_cache(maxsize=1)
     def graph(*inputs: Any) -> tuple[list[Any], tuple[Any, ...]]:
@@ -30,9 +30,10 @@ def in_torch(workload: Workload, forward: Contender) -> Contender:
         return leaves, tuple(result for result in flat(forward(*given)) if result.is_floating_point())
 
     def backward(*arrays: Any) -> tuple[Any, ...]:
-        leaves, outputs = graph(*arrays[:count])
-        found = iter(torch.autograd.grad(outputs, leaves, arrays[count:], retain_graph=True, allow_unused=True))
-        return _results(workload, [next(found) if a.is_floating_point() else None for a in arrays[:count]])
+        inputs, grads = _forward_inputs(workload, arrays)
+        leaves, outputs = graph(*inputs.values())
+        found = iter(torch.autograd.grad(outputs, leaves, grads, retain_graph=True, allow_unused=True))
+        return _results(workload, {n: next(found) if a.is_floating_point() else None for n, a in inputs.items()})
 
     return backward
 
@@ -41,14 +42,13 @@ def in_jax(workload: Workload, forward: Contender) -> Contender:
     """The vjp under jit. XLA drops of forward what backward does not need, so it is backward alone too."""
     import jax
 
-    count = _forward_inputs(workload)
-
     def floats(*inputs: Any) -> list[Any]:
         return [result for result in jax.tree.leaves(forward(*inputs)) if "float" in result.dtype.name]
 
     def backward(*arrays: Any) -> tuple[Any, ...]:
-        _, vjp = jax.vjp(floats, *arrays[:count])
-        return _results(workload, vjp(list(arrays[count:])))
+        inputs, grads = _forward_inputs(workload, arrays)
+        _, vjp = jax.vjp(floats, *inputs.values())
+        return _results(workload, dict(zip(inputs, vjp(grads), strict=True)))
 
     jitted: Contender = jax.jit(backward)
     return jitted
@@ -63,14 +63,15 @@ def of_liger(op: str) -> Contender | None:
     return functools.partial(getattr(functional, name), eps=EPS, offset=1.0, casting_mode="gemma", in_place=False)
 
 
-def _forward_inputs(workload: Workload) -> int:
-    """How many operands are those of the op itself, of which what is added may be missing at the end."""
-    return sum(name in OPS[workload.forward].inputs for name in workload.call.inputs)
+def _forward_inputs(workload: Workload, arrays: Sequence[Any]) -> tuple[dict[str, Any], list[Any]]:
+    """The operands that are inputs of the op itself, by name, and the gradients of its results."""
+    given, own = operands(workload.call, arrays), OPS[workload.forward].inputs
+    return {name: given[name] for name in own if name in given}, [a for name, a in given.items() if name not in own]
 
 
-def _results(workload: Workload, gradients: Sequence[Any]) -> tuple[Any, ...]:
+def _results(workload: Workload, gradients: Mapping[str, Any]) -> tuple[Any, ...]:
     """One of the inputs' gradients for each result of the op: x and a residual have the same."""
     derivative = OPS[workload.forward].of(**workload.given).derivative
     assert derivative is not None
-    of_input = dict(zip(OPS[workload.forward].inputs, gradients, strict=False))
-    return tuple({result: of_input[name] for name, result in derivative.gradients.items()}.values())
+    of_results = {result: gradients[name] for name, result in derivative.gradients.items() if name in gradients}
+    return tuple(of_results.values())
