@@ -91,10 +91,14 @@ def rows_that_count(leading: Shape, num_rows: Array) -> Array:
 
 def written_masks(results: Arrays, num_rows: Array, op: Op) -> dict[str, Array]:
     """For each result of rows a mask of what is written: those that count, and the padding rows of tiled scales."""
-    xp = num_rows.__array_namespace__()
-    first = next(iter(results.values()))
+    leading = next(iter(results.values())).shape[:-1]
+    return masks(results, rows_that_count(leading, num_rows)[..., None], op)
+
+
+def masks(results: Arrays, counts: Array, op: Op) -> dict[str, Array]:
+    """The same from a mask of the rows that count, ``[..., 1]``."""
+    xp, first = counts.__array_namespace__(), next(iter(results.values()))
     leading = first.shape[:-1]
-    counts = rows_that_count(leading, num_rows)[..., None]
     masks = dict.fromkeys((name for name in results if not op.inserts or name not in op.updates.values()), counts)
     layout = getattr(op, "scale_layout", ROW_MAJOR)
     if "scales" in results and layout != ROW_MAJOR:

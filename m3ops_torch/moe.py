@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import torch
 
-from m3ops.ops.moe import MoECombine, MoELogits, MoERoute, MoESort
+from m3ops.ops.moe import MoECombine, MoELogits, MoERoute, MoEScatterQuantize, MoESort
 from m3ops_torch._call import dtype_name, run
+from m3ops_torch._mxfp8 import MXFP8
 
 
 def moe_combine(
@@ -117,6 +118,58 @@ def moe_route(
     """
     op = MoERoute.of(top_k=top_k)
     result: tuple[torch.Tensor, torch.Tensor] = run(op, logits, bias, num_rows=num_rows, out=out)
+    return result
+
+
+def moe_scatter_quantize(
+    x: torch.Tensor,
+    slots: torch.Tensor,
+    *,
+    scale_rule: str = "rceil",
+    fp8_format: str = "e4m3fn",
+    scale_layout: str = "row_major",
+    rows: int | None = None,
+    num_experts: int | None = None,
+    num_rows: torch.Tensor | None = None,
+    out: MXFP8 | None = None,
+) -> MXFP8:
+    """Each token in MXFP8, quantized once and written to the rows of all of its experts.
+
+    A row has the bytes that :func:`mxfp8_quantize` gives for its token. A row that several slots name would lose a
+    token: its values are NaN and its scales 255. A row that none names is zero, or stays as it was in memory that is
+    given for it.
+
+    Args:
+        x: The tokens, ``[T, K]`` with K a multiple of 32; bfloat16, float16 or float32.
+        slots: Which rows of the result each token is written to, int32 ``[T, k]``, k at most 32, as :func:`moe_combine`
+            takes them. A number that is no row's, such as -1, writes nothing.
+        scale_rule: ``"rceil"``, the smallest power of two with which no value of the block saturates, or ``"floor"``,
+            the rule of OCP MX v1.0, section 6.3.
+        fp8_format: ``"e4m3fn"``, or ``"e4m3fnuz"`` for the matrix cores of gfx942.
+        scale_layout: How scales are stored: ``"row_major"``; ``"swizzle_128x4"``, as NVIDIA's products read them,
+            ``"swizzle_8x4"`` for few rows, or ``"packed_ue8m0"`` for DeepGEMM; or, as AMD's do, ``"shuffle_32x8"`` on
+            gfx950 and ``"shuffle_32x4"`` on gfx1250. For all but the first, the last two axes form one matrix.
+        rows: Rows of the result, R, or of each expert's buffer; None for as many as there are slots, without buffers.
+        num_experts: E, for a buffer of R rows for each expert: a slot then is the number of the expert times R and that
+            of the row. None for rows without buffers.
+        num_rows: How many rows count, with the leading axes flattened: an int32 tensor of one element, clamped to the
+            rows that exist. The other rows are not read. Their results are zero in a new tensor and stay as they were
+            in ``out``.
+        out: Where to write: tensors of the results' shapes, dtypes and device, nested as the results are. Their rows
+            must be contiguous, and they must not overlap the inputs or each other.
+
+    Returns:
+        Values ``[R, K]`` and scales ``[R, K / 32]``, or ``[E, R, K]`` and ``[E, R, K / 32]``; scales are padded in a
+        tiled layout.
+
+    Raises:
+        TypeError: A dtype is not supported, or a parameter has the wrong type.
+        ValueError: The shapes do not fit each other, or K is not a multiple of 32, or a parameter is out of range.
+    """
+    op = MoEScatterQuantize.of(
+        scale_rule=scale_rule, fp8_format=fp8_format, scale_layout=scale_layout, rows=rows, num_experts=num_experts
+    )
+    result: MXFP8 = run(op, x, slots, num_rows=num_rows, out=out)
     return result
 
 

@@ -118,6 +118,8 @@ def _shapes(draw: Draw, op: str, params: dict[str, Any]) -> dict[str, Shape]:
         "shared": (*rows, size),
         "ids": (*rows, 1 + columns % 7),
     }
+    if op == "moe_scatter_quantize":
+        return {"x": (math.prod(rows), size), "slots": (math.prod(rows), 1 + columns % 7)}
     if op == "mxfp8_grouped_matmul":
         total, groups = math.prod(rows), 1 + draw.below(5)
         return {

@@ -52,6 +52,10 @@ INPUTS = {
 OWN = {
     "swiglu_oai_fake_quant": {**INPUTS, "up": normal((4, 6, 128), "bfloat16", 2.0)},
     **{name: {"x": normal((64, 96), "bfloat16")} for name in ("mxfp8_quantize_transposed", "mxfp8_quantize_both")},
+    "moe_scatter_quantize": {
+        "x": INPUTS["x"].reshape(24, 128),
+        "slots": np.argsort(np.arange(24 * 3, dtype=np.int32) * 29 % 73).astype(np.int32).reshape(24, 3) - 2,
+    },
     **{
         name: {**INPUTS, "qkv": normal((4, 6, 77 * 64), "bfloat16")}
         for name in ("gemma_rmsnorm_rope_heads", "gemma_rmsnorm_rope_kv_insert")

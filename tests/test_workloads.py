@@ -121,6 +121,7 @@ FP32_ERROR = {
     "mxfp8_quantize_transposed": 0.0,
     "mxfp8_quantize_both": 0.0,
     "mxfp8_dequantize": 0.0,
+    "moe_scatter_quantize": 0.0,
     # A sum of N positive terms in any order is within N - 1, the root halves that; 9 more operations, both sides.
     "gemma_rmsnorm": (6144 / 2 + 18) * U,
     "gemma_fused_add_rmsnorm": (6144 / 2 + 18) * U,

@@ -172,6 +172,14 @@ TYPE_ERRORS: Table = {
         lambda m, a: m.moe_combine(a(8, 64), a(2, 4, dtype="int32"), None),
         "weights must be an array, got NoneType",
     ),
+    "slots in bfloat16": (
+        lambda m, a: m.moe_scatter_quantize(a(3, 64), a(3, 2)),
+        "slots must have dtype int32, got bfloat16",
+    ),
+    "a float for rows": (
+        lambda m, a: m.moe_scatter_quantize(a(3, 64), a(3, 2, dtype="int32"), rows=8.0),
+        "rows must be a Python integer, known before the kernel is compiled, got float",
+    ),
     "uint8 ids": (lambda m, a: m.moe_sort(a(2, 4, dtype="uint8"), 8), "ids must have dtype int32, got uint8"),
     "a list of ids": (lambda m, a: m.moe_sort([[0, 1]], 8), "ids must be an array, got list"),
     "an array for num_experts": (

@@ -149,6 +149,30 @@ VALUE_ERRORS: Table = {
         lambda m, a: m.swiglu_oai_quantize(a(2, 96)),
         "half the last axis of gate_up must be a multiple of 32 (the MXFP8 block), got 48",
     ),
+    "tokens with leading axes": (
+        lambda m, a: m.moe_scatter_quantize(a(2, 3, 64), a(2, 3, 2, dtype="int32")),
+        "x must have two axes, [T, K], got shape (2, 3, 64)",
+    ),
+    "tokens of 48": (
+        lambda m, a: m.moe_scatter_quantize(a(3, 48), a(3, 2, dtype="int32")),
+        "the last axis of x must be a multiple of 32 (the MXFP8 block), got 48",
+    ),
+    "slots of other tokens": (
+        lambda m, a: m.moe_scatter_quantize(a(3, 64), a(4, 2, dtype="int32")),
+        "slots must have shape [3, 1 to 32] for x of shape (3, 64), got (4, 2)",
+    ),
+    "no slots to scatter to": (
+        lambda m, a: m.moe_scatter_quantize(a(3, 64), a(3, 0, dtype="int32")),
+        "slots must have shape [3, 1 to 32] for x of shape (3, 64), got (3, 0)",
+    ),
+    "buffers of unknown size": (
+        lambda m, a: m.moe_scatter_quantize(a(3, 64), a(3, 2, dtype="int32"), num_experts=4),
+        "rows must be given for buffers of 4 experts",
+    ),
+    "no rows to scatter to": (
+        lambda m, a: m.moe_scatter_quantize(a(3, 64), a(3, 2, dtype="int32"), rows=0),
+        "rows must be",
+    ),
     "an up of another shape": (
         lambda m, a: m.swiglu_oai(a(2, 64), up=a(2, 32)),
         "up must have the shape of gate_up, (2, 64), got (2, 32)",

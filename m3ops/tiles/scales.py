@@ -134,7 +134,7 @@ def pads(ptr, total_rows, SIZE: tl.constexpr, TILE: tl.constexpr, TILES: tl.cons
         PADDED: tl.constexpr = padded_size(SIZE, TILES)
         chunk = tl.program_id(0) - tl.cdiv(total_rows, TILE.rows) * ((PADDED + TILE.width - 1) // TILE.width)
         if chunk >= 0:
-            _clear_chunk(ptr, chunk, total_rows * 0, total_rows, total_rows, TILES)
+            clear_chunk(ptr, chunk, total_rows * 0, total_rows, total_rows, TILES)
         return chunk >= 0
 
 
@@ -150,7 +150,7 @@ def clear(ptr, ends, total_rows, AT: tl.constexpr, TILES: tl.constexpr, COUNT: t
             kept = valid if row_count.clears(COUNT, "scales") else last
             start, end = _clear_range(first_row, kept, last, TILES)
             for chunk in range(sharer, tl.cast(tl.cdiv(end - start, _CHUNK), tl.int32), COUNT.sharers):
-                _clear_chunk(ptr, chunk, first_row, kept, last, TILES)
+                clear_chunk(ptr, chunk, first_row, kept, last, TILES)
 
 
 @triton.jit
@@ -175,7 +175,7 @@ def _clear_range(first_row, kept, last, TILES: tl.constexpr):
 
 
 @triton.jit
-def _clear_chunk(ptr, chunk, first_row, kept, last, TILES: tl.constexpr):
+def clear_chunk(ptr, chunk, first_row, kept, last, TILES: tl.constexpr):
     """Zeros in chunk number ``chunk`` of that range: where a matrix has no row, and from row ``kept`` on."""
     start, end = _clear_range(first_row, kept, last, TILES)
     offset = start + tl.cast(chunk, tl.int64) * _CHUNK + tl.arange(0, _CHUNK)

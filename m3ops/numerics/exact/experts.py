@@ -127,6 +127,28 @@ def _named_rows(y: Array, slots: Array) -> tuple[Array, Callable[[Any], Array]]:
     return exists, lambda place: bits[rows[..., place]].view(y.dtype)
 
 
+def _by_row(slots: Array, rows: int) -> tuple[Array, Array, Array]:
+    """The slots in the order of the rows that they name, and for each row its first one in it and the end of its own.
+
+    They are numbered from 1: there is one more, of number 0, which names none, so that there always is one.
+    """
+    xp = slots.__array_namespace__()
+    exists = (slots >= 0) & (slots < rows)
+    keys = xp.concatenate((xp.full((1,), rows, slots.dtype), xp.where(exists, slots, rows).reshape(-1)))
+    order, numbers = xp.argsort(keys, stable=True), xp.arange(rows + 1, dtype=keys.dtype)
+    # Sorted among the keys a row comes after those of the rows before it: that many are before its first.
+    places = xp.argsort(xp.argsort(xp.concatenate((numbers, keys)), stable=True))[: rows + 1] - numbers
+    return order, places[:-1], places[1:]
+
+
+def slots_of_rows(slots: Array, rows: int) -> tuple[Array, Array]:
+    """How many slots name each of so many rows, and the number of the first of these, which is of no use where none
+    does.
+    """
+    order, first, end = _by_row(slots, rows)
+    return end - first, order[first] - 1
+
+
 def combine_backward(y: Array, slots: Array, weights: Array, grad: Array, *, scale: float) -> tuple[Array, Array]:
     """The gradients of y and of the weights of ``scale *`` :func:`combine` from that of the result, ``[..., N]``.
 
@@ -137,12 +159,7 @@ def combine_backward(y: Array, slots: Array, weights: Array, grad: Array, *, sca
     exists, named = _named_rows(y, slots)
     of_weights = round32(dot(grad[..., None, :], load(named(slice(None)))) * scale)
     of_weights = xp.where(exists, of_weights, xp.zeros_like(of_weights))
-    # The slots in the order of the rows that they name. One more comes first, which names none: there always is one.
-    keys = xp.concatenate((xp.full((1,), y.shape[0], slots.dtype), xp.where(exists, slots, y.shape[0]).reshape(-1)))
-    order, rows = xp.argsort(keys, stable=True), xp.arange(y.shape[0] + 1, dtype=keys.dtype)
-    # Sorted among the keys a row comes after those of the rows before it: that many are before its first.
-    places = xp.argsort(xp.argsort(xp.concatenate((rows, keys)), stable=True))[: y.shape[0] + 1] - rows
-    first, end = places[:-1], places[1:]
+    order, first, end = _by_row(slots, y.shape[0])
     factors = xp.concatenate((xp.zeros((1,), xp.float64), round32(weights * scale).reshape(-1)))
     tokens = grad.reshape(math.prod(slots.shape[:-1]), y.shape[1])
     grads = xp.concatenate((xp.zeros((1, y.shape[1]), xp.float64), tokens))

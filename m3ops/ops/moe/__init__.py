@@ -1,5 +1,21 @@
 """The choice of experts, and the sum of what they return."""
 
-from m3ops.ops.moe.spec import MoECombine, MoECombineBackward, MoELogits, MoERoute, MoERouteBackward, MoESort
+from m3ops.ops.moe.spec import (
+    MoECombine,
+    MoECombineBackward,
+    MoELogits,
+    MoERoute,
+    MoERouteBackward,
+    MoEScatterQuantize,
+    MoESort,
+)
 
-__all__ = ["MoECombine", "MoECombineBackward", "MoELogits", "MoERoute", "MoERouteBackward", "MoESort"]
+__all__ = [
+    "MoECombine",
+    "MoECombineBackward",
+    "MoELogits",
+    "MoERoute",
+    "MoERouteBackward",
+    "MoEScatterQuantize",
+    "MoESort",
+]

@@ -13,7 +13,10 @@ from m3ops.tiles import rows
 from m3ops.tiles.rows import Rows
 
 _LANES = tl.constexpr(c.LANES)
-_NONE, _SEVERAL = tl.constexpr(-1), tl.constexpr(-2)  # where a slot is due that names a row: there is no one such
+NONE, SEVERAL = -1, -2
+"""Where the number of a slot is due that names a row: none names it, or several do."""
+
+_NONE, _SEVERAL = tl.constexpr(NONE), tl.constexpr(SEVERAL)
 _LAST = tl.constexpr(2**31 - 1)  # no slot's number
 
 
@@ -61,6 +64,7 @@ def _slots(slots_ptr, first, total_rows, COUNT: tl.constexpr, AT: tl.constexpr):
 @triton.jit
 def _moe_combine_owners_kernel(
     slots_ptr,  # int32 [total_rows, k]
+    num_rows_ptr,  # int32, how many rows of slots count, or None for all
     named_by_ptr,  # int32 [y_rows], or None
     y_rows,
     rows_each,
@@ -82,8 +86,11 @@ def _moe_combine_owners_kernel(
             owner = tl.load(named_by_ptr + row, mask=row < end_row)
         tl.store(owners_ptr + row, owner, mask=row < end_row)
     tl.debug_barrier()  # what follows is written after that, whatever thread wrote it
-    for first in range(0, total_rows * AT.size, COUNT):
-        number, row = _slots(slots_ptr, first, total_rows, COUNT, AT)
+    valid = total_rows
+    if num_rows_ptr is not None:
+        valid = tl.maximum(tl.minimum(tl.load(num_rows_ptr), total_rows), 0)
+    for first in range(0, valid * AT.size, COUNT):
+        number, row = _slots(slots_ptr, first, valid, COUNT, AT)
         own = (row >= first_row) & (row < end_row)
         if named_by_ptr is None:
             tl.store(owners_ptr + row, number, mask=own)

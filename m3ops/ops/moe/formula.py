@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from m3ops.ops.moe import MoECombine, MoERoute
+from m3ops.ops.mxfp8.formula import quantize_jax, quantize_torch
 
 TOP_K = MoERoute.of().top_k
 SCALE = MoECombine.of().scale
@@ -71,10 +72,34 @@ def _combine_jax(y: Any, slots: Any, weights: Any, shared: Any = None) -> Any:
     return (result if shared is None else result + shared).astype(y.dtype)
 
 
+def _scatter_torch(x: Any, slots: Any) -> Any:
+    import torch
+
+    values, scales = quantize_torch(x.float())
+    of_rows = torch.empty_like(slots.flatten(), dtype=torch.int64)
+    of_rows[slots.flatten().long()] = torch.arange(slots.numel(), device=x.device) // slots.shape[-1]
+    return values.view(torch.uint8)[of_rows].view(values.dtype), scales[of_rows]
+
+
+def _scatter_jax(x: Any, slots: Any) -> Any:
+    import jax.numpy as jnp
+
+    values, scales = quantize_jax(x.astype(jnp.float32))
+    of_rows = jnp.zeros(slots.size, jnp.int32).at[slots.ravel()].set(jnp.arange(slots.size) // slots.shape[-1])
+    return values[of_rows], scales[of_rows]
+
+
 TORCH = {
     "moe_logits": _logits_torch,
     "moe_route": _route_torch,
     "moe_sort": _sort_torch,
     "moe_combine": _combine_torch,
+    "moe_scatter_quantize": _scatter_torch,
 }
-JAX = {"moe_logits": _logits_jax, "moe_route": _route_jax, "moe_sort": _sort_jax, "moe_combine": _combine_jax}
+JAX = {
+    "moe_logits": _logits_jax,
+    "moe_route": _route_jax,
+    "moe_sort": _sort_jax,
+    "moe_combine": _combine_jax,
+    "moe_scatter_quantize": _scatter_jax,
+}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import replace
 
+from m3ops import row_count
 from m3ops.array import ArraySpec
 from m3ops.numerics.constants import LANES, float32, sigmoid_constants
+from m3ops.numerics.formats import FP8_FORMATS
 from m3ops.op import Specs
 from m3ops.ops.moe.combine_backward_kernel import (
     CombineBackward,
@@ -17,12 +20,23 @@ from m3ops.ops.moe.combine_backward_kernel import (
 from m3ops.ops.moe.combine_kernel import Combine, CombineAt, _moe_combine_kernel
 from m3ops.ops.moe.logits_kernel import LogitsAt, _moe_logits_kernel
 from m3ops.ops.moe.route_kernel import Route, RouteAt, _moe_route_backward_kernel, _moe_route_kernel
-from m3ops.ops.moe.spec import MoECombine, MoECombineBackward, MoELogits, MoERoute, MoERouteBackward, Routing
+from m3ops.ops.moe.scatter_kernel import Scatter, ScatterAt, _moe_scatter_quantize_kernel
+from m3ops.ops.moe.spec import (
+    MoECombine,
+    MoECombineBackward,
+    MoELogits,
+    MoERoute,
+    MoERouteBackward,
+    MoEScatterQuantize,
+    Routing,
+)
 from m3ops.plan import Launch, Plan, pointers
 from m3ops.planning.launch import bytes_moved, counts_rows, tiled_launch
+from m3ops.planning.mx import FLOPS_PER_ELEMENT as QUANTIZE_FLOPS
+from m3ops.planning.mx import mx, scale_plan
 from m3ops.planning.narrowing import narrowing
 from m3ops.planning.rows import rows_of
-from m3ops.planning.tiling import ROW_TILE, Tiling, element_tiling, power_of_two_at_least, tiling
+from m3ops.planning.tiling import ROW_TILE, Tiling, block_tiling, element_tiling, power_of_two_at_least, tiling
 from m3ops.target import Target
 from m3ops.tiles.rows import Rows
 
@@ -157,11 +171,11 @@ def combine_backward_plan(op: MoECombineBackward, specs: Specs, target: Target) 
         writes=("grad_y", "grad_weights"),
         num_warps=num_warps,
     )
-    owner_launches = [_owners_launch(name, at["slots"], total_rows, scratch, target) for name in scratch]
+    owner_launches = [_owners_launch(name, at["slots"], total_rows, specs, scratch, target) for name in scratch]
     return Plan((*owner_launches, launch), bytes_moved(specs), 4 * slots.shape[-1] * specs["grad"].size, scratch)
 
 
-def _owners_launch(name: str, slots: Rows, total_rows: int, scratch: Specs, target: Target) -> Launch:
+def _owners_launch(name: str, slots: Rows, total_rows: int, specs: Specs, scratch: Specs, target: Target) -> Launch:
     """The launch that writes one of the scratch arrays, the second by the first."""
     y_rows = scratch[name].size
     rows_each = max(FEWEST_ROWS, -(-y_rows // target.multiprocessors))
@@ -170,6 +184,7 @@ def _owners_launch(name: str, slots: Rows, total_rows: int, scratch: Specs, targ
         grid=(-(-y_rows // rows_each),),
         arguments={
             "slots_ptr": "slots",
+            "num_rows_ptr": row_count.NAME if row_count.NAME in specs else None,
             "named_by_ptr": None if name == "named_by" else "named_by",
             "y_rows": y_rows,
             "rows_each": rows_each,
@@ -180,3 +195,39 @@ def _owners_launch(name: str, slots: Rows, total_rows: int, scratch: Specs, targ
         writes=(name,),
         num_warps=OWNERS_THREADS // target.warp_size,
     )
+
+
+def scatter_plan(op: MoEScatterQuantize, specs: Specs, target: Target, *, keep: Collection[str]) -> Plan:
+    """The numbers of slots that name each row, those that alone do, and then all results in one launch.
+
+    Each token is read and quantized once, by programs that write it to the rows that it alone names. Programs after
+    these write what pads scales, and the rows that no slot names alone.
+    """
+    values = specs["values"]
+    result_rows = math.prod(values.shape[:-1])
+    scales = scale_plan(op.scale_layout, values, specs["scales"])
+    total_rows, at = rows_of({name: specs[name] for name in op.inputs})
+    owners = ArraySpec((max(result_rows, 1),), "int32")
+    scratch = {"named_by": owners, "owners": owners}
+    tiles = block_tiling(total_rows, scales.size, target, decode=counts_rows(specs))
+    groups = -(-result_rows // ROWS_TOGETHER)
+    if max(specs["slots"].size, result_rows, tiles.num_tiles + scales.padding + groups) > 2**30:
+        raise ValueError(f"{specs['slots'].size} slots of {result_rows} rows are more than a kernel numbers (2**30)")
+    constants = {
+        "AT": ScatterAt(**at),
+        "MX": mx(op.fp8_format, op.scale_rule, scales, target),
+        "SCATTER": Scatter(
+            nan_code=FP8_FORMATS[op.fp8_format].nan_code,
+            clears="values" not in keep,
+            rows=ROWS_TOGETHER,
+            elements=16 * target.warp_size * tiles.num_warps,
+        ),
+    }
+    kernel = _moe_scatter_quantize_kernel
+    launch = tiled_launch(kernel, op, specs, target, tiles, total_rows, constants, keep=keep, scales=scales)
+    given = {"owners_ptr": "owners", "result_rows": result_rows, "padding": scales.padding}
+    grid = launch.grid if row_count.NAME in specs else (launch.grid[0] + groups,)
+    launch = replace(launch, grid=grid, arguments={**launch.arguments, **given})
+    owner_launches = [_owners_launch(name, at["slots"], total_rows, specs, scratch, target) for name in scratch]
+    flops = QUANTIZE_FLOPS * specs["x"].size
+    return Plan((*owner_launches, launch), bytes_moved(specs), flops, scratch)

@@ -12,6 +12,7 @@ from m3ops.array import ArraySpec
 from m3ops.testing.model import (
     COMBINE_PREFILL,
     COMBINE_TRAINING,
+    EXPERT_ROWS,
     EXPERTS,
     HIDDEN,
     ROUTER_PREFILL,
@@ -47,6 +48,17 @@ def _sort(num_rows: int, size: int) -> tuple[ArraySpec, ...]:
     return (ArraySpec((num_rows, TOP_K), "int32"),)
 
 
+def _scatter(num_rows: int, size: int) -> tuple[ArraySpec, ...]:
+    tokens = max(num_rows // TOP_K, 1)
+    return rows(tokens, size), ArraySpec((tokens, TOP_K), "int32")
+
+
+def _tokens_of_rows(inputs: Any, some: np.ndarray) -> tuple[Any, ...]:
+    """The tokens of some rows of the result, each written to one."""
+    x, slots = inputs
+    return x[np.argsort(slots.ravel())[some] // slots.shape[1]], np.arange(len(some), dtype=np.int32)[:, None]
+
+
 def _named_rows(inputs: Any, _: np.ndarray) -> tuple[Any, ...]:
     """The operands with no rows of y but those that slots name."""
     y, slots, *others = inputs
@@ -75,6 +87,10 @@ def _workloads() -> Iterator[Workload]:
         yield Workload("moe_sort", name, num_rows, EXPERTS, _sort, given, small=small, below=EXPERTS)
     for num_rows in (1, 64):
         yield combine(f"MoE output decode, M = {num_rows}", num_rows, HIDDEN, small=True)
+    scatter = partial(Workload, "moe_scatter_quantize", inputs_of=_scatter, some_rows=_tokens_of_rows)
+    yield scatter("MoE input prefill", EXPERT_ROWS, HIDDEN)
+    for num_rows in (1, 64):
+        yield scatter(f"MoE input decode, M = {num_rows}", TOP_K * num_rows, HIDDEN, small=True)
 
 
 WORKLOADS = tuple(_workloads())
