@@ -27,6 +27,7 @@ PACKAGES = {
         (
             "m3ops_jax.layers.moe_layer",
             "m3ops_jax.layers.moe_weights",
+            "m3ops_jax.layers.mxfp8_grouped_linear",
             "m3ops_jax.layers.mxfp8_linear",
             "m3ops_jax.compile_for.compile_for",
             "m3ops_jax.nnx.GemmaRMSNorm",
@@ -39,6 +40,7 @@ PACKAGES = {
         (
             "m3ops_torch.layers.moe_layer",
             "m3ops_torch.layers.moe_weights",
+            "m3ops_torch.layers.mxfp8_grouped_linear",
             "m3ops_torch.layers.mxfp8_linear",
             "m3ops_torch.nn.GemmaRMSNorm",
             "m3ops_torch.nn.MoE",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -175,15 +176,16 @@ def linear_gradients(
 
     ``pad(matrix, count)`` adds rows of zeros: the weight's gradient is a sum over rows, in blocks of 32.
     """
-    rows, grads = x.reshape(-1, x.shape[-1]), grad.reshape(-1, grad.shape[-1])
-    missing = -rows.shape[0] % BLOCK
+    count = math.prod(x.shape[:-1])
+    rows, grads = x.reshape(count, x.shape[-1]), grad.reshape(count, grad.shape[-1])
+    missing = -count % BLOCK
     along_n, along_rows = ops.mxfp8_quantize_both(pad(grads, missing), scale_rule=scale_rule)
     w_along_n, x_along_rows = (
         ops.mxfp8_quantize_transposed(operand, scale_rule=scale_rule) for operand in (w, pad(rows, missing))
     )
     of_x = ops.mxfp8_matmul(along_n, w_along_n, arithmetic=arithmetic, out_dtype=x.dtype)
     of_w = ops.mxfp8_matmul(along_rows, x_along_rows, arithmetic=arithmetic, out_dtype=w.dtype)
-    return of_x[: rows.shape[0]].reshape(x.shape), of_w
+    return of_x[:count].reshape(x.shape), of_w
 
 
 def check_grouped_linear(
@@ -251,7 +253,8 @@ class GroupedLinear:
         return self.ops.mxfp8_grouped_matmul(self._quantized(x), w, group_sizes, rows, **given)
 
     def _quantized(self, array: Array) -> MXFP8:
-        return self.ops.mxfp8_quantize(array, scale_rule=self.scale_rule)
+        quantized: MXFP8 = self.ops.mxfp8_quantize(array, scale_rule=self.scale_rule)
+        return quantized
 
     def _gathered(self, array: Array, row: Array) -> Array:
         """These rows of an array, zeros for what is no row."""

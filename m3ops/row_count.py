@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from m3ops.op import Op
 
 NAME = "num_rows"
-"""The operand that every op may have beside its inputs."""
+"""The operand that nearly every op may have beside its inputs."""
 
 MOST_BUFFERS = 1024
 """Counts that a program may hold in registers, to find its tiles."""

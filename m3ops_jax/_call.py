@@ -106,6 +106,7 @@ def run(op: Op, *arrays: Any, num_rows: Any = None) -> Any:
 
     given = {name: _unwrapped(array) for name, array in bind(op, arrays, num_rows).items()}
     refs = {name: array for name, array in given.items() if name in op.updates and isinstance(array, jax.Ref)}
+    _check_apart(refs)
     given |= {name: ref[...] for name, ref in refs.items()}
     op.check({name: spec_of(name, array) for name, array in given.items()})
     if op.checked:
@@ -116,6 +117,14 @@ def run(op: Op, *arrays: Any, num_rows: Any = None) -> Any:
     for name, ref in refs.items():
         ref[...] = results[op.updates[name]]
     return packed(results, MXFP8, getattr(op, "scale_layout", ROW_MAJOR))
+
+
+def _check_apart(refs: Mapping[str, jax.Ref]) -> None:
+    """Raises ValueError if one Ref is given twice: of two results it would have the last alone."""
+    seen: dict[int, str] = {}
+    for name, ref in refs.items():
+        if (other := seen.setdefault(id(ref), name)) != name:
+            raise ValueError(f"{name} must not be the Ref that {other} is")
 
 
 def _unwrapped(array: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Gemma's RMSNorm, with and without residual add and MXFP8 quantization for JAX.
+"""Gemma's RMSNorm, with and without residual add and MXFP8 quantization, for JAX.
 
 Generated from m3ops/ops/gemma_rmsnorm/spec.py by ``python -m m3ops.tools.front_ends``.
 """

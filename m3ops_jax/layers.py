@@ -14,7 +14,7 @@ import numpy as np
 import m3ops_jax
 from m3ops import checkpoint, layers
 from m3ops.checkpoint import MoEWeights
-from m3ops_jax._call import run, spec_of
+from m3ops_jax._call import _operands, run, spec_of
 from m3ops_jax._mxfp8 import MXFP8, quantized
 
 
@@ -149,7 +149,7 @@ def mxfp8_linear(x: jax.Array, w: jax.Array, *, arithmetic: str = "exact", scale
         ValueError: The shapes do not fit each other, or a parameter is out of range.
     """
     layers.check_linear(spec_of("x", x), spec_of("w", w), arithmetic, scale_rule)
-    result: jax.Array = _linear((arithmetic, scale_rule), jnp.asarray(x), jnp.asarray(w))
+    result: jax.Array = _linear((arithmetic, scale_rule), *_operands({"x": x, "w": w}))
     return result
 
 
@@ -208,11 +208,11 @@ def mxfp8_grouped_linear(
         ValueError: The shapes do not fit each other, ``group_sizes`` or ``rows`` are not contiguous, or a parameter is
             out of range.
     """
-    operands = {"x": x, "w": w, "group_sizes": group_sizes, "rows": rows}
-    specs = [None if array is None else spec_of(name, array) for name, array in operands.items()]
-    layers.check_grouped_linear(*specs, arithmetic, scale_rule)  # type: ignore[arg-type]
-    arrays = (None if array is None else jnp.asarray(array) for array in operands.values())
-    result: jax.Array = _grouped_linear((arithmetic, scale_rule), *arrays)
+    specs = spec_of("x", x), spec_of("w", w), spec_of("group_sizes", group_sizes)
+    of_rows = None if rows is None else spec_of("rows", rows)
+    layers.check_grouped_linear(*specs, of_rows, arithmetic, scale_rule)
+    named = {"x": x, "w": w, "group_sizes": group_sizes, **({} if rows is None else {"rows": rows})}
+    result: jax.Array = _grouped_linear((arithmetic, scale_rule), *_operands(named), *(None,) * (rows is None))
     return result
 
 
@@ -221,13 +221,14 @@ def _grouped_linear(given: tuple[str, str], *operands: jax.Array | None) -> Any:
     return _layer(*given).product(*operands)
 
 
-def _grouped_forward(given: tuple[str, str], *operands: jax.Array | None) -> tuple[Any, tuple[jax.Array | None, ...]]:
+def _grouped_forward(given: tuple[str, str], *operands: jax.Array | None) -> tuple[Any, Any]:
     return _grouped_linear(given, *operands), operands
 
 
-def _grouped_backward(given: tuple[str, str], kept: tuple[jax.Array | None, ...], grad: jax.Array) -> Any:
-    layer = _layer(*given)
-    return layer.gradient_of_x(*kept, grad), layer.gradient_of_w(*kept, grad), None, None
+def _grouped_backward(given: tuple[str, str], kept: Any, grad: jax.Array) -> Any:
+    layer, (x, w, group_sizes, rows) = _layer(*given), kept
+    gradients = layer.gradient_of_x(x, w, group_sizes, rows, grad), layer.gradient_of_w(x, w, group_sizes, rows, grad)
+    return *gradients, None, None
 
 
 _grouped_linear.defvjp(_grouped_forward, _grouped_backward)

@@ -1,4 +1,4 @@
-"""MXFP8 quantization and dequantization for JAX.
+"""MXFP8 quantization and dequantization, for JAX.
 
 Generated from m3ops/ops/mxfp8/spec.py by ``python -m m3ops.tools.front_ends``.
 """
@@ -27,7 +27,7 @@ def mxfp8_dequantize(
         q: An ``MXFP8``, as :func:`mxfp8_quantize` returns it: values ``[..., I]`` with I a multiple of 32.
         group_sizes: How many rows each group has, int32 ``[G]``, on the device of the others; for a ``q.scale_layout``
             of groups alone. Sizes below zero are taken for zero. Rows past the last group are not read, and their
-            results are zero.
+            results are zero. The array then has two axes, and ``num_rows`` is None.
         out_dtype: bfloat16, float16 or float32.
         num_rows: How many rows count, with the leading axes flattened: an int32 array of one element, clamped to the
             rows that exist. Or one number for each expert, ``[E]`` for arrays ``[E, max_rows, ...]``. The other rows
@@ -63,7 +63,7 @@ def mxfp8_quantize(
         x: Shape ``[..., I]`` with I a multiple of 32; bfloat16, float16 or float32.
         group_sizes: How many rows each group has, int32 ``[G]``, on the device of the others; for a ``scale_layout`` of
             groups alone. Sizes below zero are taken for zero. Rows past the last group are not read, and their values
-            are zero.
+            are zero. The array then has two axes, and ``num_rows`` is None.
         scale_rule: ``"rceil"``, the smallest power of two with which no value of the block saturates, or ``"floor"``,
             the rule of OCP MX v1.0, section 6.3.
         fp8_format: ``"e4m3fn"``, or ``"e4m3fnuz"`` for the matrix cores of gfx942.
@@ -73,7 +73,8 @@ def mxfp8_quantize(
             ``"swizzle_128x4_groups"``, for grouped products by PyTorch and torchao, and
             ``"swizzle_128x4_spread_groups"``, by FlashInfer, each of ``group_sizes`` is a matrix of its own.
         square_blocks: True gives 32 x 32 elements one scale, which is stored for each of their rows, so that the
-            transposed matrix has the same numbers. Both axes of the matrix are then multiples of 32.
+            transposed matrix has the same numbers. Both axes of the matrix are then multiples of 32, and ``num_rows``
+            is None.
         num_rows: How many rows count, with the leading axes flattened: an int32 array of one element, clamped to the
             rows that exist. Or one number for each expert, ``[E]`` for arrays ``[E, max_rows, ...]``. The other rows
             are not read, and their results are zero.
@@ -112,7 +113,8 @@ def mxfp8_quantize_both(
             ``"swizzle_8x4"`` for few rows, or ``"packed_ue8m0"`` for DeepGEMM; or, as AMD's do, ``"shuffle_32x8"`` on
             gfx950 and ``"shuffle_32x4"`` on gfx1250. For all but the first, the last two axes form one matrix.
         square_blocks: True gives 32 x 32 elements one scale, which is stored for each of their rows, so that the
-            transposed matrix has the same numbers. Both axes of the matrix are then multiples of 32.
+            transposed matrix has the same numbers. Both axes of the matrix are then multiples of 32, and ``num_rows``
+            is None.
 
     Returns:
         What :func:`mxfp8_quantize` gives, values ``[..., M, N]``, and what :func:`mxfp8_quantize_transposed` gives,
@@ -150,7 +152,8 @@ def mxfp8_quantize_transposed(
             ``"swizzle_8x4"`` for few rows, or ``"packed_ue8m0"`` for DeepGEMM; or, as AMD's do, ``"shuffle_32x8"`` on
             gfx950 and ``"shuffle_32x4"`` on gfx1250. For all but the first, the last two axes form one matrix.
         square_blocks: True gives 32 x 32 elements one scale, which is stored for each of their rows, so that the
-            transposed matrix has the same numbers. Both axes of the matrix are then multiples of 32.
+            transposed matrix has the same numbers. Both axes of the matrix are then multiples of 32, and ``num_rows``
+            is None.
 
     Returns:
         Values ``[..., N, M]`` and scales ``[..., N, M / 32]``, padded in a tiled layout.

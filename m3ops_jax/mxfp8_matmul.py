@@ -1,4 +1,4 @@
-"""Matrix products of MXFP8 for JAX.
+"""Matrix products of MXFP8, for JAX.
 
 Generated from m3ops/ops/mxfp8_matmul/spec.py by ``python -m m3ops.tools.front_ends``.
 """

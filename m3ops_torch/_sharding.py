@@ -88,7 +88,7 @@ def _strategy(op_type: type[Op], schema: Any) -> Any:
     shapes = [tuple(argument.strategies[0].output_spec.tensor_meta.shape) for argument in operands.values()]
     mesh = schema.get_mesh_from_args()
     axes = op.axes_of(operands)
-    ways = placements(axes, shapes, max(mesh.shape))
+    ways = placements(axes, shapes, mesh.size())
     kinds = {REPLICATED: Replicate(), PARTIAL: Partial()}
     rules = [[kinds[place] if isinstance(place, str) else Shard(place) for place in way] for way in ways]
     strategy = dtensor.expand_to_full_mesh_op_strategy(mesh, schema, rules, input_index=len(axes.results))

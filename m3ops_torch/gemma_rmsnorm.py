@@ -1,4 +1,4 @@
-"""Gemma's RMSNorm, with and without residual add and MXFP8 quantization for PyTorch.
+"""Gemma's RMSNorm, with and without residual add and MXFP8 quantization, for PyTorch.
 
 Generated from m3ops/ops/gemma_rmsnorm/spec.py by ``python -m m3ops.tools.front_ends``.
 """

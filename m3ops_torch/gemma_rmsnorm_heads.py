@@ -1,4 +1,4 @@
-"""Gemma's RMSNorm of the heads of a packed qkv, with and without rotary embedding and a paged cache for PyTorch.
+"""Gemma's RMSNorm of the heads of a packed qkv, with and without rotary embedding and a paged cache, for PyTorch.
 
 Generated from m3ops/ops/gemma_rmsnorm_heads/spec.py by ``python -m m3ops.tools.front_ends``.
 """
@@ -184,12 +184,14 @@ def gemma_rmsnorm_rope_kv_insert(
         weight_index_k: For the index_k heads of an indexer, which follow v in the row: as weight_q; None where there
             are none. It is given with weight_index_q or not at all.
         index_cache: Shape ``[num_blocks, block_size, num_heads_index_k, head_dim]``; bfloat16, float16, float32 or an
-            E4M3 dtype. None if the index_k heads go to no cache.
+            E4M3 dtype. In E4M3 it has no scale. None if the index_k heads go to no cache.
         index_slot_mapping: For each row the slot that its index_k heads go to in index_cache: ``block * block_size +
             offset``, int32 or int64 of the leading axes of qkv. A negative slot inserts nothing. No slot may be named
             twice: which row it then gets is not defined on a GPU. It is given with index_cache.
-        k_scale: What k is divided by for a cache of E4M3: float32 of one element, ``[1]``; None for 1.
-        v_scale: What v is divided by for a cache of E4M3: float32 of one element, ``[1]``; None for 1.
+        k_scale: What k is divided by for a cache of E4M3: float32 of one element, ``[1]``; None for 1, and for a cache
+            of another dtype.
+        v_scale: What v is divided by for a cache of E4M3: float32 of one element, ``[1]``; None for 1, and for a cache
+            of another dtype.
         num_heads_q: Number of q heads, at least 1.
         num_heads_k: Number of k heads, at least 1.
         num_heads_v: Number of v heads, at least 1.

@@ -210,8 +210,9 @@ def mxfp8_grouped_linear(
     """
     operands = {"x": x, "w": w, "group_sizes": group_sizes, **({} if rows is None else {"rows": rows})}
     _operands.require_tensors(operands)
-    specs = [None if tensor is None else _operands.spec_of(tensor) for tensor in (x, w, group_sizes, rows)]
-    layers.check_grouped_linear(*specs, arithmetic, scale_rule)  # type: ignore[arg-type]
+    of_x, of_w, of_sizes = map(_operands.spec_of, (x, w, group_sizes))
+    of_rows = None if rows is None else _operands.spec_of(rows)
+    layers.check_grouped_linear(of_x, of_w, of_sizes, of_rows, arithmetic, scale_rule)
     result: torch.Tensor = _GroupedLinear.apply(x, w, group_sizes, rows, arithmetic, scale_rule)
     return result
 

@@ -1,4 +1,4 @@
-"""The choice of experts, and the sum of what they return for PyTorch.
+"""The choice of experts, and the sum of what they return, for PyTorch.
 
 Generated from m3ops/ops/moe/spec.py by ``python -m m3ops.tools.front_ends``.
 """
@@ -137,7 +137,7 @@ def moe_scatter_quantize(
 
     A row has the bytes that :func:`mxfp8_quantize` gives for its token. A row that several slots name would lose a
     token: its values are NaN and its scales 255. A row that none names is zero, or stays as it was in memory that is
-    given for it.
+    given for it. ``num_rows`` counts tokens; those that do not count write no row.
 
     Args:
         x: The tokens, ``[T, K]`` with K a multiple of 32; bfloat16, float16 or float32.
@@ -182,7 +182,7 @@ def moe_sort(
     """Sorts the slots of all tokens by expert: slot ``t * k + j`` is the j-th expert of token t.
 
     Slots of one expert keep their order. Those whose id is no expert's, below 0 or not below ``num_experts``, come last
-    and count for nobody: so a device leaves out experts of others. Nothing waits for the device.
+    and are not counted, so a device can leave out the experts of other devices. The call does not wait for the device.
 
     Args:
         ids: Shape ``[..., k]``, int32, as :func:`moe_route` returns them.
@@ -191,9 +191,8 @@ def moe_sort(
             must be contiguous, and they must not overlap the inputs or each other.
 
     Returns:
-        ``(order, slots, group_sizes)``, int32. ``order``, one for each slot, has the slots by expert, and ``slots``, of
-        the shape of ids, at which place of it each slot is. ``group_sizes``, ``[num_experts]``, says how many slots
-        each expert has.
+        ``(order, slots, group_sizes)``, int32. ``order`` lists the slots by expert; ``slots``, of the shape of ids, is
+        the place of each slot in ``order``. ``group_sizes``, ``[num_experts]``, says how many slots each expert has.
 
     Raises:
         TypeError: A dtype is not supported, or a parameter has the wrong type.

@@ -1,4 +1,4 @@
-"""SwiGLU-OAI, with and without MXFP8 quantization for PyTorch.
+"""SwiGLU-OAI, with and without MXFP8 quantization, for PyTorch.
 
 Generated from m3ops/ops/swiglu_oai/spec.py by ``python -m m3ops.tools.front_ends``.
 """
@@ -30,7 +30,8 @@ def swiglu_oai(
     Args:
         gate_up: ``[gate | up]`` along the last axis, shape ``[..., 2 * I]``; bfloat16, float16 or float32. With ``up``
             the gates alone, ``[..., I]``.
-        up: The ups where they are an array of their own, like ``gate_up``; None where they are a part of it.
+        up: The ups where they are an array of their own, like ``gate_up``; None where they are a part of it. With it
+            ``groups`` is 1 and ``layout`` is ``"split"``.
         alpha: Slope of the sigmoid, a Python number, 0 or at least 2**-64; 0 makes the sigmoid 1/2.
         beta: Offset of ``up``.
         limit: Clamp bound above 0, or None for no clamp.
@@ -83,7 +84,8 @@ def swiglu_oai_fake_quant(
     Args:
         gate_up: ``[gate | up]`` along the last axis, shape ``[..., 2 * I]`` with I / groups a multiple of 32; bfloat16,
             float16 or float32. With ``up`` the gates alone, ``[..., I]``.
-        up: The ups where they are an array of their own, like ``gate_up``; None where they are a part of it.
+        up: The ups where they are an array of their own, like ``gate_up``; None where they are a part of it. With it
+            ``groups`` is 1 and ``layout`` is ``"split"``.
         alpha: Slope of the sigmoid, a Python number, 0 or at least 2**-64; 0 makes the sigmoid 1/2.
         beta: Offset of ``up``.
         limit: Clamp bound above 0, or None for no clamp.
@@ -146,10 +148,11 @@ def swiglu_oai_quantize(
     Args:
         gate_up: ``[gate | up]`` along the last axis, shape ``[..., 2 * I]`` with I / groups a multiple of 32; bfloat16,
             float16 or float32. With ``up`` the gates alone, ``[..., I]``.
-        up: The ups where they are an array of their own, like ``gate_up``; None where they are a part of it.
+        up: The ups where they are an array of their own, like ``gate_up``; None where they are a part of it. With it
+            ``groups`` is 1 and ``layout`` is ``"split"``.
         group_sizes: How many rows each group has, int32 ``[G]``, on the device of the others; for a ``scale_layout`` of
             groups alone. Sizes below zero are taken for zero. Rows past the last group are not read, and their values
-            are zero.
+            are zero. The array then has two axes, and ``num_rows`` is None.
         alpha: Slope of the sigmoid, a Python number, 0 or at least 2**-64; 0 makes the sigmoid 1/2.
         beta: Offset of ``up``.
         limit: Clamp bound above 0, or None for no clamp.

@@ -34,7 +34,8 @@ from m3ops import validate
 from m3ops.axes import Axes
 from m3ops.numerics.exact.fp32 import at_least, load, round32
 from m3ops.numerics.tile import fp32
-from m3ops.ops.mxfp8.spec import Quantization, check_matrix, matrix_axes
+from m3ops.ops.mxfp8.scales_spec import check_matrix, matrix_axes
+from m3ops.ops.mxfp8.spec import Quantization
 from m3ops.plan import Plan
 from m3ops.planning.launch import bytes_moved, counts_rows, tiled_launch
 from m3ops.planning.mx import mx as mx_constants, scale_plan

@@ -49,6 +49,10 @@ class Draw:
         return low + (high - low) * self.below(2**24) / 2**24
 
 
+BUFFERS = "moe_scatter_quantize", "num_experts"
+"""What is not drawn: it needs other arrays."""
+
+
 def _params(draw: Draw, op: str) -> dict[str, Any]:
     """Every parameter, usual or unusual; those unknown here stay at their defaults, but for flags."""
     ways: dict[str, Any] = {
@@ -73,7 +77,7 @@ def _params(draw: Draw, op: str) -> dict[str, Any]:
         "rotary_dim": lambda: draw.one_of([16, 32, 48, 64]),
         "num_experts": lambda: draw.one_of([1, 4, 8, 130]),
     }
-    parameters = [parameter.name for parameter in fields(OPS[op])]
+    parameters = [parameter.name for parameter in fields(OPS[op]) if (op, parameter.name) != BUFFERS]
     return {
         name: ways[name]() if name in ways else draw.chance(2) for name in parameters if name in {*ways, *flags(op)}
     }

@@ -122,6 +122,6 @@ def test_memory_for_the_result() -> None:
 @pytest.mark.parametrize("rows", [0, 5])
 def test_counted_rows(rows: int) -> None:
     gate_up, number = normal((9, 128), "bfloat16", 2.0), np.array([rows], np.int32)
-    want = reference("swiglu_oai_quantize", gate_up, None, number)
+    want = reference("swiglu_oai_quantize", gate_up, None, None, number)
     in_jax = partial(m3ops_jax.swiglu_oai_quantize, num_rows=number)(*halves(gate_up))
     assert_same_bytes([*map(np.asarray, in_jax)], [*want])

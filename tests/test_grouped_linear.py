@@ -21,7 +21,7 @@ Array = np.ndarray
 
 GROUPS, N, K = 5, 64, 96
 SIZES = np.array([33, 0, 2, -4, 5], np.int32)
-GATHERED = np.concatenate([permuted((50,)), [3, 3, 3, -1, 50, 7]]).astype(np.int32)
+GATHERED = np.concatenate([[3, 3, 3, -1, 50, 7], permuted((50,))]).astype(np.int32)
 """Of 50 rows: some come twice or more, and two are none."""
 
 
@@ -196,3 +196,37 @@ def test_both_front_ends_train_a_mixture_of_experts_alike(device: str) -> None:
     for gradient in of_torch[3:]:
         assert gradient[:5].any(axis=(1, 2)).all()
         assert not gradient[5].any()
+
+
+def test_weights_that_all_devices_have_get_the_sum_of_gradients() -> None:
+    """Rows divided by ``shard_map``, weights replicated, as in data parallelism."""
+    auto = (jax.sharding.AxisType.Auto,)
+    mesh = jax.make_mesh((2,), ("d",), axis_types=auto, devices=jax.devices("cpu")[:2])
+    x, w, grad = operands((64, K), 64)
+    sizes = np.array([20, 0, 12, 0, 0], np.int32)
+
+    def of(layer: Any, w: Any, *more: Any) -> tuple[Any, Any, Any]:
+        def gradients(x: Any, w: Any, grad: Any) -> Any:
+            return jax.grad(lambda x, w: jnp.vdot(layer(x, w, *more), grad).astype(jnp.float32), (0, 1))(x, w)
+
+        parts = jax.sharding.PartitionSpec("d"), jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec("d")
+        mapped = jax.shard_map(gradients, mesh=mesh, in_specs=parts, out_specs=parts[:2])
+        each = [gradients(x[rows], w, grad[rows]) for rows in (slice(0, 32), slice(32, 64))]
+        return jax.jit(mapped)(x, w, grad), np.concatenate([a for a, _ in each]), sum(np.asarray(b) for _, b in each)
+
+    for got, of_x, of_w in (of(m3ops_jax.mxfp8_grouped_linear, w, sizes), of(m3ops_jax.mxfp8_linear, w[0])):
+        assert_same_bytes([np.asarray(got[0]), np.asarray(got[1])], [of_x, of_w])
+
+
+@pytest.mark.parametrize("empty", ["N", "K"])
+def test_empty_axes(empty: str) -> None:
+    n, k = (0, K) if empty == "N" else (N, 0)
+    x, w, grad = normal((40, k), "float32"), normal((GROUPS, n, k), "float32"), normal((40, n), "float32")
+    want = [np.zeros_like(grad), np.zeros_like(x), np.zeros_like(w)]
+    assert_same_bytes(in_torch(x, w, grad, SIZES, None), want)
+    assert_same_bytes(in_jax(x, w, grad, SIZES, None), want)
+    leaves = [to_tensor(a).requires_grad_() for a in (x, w[0])]
+    m3ops_torch.mxfp8_linear(*leaves).backward(to_tensor(grad))
+    assert_same_bytes([to_numpy(leaf.grad) for leaf in leaves], [want[1], want[2][0]])
+    pulled = jax.vjp(m3ops_jax.mxfp8_linear, jnp.asarray(x), jnp.asarray(w[0]))[1](jnp.asarray(grad))
+    assert_same_bytes([*map(np.asarray, pulled)], [want[1], want[2][0]])

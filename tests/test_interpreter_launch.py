@@ -336,7 +336,6 @@ PARAMS: dict[str, list[dict[str, Any]]] = {
     "moe_sort": [{"num_experts": 8}, {"num_experts": 3}],
     "moe_combine": [{}, {"scale": 0.7, "out_dtype": "float16"}],
     "gemma_rmsnorm_rope_heads": [{**dict.fromkeys(INDEXED, 1), "num_heads_q": 2, "rotary_dim": 32}],
-    "gemma_rmsnorm_rope_kv_insert": [{"rotary_dim": 48}],
     "gemma_rmsnorm_quantize": QUANTIZED_NORM,
     "gemma_fused_add_rmsnorm_quantize": QUANTIZED_NORM,
 }

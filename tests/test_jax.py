@@ -136,14 +136,17 @@ def test_64_bit_mode_changes_nothing(name: str) -> None:
         same(jax.jit(op)(*arrays), narrow)
 
 
-@every_op
-@pytest.mark.parametrize("count", [(), (jnp.array([5], jnp.int32),)], ids=["all rows", "5 rows"])
-def test_strict_promotion_changes_nothing(name: str, count: tuple[jax.Array, ...]) -> None:
-    """These settings are about the user's code."""
-    op, arrays = jax_function(name), ARGUMENTS[name]
-    wanted = reference(name, *arrays, *map(np.asarray, count))
+EACH_WAY = [(name, 0) for name in OPS] + [(name, 1) for name, op in OPS.items() if op.counts_rows]
+
+
+@pytest.mark.parametrize(("name", "counts"), EACH_WAY)
+def test_strict_promotion_changes_nothing(name: str, counts: int) -> None:
+    """These settings are about the user's code. With and without a count of rows."""
+    op, arrays, count = jax_function(name), ARGUMENTS[name], [jnp.array([5], jnp.int32)] * counts
+    absent = [None] * (len(OPS[name].inputs) - len(arrays)) * counts
+    wanted = reference(name, *arrays, *absent, *map(np.asarray, count))
     with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
-        results = jax.tree.leaves(jax.jit(op)(*arrays, *count))
+        results = jax.tree.leaves(jax.jit(op)(*arrays, *absent, *count))
     assert_same_bytes([*map(np.asarray, results)], wanted)
 
 

@@ -202,7 +202,7 @@ def test_for_every_platform_and_called_elsewhere(tmp_path: Path) -> None:
         artifact = export(name, *ARGUMENTS[name], platforms=["cpu", "cuda", "rocm"], archs=("sm_90", "gfx950"))
         (folder / "program").write_bytes(artifact)
         for i, array in enumerate(ARGUMENTS[name]):
-            np.save(folder / f"in{i}.npy", array.view(f"uint{8 * array.itemsize}"))
+            np.save(folder / f"in{i:02}.npy", array.view(f"uint{8 * array.itemsize}"))
     said = python(LOAD, *(tmp_path / name for name in OPS)).splitlines()
     for name, line in zip(OPS, said, strict=True):
         expected = jax_function(name)(*ARGUMENTS[name])

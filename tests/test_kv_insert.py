@@ -260,6 +260,14 @@ def test_vmap_gives_each_example_caches_of_its_own() -> None:
 # In place, in JAX.
 
 
+def test_one_ref_for_both_caches_is_an_error() -> None:
+    """It would have the values alone."""
+    given = list(made())
+    given[5] = given[6] = jax.new_ref(jnp.asarray(given[5]))
+    with pytest.raises(ValueError, match="value_cache must not be the Ref that key_cache is"):
+        in_jax(*given)
+
+
 def step(key_cache: Any, value_cache: Any, *others: Any) -> Any:
     """Takes caches to donate."""
     key, value = jax.new_ref(key_cache), jax.new_ref(value_cache)

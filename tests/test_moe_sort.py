@@ -54,11 +54,11 @@ def test_the_specification_is_a_loop(case: Case) -> None:
 
 
 def test_the_specification_takes_milliseconds() -> None:
-    """Thirty times what it takes beside other work."""
+    """Forty times what it takes, of the processor."""
     ids = some_ids((8192, 4), 0, 128)
-    begun = time.perf_counter()
+    begun = time.process_time()
     MoESort.of(num_experts=128).reference({"ids": ids})
-    assert time.perf_counter() - begun < 0.3
+    assert time.process_time() - begun < 0.3
 
 
 @pytest.mark.parametrize("multiprocessors", [1, 2, 8])

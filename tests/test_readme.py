@@ -264,7 +264,7 @@ def test_the_tile_of_a_norm_is_decided_where_contributing_says() -> None:
 
 @pytest.mark.parametrize("front_end", [m3ops_jax, m3ops_torch], ids=lambda module: module.__name__)
 def test_signatures_are_those_of_the_functions(front_end: Any) -> None:
-    """But for ``num_rows`` and ``out``, which every op has, and what the front ends call the devices."""
+    """But for ``num_rows`` and ``out``, which nearly every op has, and what the front ends call the devices."""
     (block,) = re.findall(r"```py\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     said = dict(re.findall(r"^(\w+)\((.*?)\)$", block, re.MULTILINE | re.DOTALL))
     assert said.keys() == {name for name in m3ops_torch.__all__ if inspect.isfunction(getattr(m3ops_torch, name))}

@@ -47,3 +47,14 @@ def test_a_program_takes_several_tiles(arch: str, rows: int, given: dict[str, in
         with mock.patch.object(Target, "named", return_value=target):
             got = torch_device.run(arch, op.name, list(inputs.values()), given)
     assert_same_bytes(got, [*op.reference(inputs).values()])
+
+
+@pytest.mark.parametrize("given", [GIVEN, INDEXED], ids=["q, k, v", "index heads"])
+def test_counted_rows_have_a_program_for_every_tile(given: dict[str, int]) -> None:
+    """Also where there are counts for several experts, whose buffers may be full."""
+    op, inputs = call(given, 192)
+    inputs |= {name: inputs[name].reshape(2, 96, *inputs[name].shape[1:]) for name in ("qkv", "positions")}
+    inputs["num_rows"] = np.array([96, 50], np.int32)
+    plan = planned(op, inputs, replace(Target.named("sm_90"), multiprocessors=1))
+    assert plan.launches[0].constants["HEADS"].tiles_each == 1
+    assert_same_bytes(interpreted(op, inputs, plan), [*op.reference(inputs).values()])

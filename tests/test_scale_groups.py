@@ -211,7 +211,7 @@ def test_large_buffers(name: str, num_rows: int, layout: str) -> None:
     x = to_tensor(normal((num_rows, 3072), "bfloat16", 3.0), "cuda")
     sizes = np.where(np.arange(128) % 3 == 0, 0, num_rows // 90).astype(np.int32)
     torch.full((2**28,), 0xA5, dtype=torch.uint8, device="cuda")  # what the allocator hands out next
-    q = getattr(m3ops_torch, name)(x, to_tensor(sizes, "cuda"), scale_layout=layout)
+    q = getattr(m3ops_torch, name)(x, group_sizes=to_tensor(sizes, "cuda"), scale_layout=layout)
     values, scales = map(to_numpy, getattr(m3ops_torch, name)(x))
     there = np.arange(num_rows)[:, None] < sizes.sum()
     wanted = np.where(there, values.view(np.uint8), 0).view(values.dtype), arrange_groups(scales, layout, sizes)

@@ -43,7 +43,7 @@ TYPE_ERRORS: Table = {
         "group_sizes must have dtype int32, got float32",
     ),
     "sizes of groups as a list": (
-        lambda m, a: m.swiglu_oai_quantize(a(4, 128), [1, 2], scale_layout="swizzle_128x4_groups"),
+        lambda m, a: m.swiglu_oai_quantize(a(4, 128), group_sizes=[1, 2], scale_layout="swizzle_128x4_groups"),
         "group_sizes must be an array, got list",
     ),
     "a product of unquantized values": (

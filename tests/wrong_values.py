@@ -215,7 +215,7 @@ VALUE_ERRORS: Table = {
     ),
     "a count of rows that share scales": (
         lambda m, a: m.mxfp8_quantize(a(64, 64), square_blocks=True, num_rows=a(1, dtype="int32")),
-        "num_rows must be None where rows become columns or share scales",
+        "num_rows must be None with square_blocks: rows share scales",
     ),
     "too few scales": (
         lambda m, a: m.mxfp8_dequantize(m.MXFP8(a(2, 64, dtype="float8_e4m3fn"), a(2, 1, dtype="uint8"))),

@@ -158,7 +158,7 @@ def clear_rows(ptr, kept, last, TILES: tl.constexpr):
     """Zeros in the rows of a matrix from ``kept`` up to ``last``, by this program alone."""
     start, end = _clear_range(kept * 0, kept, last, TILES)
     for chunk in range(tl.cast(tl.cdiv(end - start, _CHUNK), tl.int32)):
-        _clear_chunk(ptr, chunk, kept * 0, kept, last, TILES)
+        clear_chunk(ptr, chunk, kept * 0, kept, last, TILES)
 
 
 @triton.jit

@@ -22,7 +22,7 @@ from m3ops.ops import FAMILIES, OPS
 ROOT = Path(__file__).parents[2]
 WIDTH = 120
 
-HEADER = '''"""{title} for {framework}.
+HEADER = '''"""{title}, for {framework}.
 
 Generated from m3ops/ops/{family}/spec.py by ``python -m m3ops.tools.front_ends``.
 """

@@ -53,7 +53,7 @@ def matmul(x: Array, x_scales: Array, w: Array, w_scales: Array, sizes: Array, r
     """
     xp = x.__array_namespace__()
     total, columns = rows.shape[0], w.shape[1]
-    if not (total and len(x) and len(w)):
+    if not (total and columns and len(x) and len(w)):
         return xp.zeros((total, columns), xp.float64)
     groups = Groups.of(sizes, total)
     height = min(-(-total // len(w)), MOST_ROWS)

@@ -21,7 +21,8 @@ from m3ops.numerics import row_sums
 from m3ops.numerics.constants import MAX_NORM_SIZE
 from m3ops.numerics.exact import fp32, functions, namespaces
 from m3ops.op import Array, Arrays, Derivative, Op, Specs, parameter
-from m3ops.ops.mxfp8.spec import FusedRounding, Quantization, check_matrix, matrix_axes
+from m3ops.ops.mxfp8.scales_spec import check_matrix, matrix_axes
+from m3ops.ops.mxfp8.spec import FusedRounding, Quantization
 from m3ops.plan import Plan
 from m3ops.target import Target
 

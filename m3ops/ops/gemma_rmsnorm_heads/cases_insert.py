@@ -107,9 +107,9 @@ def _cases() -> Iterator[Case]:
     yield from _rounding_cases()
     yield from _index_cases()
     for rows, counts in COUNTS:
-        make = partial(inputs, one(normal, (*rows, 64), "bfloat16", 3.0), SMALL, 16)
+        arrays = partial(inputs, one(normal, (*rows, 64), "bfloat16", 3.0), SMALL, 16)
         given = {"num_heads_q": 2, "num_heads_k": 1, "num_heads_v": 1, "rotary_dim": 16}
-        yield Case(OP, counts_of(rows, counts), partial(counting, make, *counts), given)
+        yield Case(OP, counts_of(rows, counts), partial(counting, arrays, *counts), given)
 
 
 def _slot_cases() -> Iterator[Case]:
@@ -166,8 +166,8 @@ def _index_cases() -> Iterator[Case]:
     yield _case("index heads without a cache", one(normal, (5, 12 * 32), "bfloat16"), heads, 16)
     yield _case("index heads, no rows", one(normal, (0, 12 * 32), "bfloat16"), heads, 16, index=True)
     counts = dict(zip((f"num_heads_{kind}" for kind in KINDS), heads, strict=True))
-    make = partial(inputs, one(normal, (3, 7, 12 * 16), "bfloat16", 3.0), heads, 16, index=True)
-    yield Case(OP, "index heads, 10 of 3 x 7 rows", partial(counting, make, 10), {**counts, "rotary_dim": 16})
+    arrays = partial(inputs, one(normal, (3, 7, 12 * 16), "bfloat16", 3.0), heads, 16, index=True)
+    yield Case(OP, "index heads, 10 of 3 x 7 rows", partial(counting, arrays, 10), {**counts, "rotary_dim": 16})
 
 
 CASES = tuple(_cases())

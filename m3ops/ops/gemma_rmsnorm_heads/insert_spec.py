@@ -37,24 +37,27 @@ SLOTS = (
     "For each row the slot that {0}: ``block * block_size + offset``, int32 or int64 of the leading axes of qkv. A "
     "negative slot inserts nothing. No slot may be named twice: which row it then gets is not defined on a GPU."
 )
-SCALE = "What {0} is divided by for a cache of E4M3: float32 of one element, ``[1]``; None for 1."
+SCALE = (
+    "What {0} is divided by for a cache of E4M3: float32 of one element, ``[1]``; None for 1, and for a cache of "
+    "another dtype."
+)
 
 
 @dataclass(frozen=True)
 class Destination:
-    """One of the caches: the names of its operand, its result, its slots and its scale, and the heads that it takes."""
+    """One of the caches: the names of its operand, its result, its slots and its scale, if any, and its heads."""
 
     cache: str
     result: str
     slots: str
-    scale: str | None
+    scale: str
     heads: str
 
 
 DESTINATIONS = (
     Destination("key_cache", "new_key_cache", "slot_mapping", "k_scale", "k"),
     Destination("value_cache", "new_value_cache", "slot_mapping", "v_scale", "v"),
-    Destination("index_cache", "new_index_cache", "index_slot_mapping", None, "index_k"),
+    Destination("index_cache", "new_index_cache", "index_slot_mapping", "", "index_k"),
 )
 
 
@@ -76,7 +79,7 @@ class GemmaRMSNormRopeKVInsert(GemmaRMSNormRopeHeads):
         "value_cache": f"{CACHE.format('v')} It has as many blocks and slots as key_cache.",
         "slot_mapping": SLOTS.format("its k and v heads go to"),
         **{name: doc for name, doc in GemmaRMSNormRopeHeads.inputs.items() if "index" in name},
-        "index_cache": f"{CACHE.format('index_k')} None if the index_k heads go to no cache.",
+        "index_cache": f"{CACHE.format('index_k')} In E4M3 it has no scale. None if the index_k heads go to no cache.",
         "index_slot_mapping": f"{SLOTS.format('its index_k heads go to in index_cache')} It is given with index_cache.",
         "k_scale": SCALE.format("k"),
         "v_scale": SCALE.format("v"),
@@ -209,10 +212,10 @@ def _check_cache(to: Destination, caches: Mapping[str, ArraySpec], heads: tuple[
     validate.dtype(to.slots, caches[to.slots], ("int32", "int64"))
     if caches[to.slots].shape != rows:
         raise ValueError(f"{to.slots} must have the leading axes of qkv, {rows}, got shape {caches[to.slots].shape}")
-    scale = caches.get(to.scale or "")
+    scale = caches.get(to.scale)
     if scale is None:
         return
-    validate.dtype(str(to.scale), scale, ("float32",))
+    validate.dtype(to.scale, scale, ("float32",))
     if scale.shape != (1,):
         raise ValueError(f"{to.scale} must have shape (1,), got {scale.shape}")
     if cache.dtype not in E4M3_DTYPES:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from typing import Any
 
+from m3ops import row_count
 from m3ops.array import ArraySpec
 from m3ops.numerics.constants import float32
 from m3ops.numerics.formats import fp8_format_of
@@ -47,11 +49,11 @@ def heads_plan(op: NormOfHeads, specs: Specs, target: Target, *, keep: Collectio
     dim = specs["weight_q"].shape[-1]
     part = op.rotary_dim // 2 if isinstance(op, GemmaRMSNormRopeHeads) else dim
     total_rows, rows = rows_of(_with_rows(specs))
-    slots = {name: rows.pop(name) for name in ("slot_mapping", "index_slot_mapping") if name in rows}
+    caches = {to.cache: _cache_at(specs, to, rows[to.slots], target) for to in destinations(specs)}
     kinds = op.kinds(**{name: spec for name, spec in specs.items() if name.startswith("weight_")})
     numbers = [number for _, number, _ in kinds]
     together, tiles = _tiling(numbers, total_rows, dim, part, target, decode=counts_rows(specs))
-    several = tiles.tile.parts > 1 and not counts_rows(specs)
+    several = tiles.tile.parts > 1 and row_count.NAME not in specs
     tiles_each = _tiles_each(-(-sum(numbers) // together), tiles, target) if several else 1
     tiles = replace(tiles, num_tiles=tiles.num_tiles // tiles_each)
     of_tile = {name: replace(rows[name], size=together * dim) for name in ("qkv", "norm")}
@@ -75,8 +77,8 @@ def heads_plan(op: NormOfHeads, specs: Specs, target: Target, *, keep: Collectio
         narrowing=narrowing(specs["qkv"].dtype, target, beside_fp8=_holds_fp8(specs)),
     )
     cos_sin = None if table is None else Rows(table.shape[-1], (), table.strides)
-    caches = {to.cache: _cache_at(specs, to, slots[to.slots], target) for to in destinations(specs)}
-    constants = {"AT": HeadsAt(**{**rows, **of_tile, **caches}, cos_sin=cos_sin), "HEADS": heads}
+    places: dict[str, Any] = {name: at for name, at in rows.items() if "slot" not in name} | of_tile | caches
+    constants = {"AT": HeadsAt(**places, cos_sin=cos_sin), "HEADS": heads}
     launch = tiled_launch(_gemma_rmsnorm_heads_kernel, op, specs, target, tiles, total_rows, constants, keep=keep)
     return Plan((launch,), _bytes_moved(op, specs, total_rows), FLOPS_PER_ELEMENT * specs["qkv"].size)
 

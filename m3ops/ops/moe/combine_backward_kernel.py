@@ -52,11 +52,11 @@ class CombineBackward:
 
 
 @triton.jit
-def _slots(slots_ptr, first, total_rows, COUNT: tl.constexpr, AT: tl.constexpr):
-    """The numbers of COUNT slots of all tokens, from a first one on, and the rows that they name."""
+def _slots(slots_ptr, first, total_rows, TOGETHER: tl.constexpr, AT: tl.constexpr):
+    """The numbers of TOGETHER slots of all tokens, from a first one on, and the rows that they name."""
     SIZE: tl.constexpr = AT.size
     STRIDE: tl.constexpr = AT.strides[len(AT.strides) - 1]
-    number = first + tl.arange(0, COUNT)
+    number = first + tl.arange(0, TOGETHER)
     token = rows.advance(slots_ptr, number // SIZE, AT.inner_sizes, AT.strides)
     return number, tl.load(token + number % SIZE * STRIDE, mask=number < total_rows * SIZE, other=-1)
 
@@ -71,7 +71,7 @@ def _moe_combine_owners_kernel(
     total_rows,
     owners_ptr,  # int32 [y_rows]
     AT: tl.constexpr,
-    COUNT: tl.constexpr,
+    TOGETHER: tl.constexpr,
 ):
     """For each row the number of a slot that names it, or _NONE. Each program goes through all slots for some rows.
 
@@ -79,9 +79,9 @@ def _moe_combine_owners_kernel(
     """
     first_row = tl.program_id(0).to(tl.int64) * rows_each
     end_row = tl.minimum(first_row + rows_each, y_rows)
-    for first in range(first_row, end_row, COUNT):
-        row = first + tl.arange(0, COUNT)
-        owner = tl.full((COUNT,), _NONE, tl.int32)
+    for first in range(first_row, end_row, TOGETHER):
+        row = first + tl.arange(0, TOGETHER)
+        owner = tl.full((TOGETHER,), _NONE, tl.int32)
         if named_by_ptr is not None:
             owner = tl.load(named_by_ptr + row, mask=row < end_row)
         tl.store(owners_ptr + row, owner, mask=row < end_row)
@@ -89,14 +89,14 @@ def _moe_combine_owners_kernel(
     valid = total_rows
     if num_rows_ptr is not None:
         valid = tl.maximum(tl.minimum(tl.load(num_rows_ptr), total_rows), 0)
-    for first in range(0, valid * AT.size, COUNT):
-        number, row = _slots(slots_ptr, first, valid, COUNT, AT)
+    for first in range(0, valid * AT.size, TOGETHER):
+        number, row = _slots(slots_ptr, first, valid, TOGETHER, AT)
         own = (row >= first_row) & (row < end_row)
         if named_by_ptr is None:
             tl.store(owners_ptr + row, number, mask=own)
         else:
             another = tl.load(named_by_ptr + row, mask=own, other=0) != number
-            tl.store(owners_ptr + row, tl.full((COUNT,), _SEVERAL, tl.int32), mask=own & another)
+            tl.store(owners_ptr + row, tl.full((TOGETHER,), _SEVERAL, tl.int32), mask=own & another)
 
 
 @triton.jit

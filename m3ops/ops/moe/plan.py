@@ -21,13 +21,13 @@ from m3ops.ops.moe.combine_kernel import Combine, CombineAt, _moe_combine_kernel
 from m3ops.ops.moe.logits_kernel import LogitsAt, _moe_logits_kernel
 from m3ops.ops.moe.route_kernel import Route, RouteAt, _moe_route_backward_kernel, _moe_route_kernel
 from m3ops.ops.moe.scatter_kernel import Scatter, ScatterAt, _moe_scatter_quantize_kernel
+from m3ops.ops.moe.scatter_spec import MoEScatterQuantize
 from m3ops.ops.moe.spec import (
     MoECombine,
     MoECombineBackward,
     MoELogits,
     MoERoute,
     MoERouteBackward,
-    MoEScatterQuantize,
     Routing,
 )
 from m3ops.plan import Launch, Plan, pointers
@@ -191,7 +191,7 @@ def _owners_launch(name: str, slots: Rows, total_rows: int, specs: Specs, scratc
             "total_rows": total_rows,
             "owners_ptr": name,
         },
-        constants={"AT": slots, "COUNT": SLOTS_OF_A_THREAD * OWNERS_THREADS},
+        constants={"AT": slots, "TOGETHER": SLOTS_OF_A_THREAD * OWNERS_THREADS},
         writes=(name,),
         num_warps=OWNERS_THREADS // target.warp_size,
     )
@@ -225,7 +225,7 @@ def scatter_plan(op: MoEScatterQuantize, specs: Specs, target: Target, *, keep: 
     }
     kernel = _moe_scatter_quantize_kernel
     launch = tiled_launch(kernel, op, specs, target, tiles, total_rows, constants, keep=keep, scales=scales)
-    given = {"owners_ptr": "owners", "result_rows": result_rows, "padding": scales.padding}
+    given: dict[str, str | int | None] = {"owners_ptr": "owners", "result_rows": result_rows, "padding": scales.padding}
     grid = launch.grid if row_count.NAME in specs else (launch.grid[0] + groups,)
     launch = replace(launch, grid=grid, arguments={**launch.arguments, **given})
     owner_launches = [_owners_launch(name, at["slots"], total_rows, specs, scratch, target) for name in scratch]

@@ -28,7 +28,7 @@ from m3ops.numerics.exact import fp32, functions, groups
 from m3ops.numerics.formats import BLOCK
 from m3ops.numerics.scale_layouts import OF_GROUPS, ROW_MAJOR, SCALE_LAYOUTS
 from m3ops.op import Array, Arrays, DTypeName, Op, Specs, parameter
-from m3ops.ops.mxfp8.spec import check_quantized, restored
+from m3ops.ops.mxfp8.scales_spec import check_quantized, restored
 from m3ops.plan import Plan
 from m3ops.target import Target
 

@@ -32,7 +32,7 @@ ROWS_AND_COLUMNS = ("transposed leading axes", "every other column")
 case = partial(Case, "swiglu_oai")
 
 
-def together(make: Inputs) -> Inputs:
+def together(make: Inputs) -> Callable[[], tuple[Any, ...]]:
     """These inputs, and None for the ups, for what comes after them."""
     return lambda: (*make(), None)
 
@@ -141,7 +141,7 @@ def _apart() -> Iterator[Case]:
     yield case("apart, an empty last axis", apart(normal, (3, 0), "bfloat16"), gradient=False)
     yield case("apart, rows and columns that divide nothing", apart(normal, (37, 448), "bfloat16"))
     yield case("apart, M3 MoE, I = 3072", apart(normal, (3, 6144), "bfloat16", 3.0))
-    yield case("apart, halves of one array", lambda: np.split(normal((5, 128), "bfloat16", 2.0), 2, axis=-1))
+    yield case("apart, halves of one array", lambda: tuple(np.split(normal((5, 128), "bfloat16", 2.0), 2, axis=-1)))
     yield case("apart, other strides", _of_other_strides)
     yield case("apart, one gate for all rows", _of_repeated_gates, gradient=False)
 

@@ -23,14 +23,8 @@ from m3ops.axes import Axes
 from m3ops.numerics.exact import fp32, functions
 from m3ops.numerics.scale_layouts import ROW_MAJOR
 from m3ops.op import Array, Arrays, Derivative, DTypeName, Op, Specs, parameter
-from m3ops.ops.mxfp8.spec import (
-    GROUP_SIZES,
-    FusedRounding,
-    GroupedQuantization,
-    check_groups,
-    check_layout,
-    rows_axes,
-)
+from m3ops.ops.mxfp8.scales_spec import check_groups, check_layout, rows_axes
+from m3ops.ops.mxfp8.spec import GROUP_SIZES, FusedRounding, GroupedQuantization
 from m3ops.plan import Plan
 from m3ops.target import Target
 
@@ -44,7 +38,10 @@ GATE_UP = (
     "``[gate | up]`` along the last axis, shape ``[..., 2 * I]``{blocks}; bfloat16, float16 or float32. With ``up`` "
     "the gates alone, ``[..., I]``."
 )
-UP = "The ups where they are an array of their own, like ``gate_up``; None where they are a part of it."
+UP = (
+    "The ups where they are an array of their own, like ``gate_up``; None where they are a part of it. With it "
+    '``groups`` is 1 and ``layout`` is ``"split"``.'
+)
 
 OUT_DTYPE: Any = parameter(None, "bfloat16, float16 or float32; by default the dtype of ``gate_up``.")
 

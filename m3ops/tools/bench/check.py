@@ -44,7 +44,7 @@ def sample_rows(workload: Workload) -> np.ndarray:
 
 
 def _needs_all_rows(workload: Workload) -> bool:
-    return workload.axes.gathers_rows and workload.some_rows is None
+    return workload.axes.gathers_rows and workload.some_rows is None and not workload.call.counts_rows
 
 
 def _rows_of_a_block(workload: Workload) -> int:
