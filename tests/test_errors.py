@@ -13,6 +13,8 @@ import torch
 from wrong_in_torch import TORCH_TYPE_ERRORS, TORCH_VALUE_ERRORS
 from wrong_types import TYPE_ERRORS
 from wrong_values import VALUE_ERRORS
+from wrong_values_of_experts import VALUE_ERRORS_OF_EXPERTS
+from wrong_values_of_heads import VALUE_ERRORS_OF_HEADS
 
 import m3ops_jax
 import m3ops_torch
@@ -24,7 +26,7 @@ ARRAYS: dict[str, Callable[..., Any]] = {
     "jax": lambda *shape, dtype="bfloat16": jnp.zeros(shape, dtype),
     "torch": lambda *shape, dtype="bfloat16": torch.zeros(shape, dtype=getattr(torch, dtype)),
 }
-BOTH = {TypeError: TYPE_ERRORS, ValueError: VALUE_ERRORS}
+BOTH = {TypeError: TYPE_ERRORS, ValueError: VALUE_ERRORS | VALUE_ERRORS_OF_EXPERTS | VALUE_ERRORS_OF_HEADS}
 TORCH = {TypeError: TORCH_TYPE_ERRORS, ValueError: TORCH_VALUE_ERRORS}
 
 
