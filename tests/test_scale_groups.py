@@ -91,7 +91,7 @@ def test_a_chain_of_experts(front_end: Any, layout: str) -> None:
     sizes, w = array(PARTS), front_end.mxfp8_quantize(array(normal((4, 40, 96), "bfloat16")))
     gate_up = array(np.concatenate([X, X[::-1]], axis=1))
     wanted = front_end.swiglu_oai_quantize(gate_up)
-    q = front_end.swiglu_oai_quantize(gate_up, sizes, scale_layout=layout)
+    q = front_end.swiglu_oai_quantize(gate_up, group_sizes=sizes, scale_layout=layout)
     assert q.scale_layout == layout
     first = int(PARTS.sum())
     assert_same_bytes([back(q.values)[:first]], [back(wanted.values)[:first]])
