@@ -9,6 +9,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from m3ops.tiles.vectors import only
+
 ENTRIES = 64
 """Entries of the table that a program writes at a time."""
 
@@ -41,9 +43,9 @@ def write(program, sizes_ptr, valid, cleared, num_tiles, tiles_ptr, GROUPS: tl.c
     end = tl.minimum(total, tl.where(index < GROUPS, valid, cleared))
     tiles = tl.where(index <= GROUPS, tl.cdiv(end - start, ROWS), 0)
     group = tl.minimum(program, GROUPS)
-    first_row, last_row = _only(start, index == group), _only(end, index == group)
+    first_row, last_row = only(start, index == group), only(end, index == group)
     first = tl.sum(tl.where(index < group, tiles, 0))
-    begin, after = first, first + _only(tiles, index == group)
+    begin, after = first, first + only(tiles, index == group)
     if program >= GROUPS:
         begin += (program - GROUPS) * _ENTRIES
         after = tl.minimum(begin + _ENTRIES, tl.cast(num_tiles, tl.int64))
@@ -58,18 +60,13 @@ def write(program, sizes_ptr, valid, cleared, num_tiles, tiles_ptr, GROUPS: tl.c
 
 
 @triton.jit
-def _only(x, mask):
-    return tl.sum(tl.where(mask, x, 0))
-
-
-@triton.jit
 def blocks(sizes_ptr, group, GROUPS: tl.constexpr, BLOCKS: tl.constexpr):
     """Where the blocks of a group begin and end, if each group begins with a block of its own and there are BLOCKS."""
     index = tl.arange(0, triton.next_power_of_2(GROUPS))
     size = tl.maximum(tl.load(sizes_ptr + index, mask=index < GROUPS, other=0), 0).to(tl.int64)
     number = tl.cdiv(size, 32)
     first = tl.sum(tl.where(index < group, number, 0))
-    last = first + _only(number, index == group)
+    last = first + only(number, index == group)
     return tl.minimum(first, BLOCKS).to(tl.int32), tl.minimum(last, BLOCKS).to(tl.int32)
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import triton
 import triton.language as tl
 
+from m3ops.tiles.vectors import only
+
 _CLEARED_BYTES = tl.constexpr(8192)  # by one program at a time
 
 
@@ -91,12 +93,7 @@ def tile(i, tiles, ends, COUNT: tl.constexpr):
     else:
         _, starts, stops, further = tiles
         here = (starts <= i) & (i < stops)
-        return i + _only(further, here), _only(ends, here)
-
-
-@triton.jit
-def _only(x, mask):
-    return tl.sum(tl.where(mask, x, 0))
+        return i + only(further, here), only(ends, here)
 
 
 @triton.constexpr_function
@@ -139,4 +136,4 @@ def bounds(buffer, ends, total_rows, COUNT: tl.constexpr):
     else:
         size = total_rows // COUNT.buffers
         first_row = buffer * size
-        return first_row, _only(ends, tl.arange(0, ends.shape[0]) == buffer), first_row + size
+        return first_row, only(ends, tl.arange(0, ends.shape[0]) == buffer), first_row + size

@@ -6,6 +6,7 @@ import triton
 import triton.language as tl
 
 from m3ops.tiles import scales
+from m3ops.tiles.vectors import only
 
 
 @triton.jit
@@ -31,18 +32,13 @@ def _scale_rows_kernel(
     first = (start + (TILE_ROWS - 1) * index) // TILE_ROWS if SPREAD else tl.cumsum(tiles, 0) - tiles
     here = (first <= tile) & (tile < first + tiles)
     before = (tile - first) * TILE_ROWS
-    first_row = _only(start + before, here)
-    there = tl.minimum(_only(end - start - before, here), TILE_ROWS).to(tl.int32)
+    first_row = only(start + before, here)
+    there = tl.minimum(only(end - start - before, here), TILE_ROWS).to(tl.int32)
     local = tl.arange(0, TILE_ROWS)
     tl.store(scale_rows_ptr + first_row + local, tile * TILE_ROWS + local, mask=local < there)
     tl.store(counts_ptr + 2 + tile, there, mask=tile < num_tiles)
     tl.store(counts_ptr, tl.max(end, 0).to(tl.int32), mask=tile == 0)
     tl.store(counts_ptr + 1, num_tiles, mask=tile == 0)
-
-
-@triton.jit
-def _only(x, mask):
-    return tl.sum(tl.where(mask, x, 0))
 
 
 @triton.jit

@@ -15,10 +15,10 @@ from m3ops.ops.moe.combine_backward_kernel import (
     CombineBackward,
     CombineBackwardAt,
     _moe_combine_backward_kernel,
-    _moe_combine_owners_kernel,
 )
 from m3ops.ops.moe.combine_kernel import Combine, CombineAt, _moe_combine_kernel
 from m3ops.ops.moe.logits_kernel import LogitsAt, _moe_logits_kernel
+from m3ops.ops.moe.owners_kernel import _moe_owners_kernel
 from m3ops.ops.moe.route_kernel import Route, RouteAt, _moe_route_backward_kernel, _moe_route_kernel
 from m3ops.ops.moe.scatter_kernel import Scatter, ScatterAt, _moe_scatter_quantize_kernel
 from m3ops.ops.moe.scatter_spec import MoEScatterQuantize
@@ -180,7 +180,7 @@ def _owners_launch(name: str, slots: Rows, total_rows: int, specs: Specs, scratc
     y_rows = scratch[name].size
     rows_each = max(FEWEST_ROWS, -(-y_rows // target.multiprocessors))
     return Launch(
-        kernel=_moe_combine_owners_kernel,
+        kernel=_moe_owners_kernel,
         grid=(-(-y_rows // rows_each),),
         arguments={
             "slots_ptr": "slots",

@@ -9,7 +9,7 @@ import triton.language as tl
 
 from m3ops.numerics.formats import BLOCK, SCALE_NAN
 from m3ops.numerics.tile import functions
-from m3ops.ops.moe.combine_backward_kernel import SEVERAL
+from m3ops.ops.moe.owners_kernel import SEVERAL
 from m3ops.tiles import row_count, rows, scales
 from m3ops.tiles.rows import Rows
 
