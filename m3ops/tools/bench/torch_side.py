@@ -138,7 +138,7 @@ class TorchSide:
         return {
             "gemma_rmsnorm_quantize": lambda x, weight: ops.mxfp8_quantize(ops.gemma_rmsnorm(x, weight)),
             "gemma_fused_add_rmsnorm_quantize": add_norm_then_quantize,
-            "swiglu_oai_quantize": lambda gate_up, **given: ops.mxfp8_quantize(ops.swiglu_oai(gate_up, **given)),
+            "swiglu_oai_quantize": lambda *halves, **given: ops.mxfp8_quantize(ops.swiglu_oai(*halves, **given)),
             "gemma_fused_add_rmsnorm": add_then_norm,
         }
 
