@@ -178,7 +178,7 @@ def test_a_limited_number_of_programs(name: str) -> None:
     for num_rows in (1, 100, 4096, 2**20):
         specs = bind(op, [_operand(op, operand, num_rows) for operand in op.inputs], ArraySpec((1,), "int32"))
         plan = op.plan({**specs, **op.check(specs)}, H100)
-        assert {one.grid for one in plan.launches} == {(PROGRAMS * 132,)}
+        assert {one.grid for one in plan.launches} == {(PROGRAMS * H100.multiprocessors,)}
 
 
 @pytest.mark.parametrize("experts", [2, 128, MOST_BUFFERS])
@@ -192,7 +192,7 @@ def test_a_limited_number_of_programs_for_experts(name: str, experts: int) -> No
     ]
     specs = bind(op, buffers, ArraySpec((experts,), "int32"))
     for one in op.plan({**specs, **op.check(specs)}, H100).launches:
-        assert one.grid == (PROGRAMS_OF_BUFFERS * 132,)
+        assert one.grid == (PROGRAMS_OF_BUFFERS * H100.multiprocessors,)
         assert 96 % one.constants["TILE"].rows == 0
 
 
