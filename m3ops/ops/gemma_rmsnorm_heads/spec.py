@@ -27,9 +27,12 @@ Sources: ``qk_norm_type = "per_head"`` with ``use_gemma_norm`` in MiniMax-M3's c
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
+
+import numpy as np
 
 from m3ops import validate
 from m3ops.array import ArraySpec
@@ -115,23 +118,27 @@ class NormOfHeads(Op):
         return ArraySpec(qkv.shape, qkv.dtype)
 
     def heads(self, qkv: Array, kinds: Kinds, then: Callable[[Array], Array] = lambda norm: norm) -> Arrays:
-        """The heads of each kind: those with a weight normed, in fp32, and passed through a function, v as in qkv."""
+        """The heads of each kind: those with a weight normed, in fp32, and passed through a function, v as in qkv.
+
+        All norms are one expression, which XLA compiles sooner than one for each kind.
+        """
+        xp = qkv.__array_namespace__()
         total = sum(number for _, number, _ in kinds)
-        every = qkv.reshape(*qkv.shape[:-1], total, qkv.shape[-1] // total)
-        heads, first = {}, 0
-        for kind, number, weight in kinds:
-            own = every[..., first : first + number, :]
-            first += number
-            heads[kind] = own if weight is None else then(self._norm(own, weight))
-        return heads
+        heads = _split(qkv.reshape(*qkv.shape[:-1], total, qkv.shape[-1] // total), kinds)
+        normed = [(kind, number, weight) for kind, number, weight in kinds if weight is not None]
+        x = fp32.load(xp.concatenate([heads[kind] for kind, *_ in normed], axis=-2))
+        leading = np.broadcast_shapes(*(weight.shape[:-1] for *_, weight in normed))
+        weights = [
+            xp.broadcast_to(fp32.load(weight)[..., None, :], (*leading, number, weight.shape[-1]))
+            for _, number, weight in normed
+        ]
+        norms = then(functions.rmsnorm(x, xp.concatenate(weights, axis=-2), self.eps, self.weight_offset))
+        return {**heads, **_split(norms, normed)}
 
     def packed(self, qkv: Array, heads: Arrays) -> Array:
         """The heads as a row of the dtype of qkv."""
         parts = [own if kind == "v" else fp32.store(own, qkv.dtype.name) for kind, own in heads.items()]
         return qkv.__array_namespace__().concatenate(parts, axis=-2).reshape(qkv.shape)
-
-    def _norm(self, heads: Array, weight: Array) -> Array:
-        return functions.rmsnorm(fp32.load(heads), fp32.load(weight)[..., None, :], self.eps, self.weight_offset)
 
     def plan(self, specs: Specs, target: Target, *, keep: Collection[str] = ()) -> Plan:
         from m3ops.ops.gemma_rmsnorm_heads.plan import heads_plan
@@ -247,3 +254,9 @@ class GemmaRMSNormRopeHeads(NormOfHeads):
         """What turns the norms of the rows at these positions."""
         cos, sin = functions.cos_and_sin(cos_sin, positions)
         return lambda norm: functions.rotate_halves(norm, cos[..., None, :], sin[..., None, :])
+
+
+def _split(heads: Array, kinds: Kinds) -> Arrays:
+    """Heads, the axis before the last, by kind."""
+    ends = itertools.accumulate(number for _, number, _ in kinds)
+    return {kind: heads[..., end - number : end, :] for (kind, number, _), end in zip(kinds, ends, strict=True)}
