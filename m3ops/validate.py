@@ -127,9 +127,9 @@ def choice(name: str, value: Any, choices: Collection[str]) -> None:
         raise ValueError(f"{name} must be {_choice([repr(c) for c in choices])}, got {value!r}")
 
 
-def output_dtype(name: str, value: str) -> None:
-    if value not in ACTIVATION_DTYPES:
-        raise TypeError(f"{name} must be {_choice(ACTIVATION_DTYPES)}, got {value}")
+def output_dtype(name: str, value: str, dtypes: Collection[str] = ACTIVATION_DTYPES) -> None:
+    if value not in dtypes:
+        raise TypeError(f"{name} must be {_choice(dtypes)}, got {value}")
 
 
 def _choice(names: Collection[str]) -> str:

@@ -6,9 +6,10 @@ Generated from m3ops/ops/gemma_rmsnorm_heads/spec.py by ``python -m m3ops.tools.
 from __future__ import annotations
 
 import jax
+from jax.typing import DTypeLike
 
 from m3ops.ops.gemma_rmsnorm_heads import GemmaRMSNormHeads, GemmaRMSNormRopeHeads, GemmaRMSNormRopeKVInsert
-from m3ops_jax._call import run
+from m3ops_jax._call import dtype_name, run
 
 
 def gemma_rmsnorm_heads(
@@ -61,6 +62,7 @@ def gemma_rmsnorm_rope_heads(
     positions: jax.Array,
     weight_index_q: jax.Array | None = None,
     weight_index_k: jax.Array | None = None,
+    q_scale: jax.Array | None = None,
     *,
     num_heads_q: int = 64,
     num_heads_k: int = 4,
@@ -70,8 +72,9 @@ def gemma_rmsnorm_rope_heads(
     rotary_dim: int = 64,
     num_heads_index_q: int = 4,
     num_heads_index_k: int = 1,
+    q_dtype: DTypeLike | None = None,
     num_rows: jax.Array | None = None,
-) -> jax.Array:
+) -> jax.Array | tuple[jax.Array, jax.Array]:
     """QK norm and rotary embedding: :func:`gemma_rmsnorm` of each q and k head of a packed qkv, turned by the angles of
     its position before it is rounded, in one launch; v keeps its bytes. With the weights of an indexer the row is
     ``[q | k | v | index_q | index_k]``, and its heads are normed and turned likewise.
@@ -89,6 +92,7 @@ def gemma_rmsnorm_rope_heads(
             are none. It is given with weight_index_k or not at all.
         weight_index_k: For the index_k heads of an indexer, which follow v in the row: as weight_q; None where there
             are none. It is given with weight_index_q or not at all.
+        q_scale: What q is divided by where it has a q_dtype: float32 of one element, ``[1]``; None for 1.
         num_heads_q: Number of q heads, at least 1.
         num_heads_k: Number of k heads, at least 1.
         num_heads_v: Number of v heads, 0 if there are none.
@@ -98,12 +102,14 @@ def gemma_rmsnorm_rope_heads(
         rotary_dim: How many elements of a head are turned, the first ones: a multiple of 16.
         num_heads_index_q: Number of index_q heads where there are any, at least 1.
         num_heads_index_k: Number of index_k heads where there are any, at least 1.
+        q_dtype: An E4M3 dtype in which q is a result of its own; None for q in the row, as the other heads are.
         num_rows: How many rows count, with the leading axes flattened: an int32 array of one element, clamped to the
             rows that exist. Or one number for each expert, ``[E]`` for arrays ``[E, max_rows, ...]``. The other rows
             are not read, and their results are zero.
 
     Returns:
-        The shape and dtype of qkv, with q and k rounded once from fp32.
+        The shape and dtype of qkv, with the heads of every kind but v rounded once from fp32. With ``q_dtype``, ``(qkv,
+        q)``: q has shape ``[..., num_heads_q * head_dim]``, and in qkv it keeps its bytes.
 
     Raises:
         TypeError: A dtype is not supported, or a parameter has the wrong type.
@@ -118,9 +124,10 @@ def gemma_rmsnorm_rope_heads(
         rotary_dim=rotary_dim,
         num_heads_index_q=num_heads_index_q,
         num_heads_index_k=num_heads_index_k,
+        q_dtype=dtype_name(q_dtype),
     )
-    result: jax.Array = run(
-        op, qkv, weight_q, weight_k, cos_sin, positions, weight_index_q, weight_index_k, num_rows=num_rows
+    result: jax.Array | tuple[jax.Array, jax.Array] = run(
+        op, qkv, weight_q, weight_k, cos_sin, positions, weight_index_q, weight_index_k, q_scale, num_rows=num_rows
     )
     return result
 
@@ -140,6 +147,7 @@ def gemma_rmsnorm_rope_kv_insert(
     index_slot_mapping: jax.Array | None = None,
     k_scale: jax.Array | None = None,
     v_scale: jax.Array | None = None,
+    q_scale: jax.Array | None = None,
     *,
     num_heads_q: int = 64,
     num_heads_k: int = 4,
@@ -149,6 +157,7 @@ def gemma_rmsnorm_rope_kv_insert(
     rotary_dim: int = 64,
     num_heads_index_q: int = 4,
     num_heads_index_k: int = 1,
+    q_dtype: DTypeLike | None = None,
     num_rows: jax.Array | None = None,
 ) -> tuple[jax.Array, ...]:
     """QK norm, rotary embedding and insertion into a paged cache in one launch: :func:`gemma_rmsnorm_rope_heads` of a
@@ -186,6 +195,7 @@ def gemma_rmsnorm_rope_kv_insert(
             of another dtype.
         v_scale: What v is divided by for a cache of E4M3: float32 of one element, ``[1]``; None for 1, and for a cache
             of another dtype.
+        q_scale: What q is divided by where it has a q_dtype: float32 of one element, ``[1]``; None for 1.
         num_heads_q: Number of q heads, at least 1.
         num_heads_k: Number of k heads, at least 1.
         num_heads_v: Number of v heads, at least 1.
@@ -195,13 +205,14 @@ def gemma_rmsnorm_rope_kv_insert(
         rotary_dim: How many elements of a head are turned, the first ones: a multiple of 16.
         num_heads_index_q: Number of index_q heads where there are any, at least 1.
         num_heads_index_k: Number of index_k heads where there are any, at least 1.
+        q_dtype: An E4M3 dtype in which q is a result of its own; None for q in the row, as the other heads are.
         num_rows: How many rows count, with the leading axes flattened: an int32 array of one element, clamped to the
             rows that exist. Or one number for each expert, ``[E]`` for arrays ``[E, max_rows, ...]``. The other rows
             are not read, and their results are zero.
 
     Returns:
         ``(qkv, key_cache, value_cache)``, and index_cache if that is given: the row as ``gemma_rmsnorm_rope_heads``
-        returns it, and the caches with what was inserted.
+        returns it, followed by q with ``q_dtype``, and the caches with what was inserted.
 
     Raises:
         TypeError: A dtype is not supported, or a parameter has the wrong type.
@@ -217,6 +228,7 @@ def gemma_rmsnorm_rope_kv_insert(
         rotary_dim=rotary_dim,
         num_heads_index_q=num_heads_index_q,
         num_heads_index_k=num_heads_index_k,
+        q_dtype=dtype_name(q_dtype),
     )
     result: tuple[jax.Array, ...] = run(
         op,
@@ -234,6 +246,7 @@ def gemma_rmsnorm_rope_kv_insert(
         index_slot_mapping,
         k_scale,
         v_scale,
+        q_scale,
         num_rows=num_rows,
     )
     return result

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 
 from m3ops.ops.gemma_rmsnorm_heads import GemmaRMSNormHeads, GemmaRMSNormRopeHeads, GemmaRMSNormRopeKVInsert
-from m3ops_torch._call import run
+from m3ops_torch._call import dtype_name, run
 
 
 def gemma_rmsnorm_heads(
@@ -65,6 +65,7 @@ def gemma_rmsnorm_rope_heads(
     positions: torch.Tensor,
     weight_index_q: torch.Tensor | None = None,
     weight_index_k: torch.Tensor | None = None,
+    q_scale: torch.Tensor | None = None,
     *,
     num_heads_q: int = 64,
     num_heads_k: int = 4,
@@ -74,9 +75,10 @@ def gemma_rmsnorm_rope_heads(
     rotary_dim: int = 64,
     num_heads_index_q: int = 4,
     num_heads_index_k: int = 1,
+    q_dtype: torch.dtype | None = None,
     num_rows: torch.Tensor | None = None,
-    out: torch.Tensor | None = None,
-) -> torch.Tensor:
+    out: torch.Tensor | tuple[torch.Tensor, torch.Tensor] | None = None,
+) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
     """QK norm and rotary embedding: :func:`gemma_rmsnorm` of each q and k head of a packed qkv, turned by the angles of
     its position before it is rounded, in one launch; v keeps its bytes. With the weights of an indexer the row is
     ``[q | k | v | index_q | index_k]``, and its heads are normed and turned likewise.
@@ -94,6 +96,7 @@ def gemma_rmsnorm_rope_heads(
             are none. It is given with weight_index_k or not at all.
         weight_index_k: For the index_k heads of an indexer, which follow v in the row: as weight_q; None where there
             are none. It is given with weight_index_q or not at all.
+        q_scale: What q is divided by where it has a q_dtype: float32 of one element, ``[1]``; None for 1.
         num_heads_q: Number of q heads, at least 1.
         num_heads_k: Number of k heads, at least 1.
         num_heads_v: Number of v heads, 0 if there are none.
@@ -103,6 +106,7 @@ def gemma_rmsnorm_rope_heads(
         rotary_dim: How many elements of a head are turned, the first ones: a multiple of 16.
         num_heads_index_q: Number of index_q heads where there are any, at least 1.
         num_heads_index_k: Number of index_k heads where there are any, at least 1.
+        q_dtype: An E4M3 dtype in which q is a result of its own; None for q in the row, as the other heads are.
         num_rows: How many rows count, with the leading axes flattened: an int32 tensor of one element, clamped to the
             rows that exist. Or one number for each expert, ``[E]`` for arrays ``[E, max_rows, ...]``. The other rows
             are not read. Their results are zero in a new tensor and stay as they were in ``out``.
@@ -111,7 +115,8 @@ def gemma_rmsnorm_rope_heads(
             an input that has its shape, dtype and axes.
 
     Returns:
-        The shape and dtype of qkv, with q and k rounded once from fp32.
+        The shape and dtype of qkv, with the heads of every kind but v rounded once from fp32. With ``q_dtype``, ``(qkv,
+        q)``: q has shape ``[..., num_heads_q * head_dim]``, and in qkv it keeps its bytes.
 
     Raises:
         TypeError: A dtype is not supported, or a parameter has the wrong type.
@@ -126,9 +131,20 @@ def gemma_rmsnorm_rope_heads(
         rotary_dim=rotary_dim,
         num_heads_index_q=num_heads_index_q,
         num_heads_index_k=num_heads_index_k,
+        q_dtype=dtype_name(q_dtype),
     )
-    result: torch.Tensor = run(
-        op, qkv, weight_q, weight_k, cos_sin, positions, weight_index_q, weight_index_k, num_rows=num_rows, out=out
+    result: torch.Tensor | tuple[torch.Tensor, torch.Tensor] = run(
+        op,
+        qkv,
+        weight_q,
+        weight_k,
+        cos_sin,
+        positions,
+        weight_index_q,
+        weight_index_k,
+        q_scale,
+        num_rows=num_rows,
+        out=out,
     )
     return result
 
@@ -148,6 +164,7 @@ def gemma_rmsnorm_rope_kv_insert(
     index_slot_mapping: torch.Tensor | None = None,
     k_scale: torch.Tensor | None = None,
     v_scale: torch.Tensor | None = None,
+    q_scale: torch.Tensor | None = None,
     *,
     num_heads_q: int = 64,
     num_heads_k: int = 4,
@@ -157,6 +174,7 @@ def gemma_rmsnorm_rope_kv_insert(
     rotary_dim: int = 64,
     num_heads_index_q: int = 4,
     num_heads_index_k: int = 1,
+    q_dtype: torch.dtype | None = None,
     num_rows: torch.Tensor | None = None,
     out: tuple[torch.Tensor, ...] | None = None,
 ) -> tuple[torch.Tensor, ...]:
@@ -192,6 +210,7 @@ def gemma_rmsnorm_rope_kv_insert(
             of another dtype.
         v_scale: What v is divided by for a cache of E4M3: float32 of one element, ``[1]``; None for 1, and for a cache
             of another dtype.
+        q_scale: What q is divided by where it has a q_dtype: float32 of one element, ``[1]``; None for 1.
         num_heads_q: Number of q heads, at least 1.
         num_heads_k: Number of k heads, at least 1.
         num_heads_v: Number of v heads, at least 1.
@@ -201,6 +220,7 @@ def gemma_rmsnorm_rope_kv_insert(
         rotary_dim: How many elements of a head are turned, the first ones: a multiple of 16.
         num_heads_index_q: Number of index_q heads where there are any, at least 1.
         num_heads_index_k: Number of index_k heads where there are any, at least 1.
+        q_dtype: An E4M3 dtype in which q is a result of its own; None for q in the row, as the other heads are.
         num_rows: How many rows count, with the leading axes flattened: an int32 tensor of one element, clamped to the
             rows that exist. Or one number for each expert, ``[E]`` for arrays ``[E, max_rows, ...]``. The other rows
             are not read. Their results are zero in a new tensor and stay as they were in ``out``.
@@ -211,7 +231,7 @@ def gemma_rmsnorm_rope_kv_insert(
 
     Returns:
         ``(qkv, key_cache, value_cache)``, and index_cache if that is given: the row as ``gemma_rmsnorm_rope_heads``
-        returns it, and the caches with what was inserted.
+        returns it, followed by q with ``q_dtype``, and the caches with what was inserted.
 
     Raises:
         TypeError: A dtype is not supported, or a parameter has the wrong type.
@@ -227,6 +247,7 @@ def gemma_rmsnorm_rope_kv_insert(
         rotary_dim=rotary_dim,
         num_heads_index_q=num_heads_index_q,
         num_heads_index_k=num_heads_index_k,
+        q_dtype=dtype_name(q_dtype),
     )
     result: tuple[torch.Tensor, ...] = run(
         op,
@@ -244,6 +265,7 @@ def gemma_rmsnorm_rope_kv_insert(
         index_slot_mapping,
         k_scale,
         v_scale,
+        q_scale,
         num_rows=num_rows,
         out=out,
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+import torch
 
 from m3ops.op import Op
 from m3ops.ops import OPS
@@ -24,20 +25,21 @@ INPUTS = {
     "x_scales": np.arange(4 * 6 * 4, dtype=np.uint8).reshape(4, 6, 4) + 80,
     "w_values": normal((8, 128), "float32", 3.0).astype(ml_dtypes.float8_e4m3fn),
     "w_scales": np.arange(8 * 4, dtype=np.uint8).reshape(8, 4) + 110,
-    "qkv": normal((4, 6, 72 * 64), "bfloat16"),
+    "qkv": normal((4, 6, 12 * 64), "bfloat16"),
     "weight_q": normal((64,), "bfloat16"),
     "weight_k": normal((64,), "float32", 0.5),
     "cos_sin": normal((20, 64), "float32", 0.6),
     "positions": np.array(7, np.int32),
     "weight_index_q": normal((64,), "float16", 0.5),
     "weight_index_k": normal((64,), "bfloat16", 0.25),
-    "key_cache": normal((5, 16, 4, 64), "float32", 2.0).astype(ml_dtypes.float8_e4m3fn),
-    "value_cache": normal((5, 16, 4, 64), "float32").astype(ml_dtypes.float8_e4m3fn),
+    "key_cache": normal((5, 16, 2, 64), "float32", 2.0).astype(ml_dtypes.float8_e4m3fn),
+    "value_cache": normal((5, 16, 2, 64), "float32").astype(ml_dtypes.float8_e4m3fn),
     "slot_mapping": np.where(np.arange(24) % 5 == 3, -1, np.arange(24) * 31 % 80).astype(np.int32).reshape(4, 6),
     "index_cache": normal((9, 8, 1, 64), "float16"),
     "index_slot_mapping": (np.arange(24, dtype=np.int32)[::-1] * 25 % 72).reshape(4, 6),
     "k_scale": np.array([0.7], np.float32),
     "v_scale": np.array([0.3], np.float32),
+    "q_scale": np.array([0.6], np.float32),
     "w": normal((16, 128), "float32", 0.1),
     "logits": normal((4, 6, 16), "float32"),
     "bias": normal((16,), "float32", 0.25),
@@ -57,7 +59,7 @@ OWN = {
         "slots": np.argsort(np.arange(24 * 3, dtype=np.int32) * 29 % 73).astype(np.int32).reshape(24, 3) - 2,
     },
     **{
-        name: {**INPUTS, "qkv": normal((4, 6, 77 * 64), "bfloat16")}
+        name: {**INPUTS, "qkv": normal((4, 6, 15 * 64), "bfloat16")}
         for name in ("gemma_rmsnorm_rope_heads", "gemma_rmsnorm_rope_kv_insert")
     },
     "mxfp8_grouped_matmul": {
@@ -77,13 +79,26 @@ OWN = {
 }
 """Those of ops whose operands have no leading axes or are matrices, and a qkv with index heads."""
 
-PARAMETERS = {"moe_sort": {"num_experts": 8}}
-"""What a call has to give beside the arrays; nearly all parameters have defaults."""
+HEADS = {"num_heads_q": 8, "num_heads_k": 2, "num_heads_v": 2}
+OF_INDEX = {**HEADS, "num_heads_index_q": 2, "q_dtype": "float8_e4m3fn"}
+PARAMETERS: dict[str, dict[str, Any]] = {
+    "moe_sort": {"num_experts": 8},
+    "gemma_rmsnorm_heads": HEADS,
+    "gemma_rmsnorm_rope_heads": OF_INDEX,
+    "gemma_rmsnorm_rope_kv_insert": OF_INDEX,
+}
+"""What a call with all of these inputs has to give beside them; nearly all parameters have defaults."""
 
 
 def call_of(name: str) -> Op:
     """An op with its parameters."""
     return OPS[name].of(**PARAMETERS.get(name, {}))
+
+
+def torch_parameters(name: str) -> dict[str, Any]:
+    """The parameters as the front end of PyTorch takes them, with its dtypes."""
+    dtypes = run.dtype_parameters(OPS[name])
+    return {n: getattr(torch, v) if n in dtypes else v for n, v in PARAMETERS.get(name, {}).items()}
 
 
 def jax_function(name: str) -> Any:

@@ -12,6 +12,8 @@ from m3ops.testing.case import operands
 
 
 def reference(name: str, *arrays: np.ndarray, **given: Any) -> tuple[np.ndarray, ...]:
-    """The results of an op; one more array than it has inputs is the number of rows that count."""
-    op = EVERY_OP[name].of(**{**PARAMETERS.get(name, {}), **given})
+    """The results of an op, with parameters or with those of inputs.py; one more array than it has inputs is the number
+    of rows that count.
+    """
+    op = EVERY_OP[name].of(**(given or PARAMETERS.get(name, {})))
     return tuple(op.reference(operands(op, arrays)).values())

@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from backends import interpreted, planned, specs_of
 from compare import assert_same_bytes
-from inputs import OPS_OF_ROWS, arguments
+from inputs import OPS_OF_ROWS, PARAMETERS, arguments
 from test_interpreter import (
     BF16,
     E4M3FN,
@@ -345,7 +345,7 @@ PARAMS: dict[str, list[dict[str, Any]]] = {
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
 @pytest.mark.parametrize("name", OPS)
 def test_ops_give_the_specifications_bytes(name: str, dtype: str, target: Target) -> None:
-    for given in PARAMS.get(name, [{}]):
+    for given in PARAMS.get(name, [PARAMETERS.get(name, {})]):
         check(OPS[name].of(**given), operands(name, dtype), target)
 
 

@@ -78,7 +78,7 @@ def test_rows_are_in_their_slots(dtype: str) -> None:
     """
     given = made(dtype)
     qkv, _, weight_k, cos_sin, positions, *caches, slots = given[:8]
-    scales = given[12:]
+    scales = given[12:14]
     heads = qkv.reshape(13, sum(HEADS), 64)
     turned = _norm_and_turn(heads[:, 4:6], weight_k, cos_sin[positions])
     for cache, result, rows, scale in zip(caches, expected(given)[1:], (turned, heads[:, 6:]), scales, strict=True):
@@ -93,6 +93,22 @@ def test_rows_are_in_their_slots(dtype: str) -> None:
         untouched = np.setdiff1d(np.arange(cache.shape[0] * 16), slots)
         blocks, offsets = np.divmod(untouched, 16)
         assert_same_bytes([result[blocks, offsets]], [cache[blocks, offsets]])
+
+
+@pytest.mark.parametrize("scale", [None, 0.125, 3.0])
+def test_q_in_e4m3_is_the_nearest_to_the_turned_q(scale: float | None) -> None:
+    """By the bound of the test above. All other bytes are those of a call whose q stays in the row."""
+    given = (*made()[:14], None if scale is None else np.array([scale], np.float32))
+    op = OPS[OP].of(**GIVEN, q_dtype="float8_e4m3fn")
+    row, q, *caches = op.reference(operands(op, given)).values()
+    qkv, weight_q, _, cos_sin, positions = given[:5]
+    heads = qkv.reshape(13, sum(HEADS), 64)[:, :4]
+    exact = _norm_and_turn(heads, weight_q, cos_sin[positions]) / (scale or 1.0)
+    bound = np.maximum(np.abs(exact) * 2.0**-4, 2.0**-10) + 2.0**-15 * np.abs(exact).max(axis=-1, keepdims=True)
+    assert (np.abs(q.reshape(13, 4, 64).astype(np.float64) - np.clip(exact, -448, 448)) <= bound).all()
+    in_row, *without = expected(given[:14])
+    assert_same_bytes(caches, without)
+    assert_same_bytes([row], [np.concatenate([qkv[:, : 4 * 64], in_row[:, 4 * 64 :]], axis=1)])
 
 
 def test_a_whole_row_is_what_the_op_without_a_cache_returns() -> None:
@@ -199,6 +215,19 @@ def test_k_and_v_of_one_cache_in_place(arch: str, heads_first: bool, dtype: str)
     assert results[1] is own[5]
     assert_same_bytes(arrays((own[0], own[5].contiguous(), own[6].contiguous())), expected(given))
     assert all(own[place]._version > old for place, old in zip((0, 5, 6), versions, strict=True))
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_q_apart_leaves_the_row_alone_in_place(arch: str) -> None:
+    """The row and the caches take the memory of the inputs, and nothing is written where q was."""
+    given = (*made()[:14], np.array([0.5], np.float32))
+    op = OPS[OP].of(**GIVEN, q_dtype="float8_e4m3fn")
+    wanted = [*op.reference(operands(op, given)).values()]
+    own = tensors(given)
+    q = torch.empty(13, 4 * 64, dtype=torch.float8_e4m3fn)
+    with torch_device.device(arch):
+        in_torch(*own, q_dtype=torch.float8_e4m3fn, out=(own[0], q, *own[5:7]))
+    assert_same_bytes(arrays((own[0], q, *own[5:7])), wanted)
 
 
 def test_only_the_slots_are_written_in_place() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from compare import assert_same_bytes
-from inputs import OPS_OF_ROWS, PARAMETERS, arguments
+from inputs import OPS_OF_ROWS, arguments, call_of, torch_parameters
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
@@ -44,7 +45,7 @@ def tensors(name: str, device: str) -> list[torch.Tensor]:
 
 def function(name: str) -> Any:
     """A public function as one of tensors."""
-    public, quantized = partial(getattr(m3ops_torch, name), **PARAMETERS.get(name, {})), len(OPS[name].quantized)
+    public, quantized = partial(getattr(m3ops_torch, name), **torch_parameters(name)), len(OPS[name].quantized)
     others = [*OPS[name].inputs][2 * quantized :]
 
     def call(*tensors: Any, **given: Any) -> Any:
@@ -67,7 +68,7 @@ def test_opcheck(name: str, shape: str, device: str) -> None:
     views = {"contiguous": slice(None), "strided": slice(None, None, 2), "no rows": slice(0)}
     operands = tuple(t[views[shape]] if t.ndim == 3 else t for t in tensors(name, device))
     for given in [{}, *OPTIONS.get(name, [])]:
-        torch.library.opcheck(operator, operands, parameters(OPS[name].of(**given)), test_utils=checks)
+        torch.library.opcheck(operator, operands, parameters(replace(call_of(name), **given)), test_utils=checks)
 
 
 def test_views_reach_the_specification_without_a_copy() -> None:

@@ -218,6 +218,14 @@ TYPE_ERRORS: Table = {
         lambda m, a: insert(m, a, k_scale=a(1)),
         "k_scale must have dtype float32, got bfloat16",
     ),
+    "a q_dtype of bfloat16": (
+        lambda m, a: insert(m, a, q_dtype=a(1).dtype),
+        "q_dtype must be float8_e4m3fn or float8_e4m3fnuz, got bfloat16",
+    ),
+    "a scale of q in float16": (
+        lambda m, a: insert(m, a, q_scale=a(1, dtype="float16"), q_dtype=a(1, dtype="float8_e4m3fn").dtype),
+        "q_scale must have dtype float32, got float16",
+    ),
     "a number for v_scale": (lambda m, a: insert(m, a, v_scale=0.5), "v_scale must be an array, got float"),
     "no slots": (lambda m, a: insert(m, a, slot_mapping=None), "slot_mapping must be an array, got NoneType"),
     "a string for alpha": (

@@ -104,6 +104,14 @@ VALUE_ERRORS_OF_HEADS: Table = {
         lambda m, a: insert(m, a, v_scale=a(4, dtype="float32")),
         "v_scale must have shape (1,), got (4,)",
     ),
+    "a scale of q in the row": (
+        lambda m, a: insert(m, a, q_scale=a(1, dtype="float32")),
+        "q_scale must be None where q_dtype is",
+    ),
+    "a scale for each q head": (
+        lambda m, a: insert(m, a, q_scale=a(64, dtype="float32"), q_dtype=a(1, dtype="float8_e4m3fn").dtype),
+        "q_scale must have shape (1,), got (64,)",
+    ),
     "an index cache without index heads": (
         lambda m, a: insert(m, a, index_cache=a(3, 16, 1, 64), index_slot_mapping=a(2, dtype="int32")),
         "index_cache must be None where there are no index heads",

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from m3ops.numerics.formats import ACTIVATION_DTYPES
+from m3ops.numerics.formats import ACTIVATION_DTYPES, FP8_FORMATS
 from m3ops.ops.gemma_rmsnorm.cases import outliers
 from m3ops.testing.arrays import SPECIALS, Inputs, bit_patterns, normal, one, subnormals, views, with_specials
-from m3ops.testing.case import Case, counted, counting
+from m3ops.testing.case import Case, counted, counting, counts_of
 
 Heads = tuple[int, ...]
 """How many heads are q, k and v, and index_q and index_k where there are such."""
@@ -104,9 +104,10 @@ def _rope_cases() -> Iterator[Case]:
         yield _rope(name, one(make), (2, 1, 1), 32)
     yield from _tables()
     given = {**_counts((2, 1, 1)), "rotary_dim": 16}
-    of_shape = lambda shape: partial(_without_index, one(normal, shape, "bfloat16", 3.0), 4, 16)  # noqa: E731
-    yield from counted("gemma_rmsnorm_rope_heads", of_shape, given)
+    of_shape = lambda shape: partial(rope_inputs, one(normal, shape, "bfloat16", 3.0), 4, 16)  # noqa: E731
+    yield from counted("gemma_rmsnorm_rope_heads", of_shape, given, absent=3)
     yield from _index_cases()
+    yield from _q_cases()
 
 
 def _index_cases() -> Iterator[Case]:
@@ -147,7 +148,36 @@ def _index_cases() -> Iterator[Case]:
     for count, shape in ((10, (3, 7, 12 * 16)), (3, (300, 12 * 16))):
         inputs = partial(_index_inputs, one(normal, shape, "bfloat16", 3.0), 12, 16)
         name = f"index heads, {count} of {' x '.join(map(str, shape[:-1]))} rows"
-        yield Case("gemma_rmsnorm_rope_heads", name, partial(counting, inputs, count), given)
+        yield Case("gemma_rmsnorm_rope_heads", name, partial(counting, inputs, count, absent=1), given)
+
+
+def _q_cases() -> Iterator[Case]:
+    """A result of its own for q."""
+
+    def case(name: str, make: Inputs, heads: Heads, scale: float | None = 0.3, **given: Any) -> Case:
+        given = {**_counts(heads), "rotary_dim": 32, "q_dtype": "float8_e4m3fn", **given}
+        inputs = partial(_q_inputs, make, heads, given["rotary_dim"], scale)
+        return Case("gemma_rmsnorm_rope_heads", f"q in E4M3, {name}", inputs, given)
+
+    for dtype in ACTIVATION_DTYPES:
+        yield case(f"random bits {dtype}", one(bit_patterns, (9, 6 * 32), dtype), (3, 2, 1), rotary_dim=16)
+    for q_dtype in (fmt.name for fmt in FP8_FORMATS.values()):
+        yield case(f"{q_dtype}", one(normal, (13, 8 * 64), "bfloat16", 30.0), (4, 2, 2), q_dtype=q_dtype)
+        specials = one(with_specials, normal((6, 4 * 32), "float32"), SPECIALS)
+        yield case(f"{q_dtype}, NaN and infinities", specials, (1, 1, 2), q_dtype=q_dtype)
+        for scale in (None, 2.0**-9, 0.0, np.nan):
+            made = one(normal, (5, 128), "bfloat16")
+            yield case(f"{q_dtype}, a scale of {scale}", made, (2, 1, 1), scale, q_dtype=q_dtype)
+    yield case("index heads", one(normal, (5, 12 * 64), "float16"), (4, 2, 2, 2, 2))
+    yield case("48 of 80", one(normal, (5, 8 * 80), "bfloat16"), (4, 2, 2), rotary_dim=48)
+    yield case("no rows", one(normal, (0, 128), "bfloat16"), (2, 1, 1))
+    yield case("M3, a prefill of 37 tokens", one(normal, (37, 72 * 128), "bfloat16"), (64, 4, 4), rotary_dim=64)
+    yield case("M3, one token", one(normal, (1, 72 * 128), "bfloat16"), (64, 4, 4), rotary_dim=64)
+    made = partial(_q_inputs, one(normal, (3, 7, 64), "bfloat16", 3.0), (2, 1, 1), 16, 0.3)
+    given = {**_counts((2, 1, 1)), "rotary_dim": 16, "q_dtype": "float8_e4m3fn"}
+    for counts in ((10,), (7, 0, 4)):
+        name = f"q in E4M3, {counts_of((3, 7), counts)}"
+        yield Case("gemma_rmsnorm_rope_heads", name, partial(counting, made, *counts), given)
 
 
 def _tables() -> Iterator[Case]:
@@ -189,16 +219,18 @@ def rope_inputs(make: Inputs, num_heads: int, rotary_dim: int) -> tuple[np.ndarr
     return qkv, *weights, normal((19, rotary_dim), "float32", 0.6), positions.reshape(qkv.shape[:-1])
 
 
-def _without_index(make: Inputs, num_heads: int, rotary_dim: int) -> tuple[Any, ...]:
-    """Inputs that more operands may follow: those that a call leaves out stand as None."""
-    return *rope_inputs(make, num_heads, rotary_dim), None, None
-
-
 def _index_inputs(make: Inputs, num_heads: int, rotary_dim: int) -> tuple[np.ndarray, ...]:
     """The same with weights of index heads."""
     inputs = rope_inputs(make, num_heads, rotary_dim)
     of_index_q, of_index_k = normal((2, *inputs[1].shape), inputs[1].dtype.name, 0.25)
     return *inputs, of_index_q, of_index_k
+
+
+def _q_inputs(make: Inputs, heads: Heads, rotary_dim: int, scale: float | None) -> tuple[Any, ...]:
+    """The same with a scale of q, and with weights of index heads if there are such heads."""
+    inputs = (_index_inputs if len(heads) > 3 else rope_inputs)(make, sum(heads), rotary_dim)
+    absent = (None,) * (7 - len(inputs))
+    return *inputs, *absent, None if scale is None else np.array([scale], np.float32)
 
 
 CASES = (*_cases(), *_rope_cases())

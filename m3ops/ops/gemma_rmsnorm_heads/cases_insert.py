@@ -28,6 +28,7 @@ def inputs(
     cache: str = "bfloat16",
     block_size: int = 16,
     index: bool = False,
+    q_dtype: str | None = None,
     change: Change = lambda given: {},
 ) -> tuple[Any, ...]:
     """A qkv with all that it needs: caches with more slots than rows, which go to any of them, and every fifth nowhere.
@@ -39,6 +40,7 @@ def inputs(
         cache: The dtype of the caches.
         block_size: Slots of a block.
         index: Whether the index_k heads have a cache.
+        q_dtype: That of the call.
         change: Gives other arrays for some of these, by name.
     """
     qkv, weight_q, weight_k, cos_sin, positions = rope_inputs(make, sum(heads), rotary_dim)
@@ -59,6 +61,7 @@ def inputs(
         "index_slot_mapping": slots(leading, 2 * block_size).astype(np.int64)[::-1].copy() if index else None,
         "k_scale": np.array([0.3], np.float32) if cache in E4M3 else None,
         "v_scale": np.array([0.07], np.float32) if cache in E4M3 else None,
+        "q_scale": np.array([0.2], np.float32) if q_dtype is not None else None,
     }
     return tuple((given | change(given)).values())
 
@@ -81,6 +84,8 @@ def slots(leading: tuple[int, ...], block_size: int) -> np.ndarray:
 def _case(name: str, make: Inputs, heads: Heads = SMALL, rotary_dim: int = 32, eps: float = 1e-6, **kind: Any) -> Case:
     counts = dict(zip((f"num_heads_{kind}" for kind in KINDS), heads, strict=False))
     given = {**counts, "rotary_dim": rotary_dim, "eps": eps}
+    if "q_dtype" in kind:
+        given["q_dtype"] = kind["q_dtype"]
     return Case(OP, name, partial(inputs, make, heads, rotary_dim, **kind), given)
 
 
@@ -99,6 +104,9 @@ def _cases() -> Iterator[Case]:
     yield _case("M3, one token", one(normal, (1, 72 * 128), "bfloat16"), (64, 4, 4), 64)
     yield _case("48 of 80", one(normal, (5, 8 * 80), "bfloat16"), (4, 2, 2), 48, cache=E4M3[0])
     yield _case("64 of 100", one(normal, (5, 400), "bfloat16"), rotary_dim=64)
+    for q_dtype, cache in zip(E4M3, ("bfloat16", E4M3[1]), strict=True):
+        large = one(normal, (13, 8 * 64), "bfloat16", 30.0)
+        yield _case(f"q in {q_dtype}, a cache of {cache}", large, (4, 2, 2), cache=cache, q_dtype=q_dtype)
     yield _case("no rows", one(normal, (0, 128), "bfloat16"))
     yield _case("no leading axis", one(normal, (128,), "bfloat16"))
     for name, make in views("bfloat16", 128).items():
@@ -163,6 +171,7 @@ def _index_cases() -> Iterator[Case]:
     make = one(normal, (21, 77 * 128), "bfloat16")
     yield _case("index heads, M3", make, (64, 4, 4, 4, 1), 64, index=True)
     yield _case("index heads, M3 to E4M3", make, (64, 4, 4, 4, 1), 64, index=True, cache=E4M3[0])
+    yield _case("index heads, M3, all in E4M3", make, (64, 4, 4, 4, 1), 64, index=True, cache=E4M3[0], q_dtype=E4M3[0])
     yield _case("index heads without a cache", one(normal, (5, 12 * 32), "bfloat16"), heads, 16)
     yield _case("index heads, no rows", one(normal, (0, 12 * 32), "bfloat16"), heads, 16, index=True)
     counts = dict(zip((f"num_heads_{kind}" for kind in KINDS), heads, strict=True))

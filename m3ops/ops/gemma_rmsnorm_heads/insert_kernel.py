@@ -13,6 +13,21 @@ from m3ops.tiles.rows import Rows
 
 
 @dataclass(frozen=True)
+class HeldAs:
+    """How heads are held apart from the row, a constexpr.
+
+    Attributes:
+        fp8: A name of :data:`m3ops.numerics.formats.FP8_FORMATS` for E4M3, else None.
+        cast: How the target converts to that, see ``fp32.encode_e4m3``.
+        narrowing: How fp32 is rounded to another dtype.
+    """
+
+    fp8: str | None
+    cast: str
+    narrowing: fp32.Narrowing
+
+
+@dataclass(frozen=True)
 class CacheAt:
     """Where a cache lies and what it holds, a constexpr.
 
@@ -21,18 +36,14 @@ class CacheAt:
         num_slots: Slots of all blocks.
         block_size: Slots of a block.
         strides: Of blocks, slots, heads and elements, in elements.
-        fp8: A name of :data:`m3ops.numerics.formats.FP8_FORMATS` for a cache of E4M3, else None.
-        cast: How the target converts to that, see ``fp32.encode_e4m3``.
-        narrowing: How fp32 is rounded to the dtype of another cache.
+        held: How it holds heads.
     """
 
     slots: Rows
     num_slots: int
     block_size: int
     strides: tuple[int, ...]
-    fp8: str | None
-    cast: str
-    narrowing: fp32.Narrowing
+    held: HeldAs
 
 
 @triton.constexpr_function
@@ -74,21 +85,21 @@ def insert(
         of_tile = of_tile.to(tl.int64)
     place = of_tile * AT.strides[2] + column * AT.strides[3]
     for i in tl.static_range(PARTS):
-        x = _stored(cache_ptr, scale_ptr, xs[i], wide[i], AT, TILE, HEADS)
+        x = stored(cache_ptr, scale_ptr, xs[i], wide[i], AT.held, TILE, HEADS)
         mask = inside & (column < part_size(HEADS, i))
         tl.store(row_ptr + (place + i * HEADS.part * AT.strides[3]), x, mask=mask)
 
 
 @triton.jit
-def _stored(cache_ptr, scale_ptr, x, wide, AT: tl.constexpr, TILE: tl.constexpr, HEADS: tl.constexpr):
-    """One part of the heads as the cache holds it."""
-    if AT.fp8 is not None:
+def stored(ptr, scale_ptr, x, wide, HELD: tl.constexpr, TILE: tl.constexpr, HEADS: tl.constexpr):
+    """One part of the heads, x in the dtype of the row and ``wide`` in fp32, as memory apart from the row holds it."""
+    if HELD.fp8 is not None:
         if scale_ptr is not None:
             wide = tl.div_rn(wide, tl.load(scale_ptr))
         heads = tl.reshape(wide, (TILE.rows, HEADS.together, HEADS.cols))
-        codes = functions.quantize(heads, AT.fp8, AT.cast)
+        codes = functions.quantize(heads, HELD.fp8, HELD.cast)
         return tl.reshape(codes, (TILE.rows, TILE.cols))
-    elif cache_ptr.dtype.element_ty == x.dtype:
+    elif ptr.dtype.element_ty == x.dtype:
         return x
     else:
-        return fp32.narrow(wide, cache_ptr.dtype.element_ty, AT.narrowing)
+        return fp32.narrow(wide, ptr.dtype.element_ty, HELD.narrowing)

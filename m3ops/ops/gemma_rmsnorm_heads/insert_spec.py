@@ -26,12 +26,11 @@ import numpy as np
 from m3ops import row_count, validate
 from m3ops.array import ArraySpec
 from m3ops.axes import Axes
-from m3ops.numerics.exact import caches, fp32
-from m3ops.numerics.formats import ACTIVATION_DTYPES, FP8_FORMATS
+from m3ops.numerics.exact import caches
+from m3ops.numerics.formats import ACTIVATION_DTYPES
 from m3ops.op import Array, Arrays, parameter
-from m3ops.ops.gemma_rmsnorm_heads.spec import GemmaRMSNormRopeHeads
+from m3ops.ops.gemma_rmsnorm_heads.spec import E4M3_DTYPES, GemmaRMSNormRopeHeads, check_scale, stored
 
-E4M3_DTYPES = tuple(fmt.name for fmt in FP8_FORMATS.values())
 CACHE = "Shape ``[num_blocks, block_size, num_heads_{0}, head_dim]``; bfloat16, float16, float32 or an E4M3 dtype."
 SLOTS = (
     "For each row the slot that {0}: ``block * block_size + offset``, int32 or int64 of the leading axes of qkv. A "
@@ -74,7 +73,11 @@ class GemmaRMSNormRopeKVInsert(GemmaRMSNormRopeHeads):
 
     name: ClassVar[str] = "gemma_rmsnorm_rope_kv_insert"
     inputs: ClassVar[Mapping[str, str]] = {
-        **{name: doc for name, doc in GemmaRMSNormRopeHeads.inputs.items() if "index" not in name},
+        **{
+            name: doc
+            for name, doc in GemmaRMSNormRopeHeads.inputs.items()
+            if name not in GemmaRMSNormRopeHeads.optional
+        },
         "key_cache": CACHE.format("k"),
         "value_cache": f"{CACHE.format('v')} It has as many blocks and slots as key_cache.",
         "slot_mapping": SLOTS.format("its k and v heads go to"),
@@ -83,6 +86,7 @@ class GemmaRMSNormRopeKVInsert(GemmaRMSNormRopeHeads):
         "index_slot_mapping": f"{SLOTS.format('its index_k heads go to in index_cache')} It is given with index_cache.",
         "k_scale": SCALE.format("k"),
         "v_scale": SCALE.format("v"),
+        "q_scale": GemmaRMSNormRopeHeads.inputs["q_scale"],
     }
     optional: ClassVar[Collection[str]] = (
         *GemmaRMSNormRopeHeads.optional,
@@ -92,8 +96,8 @@ class GemmaRMSNormRopeKVInsert(GemmaRMSNormRopeHeads):
         "v_scale",
     )
     returns: ClassVar[str] = (
-        "``(qkv, key_cache, value_cache)``, and index_cache if that is given: the row as "
-        "``gemma_rmsnorm_rope_heads`` returns it, and the caches with what was inserted."
+        "``(qkv, key_cache, value_cache)``, and index_cache if that is given: the row as ``gemma_rmsnorm_rope_heads`` "
+        "returns it, followed by q with ``q_dtype``, and the caches with what was inserted."
     )
     result_type: ClassVar[str] = "tuple[{array}, ...]"
     value_error: ClassVar[str] = (
@@ -115,7 +119,8 @@ class GemmaRMSNormRopeKVInsert(GemmaRMSNormRopeHeads):
         cache = "b! s! h! H!"
         rows = "*r N!, *r? H!, *r? H!, p! d!, *r?"
         return Axes.of(
-            f"{rows}, {cache}, {cache}, *r, *r? H!, *r? H!, {cache}, *r, o!, o! -> *r N!, {cache}, {cache}, {cache}"
+            f"{rows}, {cache}, {cache}, *r, *r? H!, *r? H!, {cache}, *r, o!, o!, o! "
+            f"-> *r N!, *r q!, {cache}, {cache}, {cache}"
         )
 
     def axes_of(self, operands: Collection[str]) -> Axes:
@@ -131,9 +136,10 @@ class GemmaRMSNormRopeKVInsert(GemmaRMSNormRopeHeads):
         positions: ArraySpec,
         weight_index_q: ArraySpec | None = None,
         weight_index_k: ArraySpec | None = None,
+        q_scale: ArraySpec | None = None,
         **caches: ArraySpec,
     ) -> dict[str, ArraySpec]:
-        results = super().infer(qkv, weight_q, weight_k, cos_sin, positions, weight_index_q, weight_index_k)
+        results = super().infer(qkv, weight_q, weight_k, cos_sin, positions, weight_index_q, weight_index_k, q_scale)
         if "index_cache" in caches and weight_index_k is None:
             raise ValueError("index_cache must be None where there are no index heads")
         numbers = {kind: number for kind, number, _ in self.kinds(weight_q, weight_k, weight_index_q, weight_index_k)}
@@ -156,14 +162,15 @@ class GemmaRMSNormRopeKVInsert(GemmaRMSNormRopeHeads):
         positions: Array,
         weight_index_q: Array | None = None,
         weight_index_k: Array | None = None,
+        q_scale: Array | None = None,
         **operands: Array,
     ) -> Arrays:
         kinds = self.kinds(weight_q, weight_k, weight_index_q, weight_index_k)
         heads = self.heads(qkv, kinds, self.turn(cos_sin, positions))
-        results = {"norm": self.packed(qkv, heads)}
+        results = self.row_and_q(qkv, heads, q_scale)
         for to in destinations(operands):
             cache, scale = operands[to.cache], operands.get(to.scale)
-            own = _stored(heads[to.heads], cache.dtype.name, scale)
+            own = stored(heads[to.heads], cache.dtype.name, scale)
             results[to.result] = caches.insert(cache, own, operands[to.slots])
         return results
 
@@ -215,16 +222,6 @@ def _check_cache(to: Destination, caches: Mapping[str, ArraySpec], heads: tuple[
     scale = caches.get(to.scale)
     if scale is None:
         return
-    validate.dtype(to.scale, scale, ("float32",))
-    if scale.shape != (1,):
-        raise ValueError(f"{to.scale} must have shape (1,), got {scale.shape}")
+    check_scale(to.scale, scale)
     if cache.dtype not in E4M3_DTYPES:
         raise ValueError(f"{to.scale} must be None for a cache of {cache.dtype}: only E4M3 has a scale")
-
-
-def _stored(heads: Array, dtype: str, scale: Array | None) -> Array:
-    """Heads, in fp32 or as they were, as a cache of this dtype holds them."""
-    if heads.dtype.name == dtype:
-        return heads
-    x = heads if heads.dtype.name == "float64" else fp32.load(heads)
-    return fp32.store(x if scale is None else fp32.round32(x / fp32.load(scale)), dtype)

@@ -10,21 +10,22 @@ import triton
 import triton.language as tl
 
 from m3ops.numerics.tile import fp32, functions
-from m3ops.ops.gemma_rmsnorm_heads.insert_kernel import CacheAt, insert, part_size
+from m3ops.ops.gemma_rmsnorm_heads.insert_kernel import CacheAt, HeldAs, insert, part_size, stored
 from m3ops.tiles import row_count, rows
 from m3ops.tiles.rows import Rows
 
 
 @dataclass(frozen=True)
 class HeadsAt:
-    """Where the rows of each operand lie, a constexpr; those of qkv and norm are of the heads of one tile, and None is
-    for what a call does not have.
+    """Where the rows of each operand lie, a constexpr; those of qkv, norm and q are of the heads of one tile, and None
+    is for what a call does not have.
     """
 
     qkv: Rows
     weight_q: Rows
     weight_k: Rows
     norm: Rows
+    q: Rows | None = None
     cos_sin: Rows | None = None
     positions: Rows | None = None
     weight_index_q: Rows | None = None
@@ -58,6 +59,7 @@ class Heads:
         eps: As fp32.
         weight_offset: As fp32.
         narrowing: How the norm is rounded.
+        q: How q is held where it is a result of its own, else None.
     """
 
     dim: int
@@ -76,6 +78,7 @@ class Heads:
     eps: float
     weight_offset: float
     narrowing: fp32.Narrowing
+    q: HeldAs | None = None
 
 
 @triton.constexpr_function
@@ -156,6 +159,16 @@ def _columns(of_tile, TILE: tl.constexpr, HEADS: tl.constexpr):
 
 
 @triton.jit
+def _store_q(ptr, scale_ptr, xs, wide, column, window, AT: tl.constexpr, TILE: tl.constexpr, HEADS: tl.constexpr):
+    """Writes the q heads of a tile, which begin at a column of the row, to the rows of a result of their own."""
+    PARTS: tl.constexpr = TILE.parts
+    q_ptr = ptr + column * AT.strides[len(AT.strides) - 1]
+    for i in tl.static_range(PARTS):
+        x = stored(ptr, scale_ptr, xs[i], wide[i], HEADS.q, TILE, HEADS)
+        rows.store(_at_part(q_ptr, AT, HEADS, i), x, window, TILE, _part_of(AT, HEADS, i))
+
+
+@triton.jit
 def _heads_tile(
     t,
     end,
@@ -170,10 +183,12 @@ def _heads_tile(
     index_slot_mapping_ptr,
     k_scale_ptr,
     v_scale_ptr,
+    q_scale_ptr,
     norm_ptr,
     new_key_cache_ptr,
     new_value_cache_ptr,
     new_index_cache_ptr,
+    q_ptr,
     AT: tl.constexpr,
     TILE: tl.constexpr,
     HEADS: tl.constexpr,
@@ -203,6 +218,7 @@ def _heads_tile(
             x = rows.load(_at_part(head_ptr, AT.qkv, HEADS, part), window, TILE, _part_of(AT.qkv, HEADS, part))
             xs += (x,)
             wide += (x.to(tl.float32),)
+        given = xs
         if normed:
             if head < HEADS.num_q:
                 factors = _factors(weight_q_ptr, first_row, end, AT.weight_q, TILE, HEADS)
@@ -221,6 +237,11 @@ def _heads_tile(
                 norm = tl.reshape(norms[part], (TILE.rows, TILE.cols))
                 xs += (fp32.narrow(norm, norm_ptr.dtype.element_ty, HEADS.narrowing),)
                 wide += (norm,)
+        if q_ptr is not None:
+            if head < HEADS.num_q:
+                _store_q(q_ptr, q_scale_ptr, xs, wide, column, window, AT.q, TILE, HEADS)
+                xs = given
+            normed = normed & (head >= HEADS.num_q)
         if normed | (qkv_ptr.to(tl.int64) != norm_ptr.to(tl.int64)):
             for part in tl.static_range(PARTS):
                 at = _at_part(head_norm_ptr, AT.norm, HEADS, part)
@@ -258,12 +279,14 @@ def _gemma_rmsnorm_heads_kernel(
     index_slot_mapping_ptr,  # likewise
     k_scale_ptr,  # fp32 [1], or None
     v_scale_ptr,  # likewise
+    q_scale_ptr,  # likewise
     num_rows_ptr,  # int32, how many rows of each buffer count, or None for all
     total_rows,
-    norm_ptr,  # as qkv; where it is qkv, the v heads are left alone
+    norm_ptr,  # as qkv; where it is qkv, the v heads are left alone, and q heads that have q_ptr
     new_key_cache_ptr,  # as key_cache; the slots of the rows are written
     new_value_cache_ptr,  # likewise
     new_index_cache_ptr,  # likewise
+    q_ptr,  # E4M3 [total_rows, q heads * head_dim], or None
     AT: tl.constexpr,
     TILE: tl.constexpr,
     HEADS: tl.constexpr,
@@ -284,10 +307,12 @@ def _gemma_rmsnorm_heads_kernel(
             index_slot_mapping_ptr,
             k_scale_ptr,
             v_scale_ptr,
+            q_scale_ptr,
             norm_ptr,
             new_key_cache_ptr,
             new_value_cache_ptr,
             new_index_cache_ptr,
+            q_ptr,
             AT,
             TILE,
             HEADS,
@@ -311,12 +336,16 @@ def _gemma_rmsnorm_heads_kernel(
                 index_slot_mapping_ptr,
                 k_scale_ptr,
                 v_scale_ptr,
+                q_scale_ptr,
                 norm_ptr,
                 new_key_cache_ptr,
                 new_value_cache_ptr,
                 new_index_cache_ptr,
+                q_ptr,
                 AT,
                 TILE,
                 HEADS,
             )
         row_count.clear(norm_ptr, ends, total_rows, HEADS.num * HEADS.dim, COUNT, "norm")
+        if q_ptr is not None:
+            row_count.clear(q_ptr, ends, total_rows, HEADS.num_q * HEADS.dim, COUNT, "q")

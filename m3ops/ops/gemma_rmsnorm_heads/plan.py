@@ -13,10 +13,10 @@ from m3ops.numerics.constants import float32
 from m3ops.numerics.formats import fp8_format_of
 from m3ops.op import Specs
 from m3ops.ops.gemma_rmsnorm.plan import FLOPS_PER_ELEMENT
-from m3ops.ops.gemma_rmsnorm_heads.insert_kernel import CacheAt
-from m3ops.ops.gemma_rmsnorm_heads.insert_spec import E4M3_DTYPES, Destination, destinations
+from m3ops.ops.gemma_rmsnorm_heads.insert_kernel import CacheAt, HeldAs
+from m3ops.ops.gemma_rmsnorm_heads.insert_spec import Destination, destinations
 from m3ops.ops.gemma_rmsnorm_heads.kernel import Heads, HeadsAt, _gemma_rmsnorm_heads_kernel
-from m3ops.ops.gemma_rmsnorm_heads.spec import GemmaRMSNormRopeHeads, NormOfHeads
+from m3ops.ops.gemma_rmsnorm_heads.spec import E4M3_DTYPES, GemmaRMSNormRopeHeads, NormOfHeads
 from m3ops.plan import Plan
 from m3ops.planning.launch import bytes_moved, counts_rows, tiled_launch
 from m3ops.planning.mx import cast
@@ -56,7 +56,7 @@ def heads_plan(op: NormOfHeads, specs: Specs, target: Target, *, keep: Collectio
     several = tiles.tile.parts > 1 and row_count.NAME not in specs
     tiles_each = _tiles_each(-(-sum(numbers) // together), tiles, target) if several else 1
     tiles = replace(tiles, num_tiles=tiles.num_tiles // tiles_each)
-    of_tile = {name: replace(rows[name], size=together * dim) for name in ("qkv", "norm")}
+    of_tile = {name: replace(rows[name], size=together * dim) for name in ("qkv", "norm", "q") if name in rows}
     table = specs.get("cos_sin")
     heads = Heads(
         dim=dim,
@@ -75,6 +75,7 @@ def heads_plan(op: NormOfHeads, specs: Specs, target: Target, *, keep: Collectio
         eps=float32(op.eps),
         weight_offset=float32(op.weight_offset),
         narrowing=narrowing(specs["qkv"].dtype, target, beside_fp8=_holds_fp8(specs)),
+        q=_held_as(specs["q"], specs, target) if "q" in specs else None,
     )
     cos_sin = None if table is None else Rows(table.shape[-1], (), table.strides)
     places: dict[str, Any] = {name: at for name, at in rows.items() if "slot" not in name} | of_tile | caches
@@ -85,7 +86,9 @@ def heads_plan(op: NormOfHeads, specs: Specs, target: Target, *, keep: Collectio
 
 def _with_rows(specs: Specs) -> dict[str, ArraySpec]:
     """The operands whose rows are those of the call; a position and a slot are rows of one element."""
-    operands = {name: spec for name, spec in specs.items() if name.startswith(("qkv", "weight_", "norm"))}
+    operands = {
+        name: spec for name, spec in specs.items() if name.startswith(("qkv", "weight_", "norm")) or name == "q"
+    }
     for name in ("positions", "slot_mapping", "index_slot_mapping"):
         if name in specs:
             spec = specs[name]
@@ -95,16 +98,19 @@ def _with_rows(specs: Specs) -> dict[str, ArraySpec]:
 
 
 def _holds_fp8(specs: Specs) -> bool:
-    return any(specs[to.cache].dtype in E4M3_DTYPES for to in destinations(specs))
+    return "q" in specs or any(specs[to.cache].dtype in E4M3_DTYPES for to in destinations(specs))
+
+
+def _held_as(spec: ArraySpec, specs: Specs, target: Target) -> HeldAs:
+    fp8 = fp8_format_of(spec.dtype) if spec.dtype in E4M3_DTYPES else None
+    rounding = narrowing(spec.dtype, target, beside_fp8=_holds_fp8(specs))
+    return HeldAs(fp8, "" if fp8 is None else cast(fp8, target), rounding)
 
 
 def _cache_at(specs: Specs, to: Destination, slots: Rows, target: Target) -> CacheAt:
     cache = specs[to.result]
     blocks, block_size, _, _ = cache.shape
-    fp8 = fp8_format_of(cache.dtype) if cache.dtype in E4M3_DTYPES else None
-    rounding = narrowing(cache.dtype, target, beside_fp8=_holds_fp8(specs))
-    way = "" if fp8 is None else cast(fp8, target)
-    return CacheAt(slots, blocks * block_size, block_size, cache.strides, fp8, way, rounding)
+    return CacheAt(slots, blocks * block_size, block_size, cache.strides, _held_as(cache, specs, target))
 
 
 def _bytes_moved(op: NormOfHeads, specs: Specs, total_rows: int) -> int:

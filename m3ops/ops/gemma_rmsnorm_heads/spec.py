@@ -19,10 +19,13 @@ That is the row that the projection of such a layer gives in vLLM and that the k
 MiniMax-M3 has 4 index_q heads and one index_k head, of the same head_dim, with a weight for each of the two kinds and
 the angles of q and k.
 
+An attention that multiplies E4M3 takes q in E4M3: ``q / q_scale`` of the turned q, which is not rounded before, the
+quotient rounded to fp32 and then to E4M3, where too large a number becomes the largest and NaN stays NaN.
+
 Sources: ``qk_norm_type = "per_head"`` with ``use_gemma_norm`` in MiniMax-M3's configuration, as vLLM's
 ``vllm/models/minimax_m3`` reads it; for rotary embedding and index heads vLLM's
-``fused_minimax_m3_qknorm_rope_kv_insert`` and aiter's ``fused_qknorm_idxrqknorm``; for the row vLLM's
-``MinimaxM3QKVParallelLinearWithIndexer``.
+``fused_minimax_m3_qknorm_rope_kv_insert``, whose ``q_fp8_out`` q in E4M3 is, and aiter's
+``fused_qknorm_idxrqknorm``; for the row vLLM's ``MinimaxM3QKVParallelLinearWithIndexer``.
 """
 
 from __future__ import annotations
@@ -39,12 +42,14 @@ from m3ops.array import ArraySpec
 from m3ops.axes import Axes
 from m3ops.numerics.constants import SUM_GROUP
 from m3ops.numerics.exact import fp32, functions
-from m3ops.op import Array, Arrays, Op, Specs, parameter
+from m3ops.numerics.formats import FP8_FORMATS
+from m3ops.op import Array, Arrays, DTypeName, Op, Specs, parameter
 from m3ops.ops.gemma_rmsnorm.spec import EPS, WEIGHT_OFFSET
 from m3ops.plan import Plan
 from m3ops.target import Target
 
 MAX_HEAD_DIM = 1024
+E4M3_DTYPES = tuple(fmt.name for fmt in FP8_FORMATS.values())
 QKV = "Shape ``[..., (num_heads_q + num_heads_k + num_heads_v) * head_dim]``; bfloat16, float16 or float32."
 WEIGHT = "Shape ``[head_dim]``, or with leading axes that broadcast against those of qkv; any of these dtypes."
 COS_SIN = (
@@ -59,6 +64,8 @@ POSITIONS = (
     "The rows of cos_sin: int32 or int64 of the leading axes of qkv, or of axes that broadcast against those. At a "
     "position that the table does not have, what is turned is NaN."
 )
+
+Q_SCALE = "What q is divided by where it has a q_dtype: float32 of one element, ``[1]``; None for 1."
 
 Kinds = Sequence[tuple[str, int, Any]]
 """The kinds of heads in the order of a row: name, number of heads, and their weight, None for those that keep their
@@ -180,15 +187,25 @@ class GemmaRMSNormRopeHeads(NormOfHeads):
         "positions": POSITIONS,
         "weight_index_q": INDEX_WEIGHT.format("index_q", "k"),
         "weight_index_k": INDEX_WEIGHT.format("index_k", "q"),
+        "q_scale": Q_SCALE,
     }
-    optional: ClassVar[Collection[str]] = ("weight_index_q", "weight_index_k")
-    returns: ClassVar[str] = GemmaRMSNormHeads.returns
+    optional: ClassVar[Collection[str]] = ("weight_index_q", "weight_index_k", "q_scale")
+    returns: ClassVar[str] = (
+        "The shape and dtype of qkv, with the heads of every kind but v rounded once from fp32. With ``q_dtype``, "
+        "``(qkv, q)``: q has shape ``[..., num_heads_q * head_dim]``, and in qkv it keeps its bytes."
+    )
+    result_type: ClassVar[str] = "{array} | tuple[{array}, {array}]"
 
     rotary_dim: int = parameter(64, "How many elements of a head are turned, the first ones: a multiple of 16.")
     num_heads_index_q: int = parameter(4, "Number of index_q heads where there are any, at least 1.")
     num_heads_index_k: int = parameter(1, "Number of index_k heads where there are any, at least 1.")
+    q_dtype: DTypeName | None = parameter(  # noqa: RUF009
+        None, "An E4M3 dtype in which q is a result of its own; None for q in the row, as the other heads are."
+    )
 
     def __post_init__(self) -> None:
+        if self.q_dtype is not None:
+            validate.output_dtype("q_dtype", self.q_dtype, E4M3_DTYPES)
         self._canonical(
             rotary_dim=validate.count("rotary_dim", self.rotary_dim),
             num_heads_index_q=validate.count("num_heads_index_q", self.num_heads_index_q),
@@ -200,7 +217,11 @@ class GemmaRMSNormRopeHeads(NormOfHeads):
 
     @property
     def axes(self) -> Axes:
-        return Axes.of("*r N!, *r? H!, *r? H!, p! d!, *r?, *r? H!, *r? H! -> *r N!")
+        return Axes.of("*r N!, *r? H!, *r? H!, p! d!, *r?, *r? H!, *r? H!, o! -> *r N!, *r q!")
+
+    def axes_of(self, operands: Collection[str]) -> Axes:
+        axes = super().axes_of(operands)
+        return axes if self.q_dtype is not None else Axes(axes.inputs, (axes.results[0], *axes.results[2:]))
 
     def kinds(self, weight_q: Any, weight_k: Any, weight_index_q: Any = None, weight_index_k: Any = None) -> Kinds:
         kinds = super().kinds(weight_q, weight_k)
@@ -218,6 +239,7 @@ class GemmaRMSNormRopeHeads(NormOfHeads):
         positions: ArraySpec,
         weight_index_q: ArraySpec | None = None,
         weight_index_k: ArraySpec | None = None,
+        q_scale: ArraySpec | None = None,
     ) -> dict[str, ArraySpec]:
         for missing, one, other in (("q", weight_index_q, weight_index_k), ("k", weight_index_k, weight_index_q)):
             if one is None and other is not None:
@@ -234,7 +256,13 @@ class GemmaRMSNormRopeHeads(NormOfHeads):
                 f"positions must have the leading axes of qkv, {qkv.shape[:-1]}, or broadcast against them, "
                 f"got shape {positions.shape}"
             )
-        return {"norm": norm}
+        if q_scale is not None:
+            check_scale("q_scale", q_scale)
+        if self.q_dtype is None:
+            if q_scale is not None:
+                raise ValueError("q_scale must be None where q_dtype is")
+            return {"norm": norm}
+        return {"norm": norm, "q": ArraySpec((*qkv.shape[:-1], self.num_heads_q * weight_q.shape[-1]), self.q_dtype)}
 
     def compute(
         self,
@@ -245,9 +273,20 @@ class GemmaRMSNormRopeHeads(NormOfHeads):
         positions: Array,
         weight_index_q: Array | None = None,
         weight_index_k: Array | None = None,
+        q_scale: Array | None = None,
     ) -> Arrays:
         kinds = self.kinds(weight_q, weight_k, weight_index_q, weight_index_k)
-        return {"norm": self.packed(qkv, self.heads(qkv, kinds, self.turn(cos_sin, positions)))}
+        return self.row_and_q(qkv, self.heads(qkv, kinds, self.turn(cos_sin, positions)), q_scale)
+
+    def row_and_q(self, qkv: Array, heads: Arrays, q_scale: Array | None) -> Arrays:
+        """The results, by name, from the heads of each kind."""
+        row = self.packed(qkv, heads)
+        if self.q_dtype is None:
+            return {"norm": row}
+        q = stored(heads["q"], self.q_dtype, q_scale)
+        q = q.reshape(*qkv.shape[:-1], self.num_heads_q * q.shape[-1])
+        size = q.shape[-1]
+        return {"norm": qkv.__array_namespace__().concatenate([qkv[..., :size], row[..., size:]], axis=-1), "q": q}
 
     @staticmethod
     def turn(cos_sin: Array, positions: Array) -> Callable[[Array], Array]:
@@ -260,3 +299,18 @@ def _split(heads: Array, kinds: Kinds) -> Arrays:
     """Heads, the axis before the last, by kind."""
     ends = itertools.accumulate(number for _, number, _ in kinds)
     return {kind: heads[..., end - number : end, :] for (kind, number, _), end in zip(kinds, ends, strict=True)}
+
+
+def check_scale(name: str, scale: ArraySpec) -> None:
+    """Validates what heads are divided by before they are rounded to E4M3."""
+    validate.dtype(name, scale, ("float32",))
+    if scale.shape != (1,):
+        raise ValueError(f"{name} must have shape (1,), got {scale.shape}")
+
+
+def stored(heads: Array, dtype: str, scale: Array | None) -> Array:
+    """Heads, in fp32 or as they were, in another dtype."""
+    if heads.dtype.name == dtype:
+        return heads
+    x = heads if heads.dtype.name == "float64" else fp32.load(heads)
+    return fp32.store(x if scale is None else fp32.round32(x / fp32.load(scale)), dtype)
