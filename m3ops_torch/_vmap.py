@@ -38,6 +38,9 @@ def batched(
     """
     op = op_type.of(**params)
     operands, mapped = named(op, tensors), dict(zip((*op.inputs, row_count.NAME), dims, strict=False))
+    for name, axes in zip(op.inputs, op.axes.inputs, strict=True):
+        if mapped.get(name) and len(axes.axes) == 1 and not axes.rows:  # sizes of groups have to lie side by side
+            operands[name], mapped[name] = operands[name].movedim(mapped[name], 0).contiguous(), 0
     results = op.check({name: _example(tensor, mapped[name]) for name, tensor in operands.items()})
     if info.batch_size == 0:
         none = {name: ArraySpec((0, *spec.shape), spec.dtype) for name, spec in results.items()}

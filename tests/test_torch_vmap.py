@@ -133,6 +133,18 @@ def test_examples_of_what_has_no_rows() -> None:
     assert_same_bytes(arrays(got), arrays(m3ops_torch.mxfp8_quantize(x, scale_layout="swizzle_128x4")))
 
 
+def test_sizes_of_groups_along_any_axis() -> None:
+    """Those of an example do not lie side by side then."""
+    x, sizes = torch.randn(3, 8, 64, dtype=torch.bfloat16), torch.tensor([[3, 2, 1], [5, 0, 4]], dtype=torch.int32)
+
+    def quantized(x: torch.Tensor, sizes: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(m3ops_torch.mxfp8_quantize(x, sizes, scale_layout="swizzle_128x4_groups"))
+
+    got = vmap(quantized, (0, 1))(x, sizes)
+    for i in range(3):
+        assert_same_bytes(arrays(tuple(part[i] for part in got)), arrays(quantized(x[i], sizes[:, i].contiguous())))
+
+
 def test_the_older_vmap_is_refused_by_name() -> None:
     x = torch.ones(2, 64, requires_grad=True)
     y = m3ops_torch.gemma_rmsnorm(x, torch.zeros(64))
