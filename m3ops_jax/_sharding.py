@@ -70,7 +70,7 @@ def result_types(*avals: Any, call: Call) -> list[jax.core.ShapedArray]:
     """Abstract evaluation: on explicit meshes results are divided as the operands are.
 
     Raises:
-        ValueError: What has to be whole is divided, or operands divide a factor differently.
+        ValueError: What has to be whole is divided, a block of 32 too, or operands divide a factor differently.
     """
     specs = call.results(avals)
     on_mesh = [aval for aval in avals if not aval.sharding.mesh.empty]
@@ -78,9 +78,14 @@ def result_types(*avals: Any, call: Call) -> list[jax.core.ShapedArray]:
         return [jax.core.ShapedArray(spec.shape, jax.numpy.dtype(spec.dtype)) for spec in specs.values()]
     inputs, results = names_of(call, avals)
     division = divide(inputs, [aval.sharding.spec for aval in avals])
+    mesh, update = on_mesh[0].sharding.mesh, on_mesh[0].update  # keeps what it varies along in a shard_map
+    in_steps = in_whole_steps(call, avals, division, mesh.shape)
     for name, aval, own in zip(call.operands, avals, inputs, strict=True):
         _check(name, aval, own, division)
-    mesh, update = on_mesh[0].sharding.mesh, on_mesh[0].update  # keeps what it varies along in a shard_map
+        if spec_of(own, in_steps) != spec_of(own, division):
+            raise ValueError(
+                f"{name} must be sharded in whole blocks, got {aval.str_short(True)}; use jax.sharding.reshard"
+            )
     return [
         update(
             shape=spec.shape,

@@ -178,6 +178,16 @@ def test_parts_of_blocks_are_not_divided_by_xla() -> None:
     assert_same_bytes([*map(np.asarray, jax.tree.leaves(results))], reference("mxfp8_quantize_both", x))
 
 
+@pytest.mark.skipif(len(DEVICES) < 2, reason="needs several devices")
+@every_way
+def test_parts_of_blocks_are_refused_where_types_tell(name: str, given: dict[str, Any]) -> None:
+    mesh = mesh_of(AxisType.Explicit, AxisType.Explicit)
+    x = jax.device_put(normal((64, 96), "bfloat16"), NamedSharding(mesh, P(("a", "b"))))
+    wanted = r"x must be sharded in whole blocks, got bf16\[64@\(a,b\),96\]; use jax.sharding.reshard"
+    with pytest.raises(ValueError, match=wanted):
+        partial(jax_function(name), **given)(x)
+
+
 # --- Gradients of a product -------------------------------------------------------------------------------------------
 
 
