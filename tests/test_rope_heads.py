@@ -21,9 +21,11 @@ from m3ops.testing.case import operands
 GIVEN = {"num_heads_q": 8, "num_heads_k": 4, "num_heads_v": 4, "rotary_dim": 16}
 INDEXED = {**GIVEN, "num_heads_index_q": 4}
 """With one index_k head beside them, the last tile has one head and room for four."""
+APART = {**GIVEN, "q_dtype": "float8_e4m3fn"}
+"""A tile of q heads is written to a result of its own, and its place in the row as it was."""
 
 
-def call(given: dict[str, int], rows: int) -> tuple[Any, dict[str, np.ndarray]]:
+def call(given: dict[str, Any], rows: int) -> tuple[Any, dict[str, np.ndarray]]:
     """An op, and inputs of so many rows of heads of 32."""
     weights = normal((4 if given == INDEXED else 2, 32), "bfloat16", 0.5)
     heads = sum(number for name, number in given.items() if name.startswith("num")) + (given == INDEXED)
@@ -32,9 +34,11 @@ def call(given: dict[str, int], rows: int) -> tuple[Any, dict[str, np.ndarray]]:
     return op, operands(op, (normal((rows, heads * 32), "bfloat16", 2.0), *weights[:2], *fixed, *weights[2:]))
 
 
-@pytest.mark.parametrize(("given", "each"), [(GIVEN, 4), (INDEXED, 3)], ids=["q, k, v", "index heads"])
+@pytest.mark.parametrize(
+    ("given", "each"), [(GIVEN, 4), (INDEXED, 3), (APART, 4)], ids=["q, k, v", "index heads", "q apart"]
+)
 @pytest.mark.parametrize(("arch", "rows"), [("sm_90", 261), ("gfx942", 521), ("gfx950", 521)])
-def test_a_program_takes_several_tiles(arch: str, rows: int, given: dict[str, int], each: int) -> None:
+def test_a_program_takes_several_tiles(arch: str, rows: int, given: dict[str, Any], each: int) -> None:
     """Of a GPU with one multiprocessor, which is full soon. AMD's machine code is executed."""
     target = replace(Target.named(arch), multiprocessors=1)
     op, inputs = call(given, rows)
