@@ -79,6 +79,11 @@ def on_files(files: Files, config: Any) -> Files:
     return files
 
 
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Links from a page to notebooks, which in the repository lie beside docs/."""
+    return markdown.replace("](../notebooks/", "](notebooks/")
+
+
 def on_page_content(html: str, **_: Any) -> str:
     """Finishes a page: wide tables of numbers keep their lines, and names are links."""
     return _names_as_links(re.sub(r"<table>.*?</table>", _numbers_in_one_line, html, flags=re.DOTALL))
@@ -127,12 +132,12 @@ def _references() -> dict[str, str]:
 
 
 def _ops(package: str) -> Iterator[tuple[str, str]]:
-    """The functions in the files that are generated from the ops, with the first line of each one's docstring."""
+    """The functions in the files that are generated from the ops, with the first paragraph of each one's docstring."""
     for family in sorted(path.name for path in (ROOT / "m3ops" / "ops").iterdir() if (path / "spec.py").exists()):
         for node in ast.parse((ROOT / package / f"{family}.py").read_text()).body:
             if isinstance(node, ast.FunctionDef):
-                line = (ast.get_docstring(node) or "").partition("\n")[0]
-                yield f"{package}.{family}.{node.name}", line
+                paragraph = (ast.get_docstring(node) or "").partition("\n\n")[0]
+                yield f"{package}.{family}.{node.name}", " ".join(paragraph.split())
 
 
 def _page(title: str, intro: str, entries: Any) -> str:

@@ -51,7 +51,7 @@ def _add_bench(commands: Commands) -> None:
     about = "Check the ops' bytes and time them beside their rivals on this machine's GPU."
     bench = commands.add_parser("bench", help=about, description=about)
     bench.add_argument("--op", nargs="+", choices=tuple(OPS), default=tuple(OPS), metavar="OP", help=_list(OPS))
-    sizes = "prefill, decode, with num_rows, backward, many ops in a program, a mixture of experts, a CPU (all)"
+    sizes = "prefill, decode, with num_rows, backward, many ops in a program, a mixture of experts, the CPU too (all)"
     bench.add_argument("--size", choices=SIZES, default="all", help=sizes)
     bench.add_argument(
         "--contender", nargs="+", choices=CONTENDERS, default=CONTENDERS, metavar="NAME", help=_list(CONTENDERS)
