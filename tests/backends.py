@@ -22,8 +22,9 @@ from m3ops.tools.run import Arrays, run_jax, run_torch
 
 Run = Callable[[str, Arrays, Mapping[str, Any]], Arrays]
 RunInto = Callable[[str, Arrays, Mapping[str, Any], Arrays], Arrays]
-H100 = replace(Target.named("sm_90"), multiprocessors=4)
-"""With few multiprocessors: calls that count rows have programs for each, which the interpreter runs one by one."""
+H100 = Target.named("sm_90")
+SMALL = replace(H100, multiprocessors=4)
+"""Calls that count rows have programs for each multiprocessor, which the interpreter runs one by one."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def specs_of(arrays: Mapping[str, np.ndarray]) -> dict[str, ArraySpec]:
     return {name: array_spec(array) for name, array in arrays.items()}
 
 
-def planned(op: Op, inputs: Mapping[str, np.ndarray], target: Target = H100) -> Plan:
+def planned(op: Op, inputs: Mapping[str, np.ndarray], target: Target = SMALL) -> Plan:
     """The plan of a call whose results are new."""
     specs = specs_of(inputs)
     return op.plan({**specs, **op.check(specs)}, target)
@@ -86,7 +87,7 @@ def _interpret_into(name: str, arrays: Arrays, given: Mapping[str, Any], out: Ar
     results = dict(zip(op.check(specs), out, strict=True))
     if any(array.size for array in out):
         written = op.written(inputs, results)
-        plan = op.plan({**specs, **specs_of(results)}, H100, keep=results)
+        plan = op.plan({**specs, **specs_of(results)}, SMALL, keep=results)
         interpreter.run(plan, inputs, results, {name: ~mask for name, mask in written.items()})
     return out
 

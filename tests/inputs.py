@@ -95,10 +95,13 @@ def call_of(name: str) -> Op:
     return OPS[name].of(**PARAMETERS.get(name, {}))
 
 
-def torch_parameters(name: str) -> dict[str, Any]:
-    """The parameters as the front end of PyTorch takes them, with its dtypes."""
+def _in_torch(name: str) -> dict[str, Any]:
     dtypes = run.dtype_parameters(OPS[name])
     return {n: getattr(torch, v) if n in dtypes else v for n, v in PARAMETERS.get(name, {}).items()}
+
+
+TORCH_PARAMETERS = {name: _in_torch(name) for name in OPS}
+"""The same as the front end of PyTorch takes them, with its dtypes."""
 
 
 def jax_function(name: str) -> Any:

@@ -331,12 +331,13 @@ def test_a_scalar_is_refused(scalar: Any) -> None:
 
 def test_a_donated_qkv() -> None:
     arrays = ARGUMENTS["gemma_rmsnorm_heads"]
-    donating = jax.jit(m3ops_jax.gemma_rmsnorm_heads, donate_argnums=0)
+    heads = jax_function("gemma_rmsnorm_heads")
+    donating = jax.jit(heads, donate_argnums=0)
     qkv, *weights = map(jnp.asarray, arrays)
     memory = donating.lower(qkv, *weights).compile().memory_analysis()
     assert memory is not None
     assert memory.alias_size_in_bytes == qkv.nbytes
-    same(donating(qkv, *weights), m3ops_jax.gemma_rmsnorm_heads(*arrays))
+    same(donating(qkv, *weights), heads(*arrays))
     assert qkv.is_deleted()
 
 

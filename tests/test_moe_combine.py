@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 import torch
-from backends import interpreted, planned
+from backends import H100, interpreted, planned
 from compare import assert_same_bytes
 from specification import reference
 
@@ -137,7 +137,7 @@ def test_few_rows_and_slots_for_each_program(monkeypatch: pytest.MonkeyPatch) ->
     given = bind(op, (y, slots, weights, gradients((30, 7), "float32")))
     for name, value in {"FEWEST_ROWS": 1, "OWNERS_THREADS": 32, "SLOTS_OF_A_THREAD": 1, "ROWS_TOGETHER": 4}.items():
         monkeypatch.setattr(plan, name, value)
-    made = planned(op, given)
+    made = planned(op, given, H100)
     assert [launch.grid for launch in made.launches] == [(75,), (75,), (30 + 38,)]
     assert_same_bytes(interpreted(op, given, made), [*op.reference(given).values()])
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from compare import assert_same_bytes
-from inputs import OPS_OF_ROWS, arguments, call_of, torch_parameters
+from inputs import OPS_OF_ROWS, TORCH_PARAMETERS, arguments, call_of
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
@@ -45,7 +45,7 @@ def tensors(name: str, device: str) -> list[torch.Tensor]:
 
 def function(name: str) -> Any:
     """A public function as one of tensors."""
-    public, quantized = partial(getattr(m3ops_torch, name), **torch_parameters(name)), len(OPS[name].quantized)
+    public, quantized = partial(getattr(m3ops_torch, name), **TORCH_PARAMETERS[name]), len(OPS[name].quantized)
     others = [*OPS[name].inputs][2 * quantized :]
 
     def call(*tensors: Any, **given: Any) -> Any:
