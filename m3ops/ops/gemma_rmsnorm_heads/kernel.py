@@ -159,13 +159,11 @@ def _columns(of_tile, TILE: tl.constexpr, HEADS: tl.constexpr):
 
 
 @triton.jit
-def _store_q(ptr, scale_ptr, xs, wide, column, window, AT: tl.constexpr, TILE: tl.constexpr, HEADS: tl.constexpr):
-    """Writes the q heads of a tile, which begin at a column of the row, to the rows of a result of their own."""
+def _store_parts(ptr, xs, window, AT: tl.constexpr, TILE: tl.constexpr, HEADS: tl.constexpr):
+    """Writes the heads of a tile to the rows of a result, from where the first of them begins."""
     PARTS: tl.constexpr = TILE.parts
-    q_ptr = ptr + column * AT.strides[len(AT.strides) - 1]
     for i in tl.static_range(PARTS):
-        x = stored(ptr, scale_ptr, xs[i], wide[i], HEADS.q, TILE, HEADS)
-        rows.store(_at_part(q_ptr, AT, HEADS, i), x, window, TILE, _part_of(AT, HEADS, i))
+        rows.store(_at_part(ptr, AT, HEADS, i), xs[i], window, TILE, _part_of(AT, HEADS, i))
 
 
 @triton.jit
@@ -202,6 +200,7 @@ def _heads_tile(
     first_head = t % PROGRAMS * (HEADS.together * HEADS.tiles_each)
     if cos_sin_ptr is not None:
         cos, sin = _cos_and_sin(cos_sin_ptr, positions_ptr, first_row, end, AT, TILE, HEADS)
+    apart = qkv_ptr.to(tl.int64) != norm_ptr.to(tl.int64)
     for i in tl.range(0, HEADS.tiles_each, num_stages=HEADS.stages):
         head = first_head + i * HEADS.together
         column = tl.cast(head, tl.int64) * HEADS.dim
@@ -218,7 +217,11 @@ def _heads_tile(
             x = rows.load(_at_part(head_ptr, AT.qkv, HEADS, part), window, TILE, _part_of(AT.qkv, HEADS, part))
             xs += (x,)
             wide += (x.to(tl.float32),)
-        given = xs
+        of_row = normed | apart
+        if q_ptr is not None:  # q keeps its bytes in the row
+            if apart & (head < HEADS.num_q):
+                _store_parts(head_norm_ptr, xs, window, AT.norm, TILE, HEADS)
+            of_row = of_row & (head >= HEADS.num_q)
         if normed:
             if head < HEADS.num_q:
                 factors = _factors(weight_q_ptr, first_row, end, AT.weight_q, TILE, HEADS)
@@ -237,15 +240,13 @@ def _heads_tile(
                 norm = tl.reshape(norms[part], (TILE.rows, TILE.cols))
                 xs += (fp32.narrow(norm, norm_ptr.dtype.element_ty, HEADS.narrowing),)
                 wide += (norm,)
-        if q_ptr is not None:
-            if head < HEADS.num_q:
-                _store_q(q_ptr, q_scale_ptr, xs, wide, column, window, AT.q, TILE, HEADS)
-                xs = given
-            normed = normed & (head >= HEADS.num_q)
-        if normed | (qkv_ptr.to(tl.int64) != norm_ptr.to(tl.int64)):
+        if q_ptr is not None and head < HEADS.num_q:
+            codes = ()
             for part in tl.static_range(PARTS):
-                at = _at_part(head_norm_ptr, AT.norm, HEADS, part)
-                rows.store(at, xs[part], window, TILE, _part_of(AT.norm, HEADS, part))
+                codes += (stored(q_ptr, q_scale_ptr, xs[part], wide[part], HEADS.q, TILE, HEADS),)
+            _store_parts(q_ptr + column * AT.q.strides[len(AT.q.strides) - 1], codes, window, AT.q, TILE, HEADS)
+        if of_row:
+            _store_parts(head_norm_ptr, xs, window, AT.norm, TILE, HEADS)
         where = first_row, end, of_tile
         if slot_mapping_ptr is not None:
             KEY: tl.constexpr = AT.key_cache
