@@ -26,9 +26,20 @@ SLOW = (
     *("test_amdgcn_*", "test_rocm_*", "test_mxfp8_matmul_fast"),  # AMD GPUs' code is compiled, and executed in Python
     "test_jax_*",  # XLA compiles programs of many devices, of gradients, for export; test_jax.py has one of each kind
     "test_torch_compile",  # so does inductor, with a C++ compiler
-    *("test_notebooks", "test_bench*", "test_docs", "test_package"),  # what stands around the library, as a whole
+    *(
+        "test_corpus",
+        "test_axes",
+        "test_exhaustive",
+        "test_pieces",
+    ),  # generated and exhaustive calls, and all cases again
+    *("test_grouped_linear", "test_sharded_experts", "test_torch_dtensor"),  # layers that train, and on many devices
+    *("test_notebooks", "test_bench*", "test_workloads", "test_selftest"),  # what stands around the library, as a whole
+    *("test_docs", "test_readme", "test_package", "test_conftest"),
 )
 """Files of tests that take long, by what takes long in them."""
+
+COMPILED = {"jax-cpu", "interpreter"}
+"""Backends that take long for a case: XLA compiles it, or Triton's interpreter runs its programs one by one."""
 
 DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 """What the drivers of GPUs put into the file system: NVIDIA's, AMD's, and Windows' for Linux in it."""
@@ -102,7 +113,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         further = isinstance(given.get("case"), Case) and given["case"] not in few
         if further:
             item.add_marker("further")
-        if (further and "jax-cpu" in backends) or any(item.path.match(f"{name}.py") for name in SLOW):
+        if (further and backends & COMPILED) or any(item.path.match(f"{name}.py") for name in SLOW):
             item.add_marker("slow")
     yield
     left_out = [item for item in items if item.get_closest_marker("gpu")]
