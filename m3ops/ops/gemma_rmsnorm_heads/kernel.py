@@ -200,7 +200,7 @@ def _heads_tile(
     first_head = t % PROGRAMS * (HEADS.together * HEADS.tiles_each)
     if cos_sin_ptr is not None:
         cos, sin = _cos_and_sin(cos_sin_ptr, positions_ptr, first_row, end, AT, TILE, HEADS)
-    apart = qkv_ptr.to(tl.int64) != norm_ptr.to(tl.int64)
+    not_in_place = qkv_ptr.to(tl.int64) != norm_ptr.to(tl.int64)
     for i in tl.range(0, HEADS.tiles_each, num_stages=HEADS.stages):
         head = first_head + i * HEADS.together
         column = tl.cast(head, tl.int64) * HEADS.dim
@@ -217,9 +217,9 @@ def _heads_tile(
             x = rows.load(_at_part(head_ptr, AT.qkv, HEADS, part), window, TILE, _part_of(AT.qkv, HEADS, part))
             xs += (x,)
             wide += (x.to(tl.float32),)
-        of_row = normed | apart
+        of_row = normed | not_in_place
         if q_ptr is not None:  # q keeps its bytes in the row
-            if apart & (head < HEADS.num_q):
+            if not_in_place & (head < HEADS.num_q):
                 _store_parts(head_norm_ptr, xs, window, AT.norm, TILE, HEADS)
             of_row = of_row & (head >= HEADS.num_q)
         if normed:
