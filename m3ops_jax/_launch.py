@@ -41,11 +41,13 @@ def _call(
     arch: str | None,
 ) -> dict[str, jax.Array]:
     """The arrays that a launch writes."""
+    in_place = [(given, result) for given, result in call.updates if result in launch.writes]
+    arrays = {**arrays, **_apart({given: arrays[given] for given, _ in in_place})}
     read = {parameter: to for parameter, to in launch.arguments.items() if to not in launch.writes}
     operands = [to for to in (read.get(name) for name in launch.kernel.arg_names) if isinstance(to, str)]
     results: Sequence[jax.Array] = _triton_compat.triton_call(
         target=arch,
-        in_place={operands.index(given): launch.writes.index(r) for given, r in call.updates if r in launch.writes},
+        in_place={operands.index(given): launch.writes.index(result) for given, result in in_place},
         kernel=launch.kernel,
         out_type=[jax.ShapeDtypeStruct(made[name].shape, _raw_dtype(made[name].dtype)) for name in launch.writes],
         grid=launch.grid,
@@ -56,7 +58,18 @@ def _call(
         **{parameter: arrays[to] if isinstance(to, str) else to for parameter, to in read.items()},
         **launch.constants,
     )
-    return dict(zip(launch.writes, results, strict=True))
+    written = dict(zip(launch.writes, results, strict=True))
+    return {**written, **_apart({result: written[result] for _, result in in_place})}
+
+
+def _apart(arrays: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """Arrays that XLA does not fuse with what makes or takes them.
+
+    Upstream: XLA makes one step of a call, the slices that are its operands and the larger arrays that its results are
+    put into ("dynamic slice fusion"), and forgets which result is in which operand. Shows in a ``scan`` over stacked
+    caches, on a GPU, as results that hold what their memory held before where the kernel writes nothing.
+    """
+    return {name: jax.lax.optimization_barrier(array) for name, array in arrays.items()}
 
 
 def _target(platform: str, named: tuple[str, ...]) -> Target:

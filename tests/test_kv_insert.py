@@ -317,6 +317,49 @@ def test_refs_are_updated(dtype: str) -> None:
     assert_same_bytes([np.asarray(norm), *map(np.asarray, caches)], expected(given))
 
 
+@pytest.mark.parametrize("unroll", [1, 3])
+def test_caches_of_each_layer_in_a_scan(unroll: int) -> None:
+    """XLA makes one step of a call and the slices around it where it may, which it must not for these caches."""
+    given = made()
+    stacks = [np.stack([cache, cache[::-1], -cache]) for cache in given[5:7]]
+
+    def layer(qkv: Any, caches: Any) -> Any:
+        qkv, *caches = in_jax(qkv, *given[1:5], *caches, *given[7:])
+        return qkv, caches
+
+    got, of_layers = jax.jit(partial(jax.lax.scan, layer, unroll=unroll))(given[0], stacks)
+    qkv, wanted = given[0], []
+    for caches in zip(*stacks, strict=True):
+        qkv, *new = expected((qkv, *given[1:5], *caches, *given[7:]))
+        wanted.append(new)
+    assert_same_bytes([*map(np.asarray, (got, *of_layers))], [qkv, *map(np.stack, zip(*wanted, strict=True))])
+
+
+@pytest.mark.parametrize("refs", [False, True])
+def test_rows_of_each_step_in_a_scan(refs: bool) -> None:
+    """Rows are slices and results a stack, while the caches go from step to step."""
+    given = made(total=12)
+    steps = [given[place].reshape(3, 4, *given[place].shape[1:]) for place in (0, 4, 7)]
+
+    @jax.jit
+    def all_steps(caches: Any, steps: Any) -> Any:
+        if refs:
+            held = [*map(jax.new_ref, caches)]
+
+        def one(caches: Any, step: Any) -> Any:
+            qkv, positions, slots = step
+            own = held if refs else caches
+            qkv, *caches = in_jax(qkv, *given[1:4], positions, *own, slots, *given[8:])
+            return (() if refs else caches), qkv
+
+        caches, qkv = jax.lax.scan(one, () if refs else caches, steps)
+        return qkv, *(map(jax.freeze, held) if refs else caches)
+
+    got = all_steps([*map(jnp.asarray, given[5:7])], steps)
+    want = expected(given)
+    assert_same_bytes([*map(np.asarray, got)], [want[0].reshape(steps[0].shape), *want[1:]])
+
+
 @pytest.mark.parametrize(("platform", "arch"), [("cuda", "sm_90"), ("rocm", "gfx950")])
 @every_dtype
 def test_the_call_says_which_results_are_in_the_caches_memory(platform: str, arch: str, dtype: str) -> None:
@@ -328,7 +371,7 @@ def test_the_call_says_which_results_are_in_the_caches_memory(platform: str, arc
             lowered = jax.jit(function).trace(*arguments).lower(lowering_platforms=(platform,))
         text = lowered.as_text()
         assert aliases(text) == [("1", "5"), ("2", "6")]
-        assert set(re.findall(r" stablehlo\.(\w+)", text)) <= {"custom_call", "bitcast_convert"}
+        assert set(re.findall(r" stablehlo\.(\w+)", text)) <= {"custom_call", "bitcast_convert", "optimization_barrier"}
 
 
 @pytest.mark.gpu
