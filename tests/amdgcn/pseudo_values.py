@@ -149,5 +149,5 @@ def _sign(x: float) -> float:
 def compare(operator: str, a: Value, b: Value) -> Value:
     x, y = a.number, b.number
     return truth({
-        "==": x == y, "!=": x != y, "<>": x != y, "<": x < y, "<=": x <= y, ">": x > y, ">=": x >= y,
+        "==": x == y, "!=": x != y, "<>": x < y or x > y, "<": x < y, "<=": x <= y, ">": x > y, ">=": x >= y,
     }[operator])  # fmt: skip

@@ -170,6 +170,24 @@ def quantize_blocks(
 
 
 @triton.jit
+def e4m3_quotient(x, divisor):
+    """``x / divisor`` of a tile by one number, fp32, as far as E4M3 can tell it from IEEE 754's.
+
+    With the nearest number to ``1 / divisor``, one step from the product with it gives the nearest quotient
+    (Markstein). Where the rest is too small for fp32, the quotient is below 2**-20, which E4M3 does not tell from zero.
+    What has no step stays the product: a zero, whose sign the step would lose, infinity and NaN.
+    """
+    if tl.abs(((bits32(divisor) >> 23) & 0xFF) - 127) <= 60:  # 2**-60 <= abs(divisor) < 2**61
+        inverse = tl.div_rn(1.0, divisor)
+        product = x * inverse
+        nearest = tl.fma(tl.fma(-product, divisor, x), inverse, product)
+        quotient = tl.where(tl.abs(nearest) > 0.0, nearest, product)
+    else:
+        quotient = tl.div_rn(x, divisor)
+    return quotient
+
+
+@triton.jit
 def quantize(x, FP8: tl.constexpr, CAST: tl.constexpr):
     """E4M3 codes (uint8) of an fp32 tile ``[R, H, C]``: too large numbers become the largest, NaN the NaN code."""
     broken = x != x

@@ -158,8 +158,23 @@ def _rounding_cases() -> Iterator[Case]:
         )
         zeros = one(np.full, (2, 128), np.float32(-0.0))
         yield _case(f"negative zeros to {cache}", zeros, cache=cache)
+    for scale in (3.0, 0.07, -0.3, 1.3 * 2.0**-60, 2.0**-60 / 1.3, 2.0**61 / 1.3, 1.3 * 2.0**61):
+        beside = one(_quotients_beside_midpoints, np.float32(scale))
+        for cache in E4M3:
+            own = {"v_scale": np.array([scale], np.float32)}
+            name = f"quotients by {scale:.4g} beside the midpoints of {cache}"
+            yield _case(name, beside, cache=cache, change=lambda _, own=own: own)
     yield _case("float32 too large for float16", one(normal, (5, 128), "float32", 1e5), cache="float16")
     yield _case("NaN and infinities to bfloat16", specials, (1, 1, 2), 16)
+
+
+def _quotients_beside_midpoints(scale: np.float32) -> np.ndarray:
+    """A qkv of 4 heads of 32, whose v divided by the scale is beside the midpoints of E4M3 numbers."""
+    numbers = np.arange(127, dtype=np.uint8).view("float8_e4m3fn").astype(np.float64)
+    middles = np.concatenate([(numbers[:-1] + numbers[1:]) / 2, [464.0, 2.0**20]])
+    near = (middles * float(scale)).astype(np.float32)
+    beside = (near.view(np.int32)[:, None] + np.arange(-4, 4, dtype=np.int32)).view(np.float32).reshape(32, 32)
+    return np.concatenate([normal((32, 96), "float32"), beside], 1)
 
 
 def _index_cases() -> Iterator[Case]:

@@ -95,7 +95,7 @@ def stored(ptr, scale_ptr, x, wide, HELD: tl.constexpr, TILE: tl.constexpr, HEAD
     """One part of the heads, x in the dtype of the row and ``wide`` in fp32, as memory apart from the row holds it."""
     if HELD.fp8 is not None:
         if scale_ptr is not None:
-            wide = tl.div_rn(wide, tl.load(scale_ptr))
+            wide = functions.e4m3_quotient(wide, tl.load(scale_ptr))
         heads = tl.reshape(wide, (TILE.rows, HEADS.together, HEADS.cols))
         codes = functions.quantize(heads, HELD.fp8, HELD.cast)
         return tl.reshape(codes, (TILE.rows, TILE.cols))
