@@ -10,7 +10,7 @@ from backends import planned
 from specification import reference
 
 from m3ops.testing.case import Case
-from m3ops.testing.cases import CASES, few_cases
+from m3ops.testing.cases import ALWAYS, CASES, few_cases
 from m3ops.testing.layer import LAYER
 from m3ops.tools import cli, selftest
 from m3ops.tools.run import run_torch
@@ -51,8 +51,11 @@ def test_a_front_end_that_compiles_runs_few_cases_unless_told(
 
 
 def test_few_cases_cover_every_op_dtype_option_and_kernel() -> None:
-    def dtypes(cases: tuple[Case, ...]) -> set[tuple[str, str]]:
-        return {(case.op, case.make()[0].dtype.name) for case in cases}
+    def ops(cases: tuple[Case, ...]) -> set[str]:
+        return {case.op for case in cases}
+
+    def dtypes(cases: tuple[Case, ...]) -> set[str]:
+        return {case.make()[0].dtype.name for case in cases}
 
     def options(cases: tuple[Case, ...]) -> set[tuple[str, object]]:
         given = itertools.chain.from_iterable(case.given.items() for case in cases)
@@ -62,9 +65,11 @@ def test_few_cases_cover_every_op_dtype_option_and_kernel() -> None:
         full = [case for case in cases if all(array.size for array in case.operands().values())]
         return {launch.kernel.__name__ for case in full for launch in planned(case.call, case.operands()).launches}
 
+    assert ops(few_cases()) == ops(CASES)
     assert dtypes(few_cases()) == dtypes(CASES)
     assert options(few_cases()) == options(CASES)
     assert kernels(few_cases()) == kernels(CASES)
+    assert {*ALWAYS} <= {case.id for case in few_cases()}
     assert len(few_cases()) < len(CASES) / 10
 
 
