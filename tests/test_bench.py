@@ -328,3 +328,18 @@ def test_bench_writes_both_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert all(file.stat().st_size for file in files)
     assert "a made-up device" in capsys.readouterr().out
     assert len(Report.load(files[0]).workloads()) == len(chosen)
+
+
+def test_a_run_that_is_stopped_leaves_what_it_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second, *_ = (w.with_rows(32) for w in WORKLOADS if w.op == "mxfp8_quantize" and w.small)
+    report, made = Report("a made-up device", {}, "2026-01-01", 1000.0), CpuTorch.make
+
+    def stopped(side: CpuTorch, workload: Workload, seed: int) -> Any:
+        if workload is second:
+            raise KeyboardInterrupt
+        return made(side, workload, seed)
+
+    monkeypatch.setattr(CpuTorch, "make", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run.run([CpuTorch()], [first, second], CONTENDERS, report, ("host",), tmp_path / "bench.json")
+    assert [*Report.load(tmp_path / "bench.json").workloads()] == [(first.op, first.name)]

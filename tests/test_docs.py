@@ -18,7 +18,7 @@ import write_tables
 import m3ops_jax
 import m3ops_torch
 from m3ops.ops import OPS
-from m3ops.tools.bench.result import Cost, Report, Row
+from m3ops.tools.bench.result import Cost, LayerTime, Report, Row
 
 ROOT = Path(__file__).parents[1]
 FRONT_ENDS = {"jax": m3ops_jax, "torch": m3ops_torch}
@@ -81,19 +81,22 @@ def test_pages_have_the_tables_that_the_script_writes(name: str) -> None:
 
 
 def test_parts_of_a_report_have_their_tables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Gradients, programs and CPUs stand in the sections that the page has for them, of the GPUs that have them."""
+    """Gradients, programs, layers and CPUs stand in the sections that the page has for them."""
     report = REPORTS["H100"]
     backward = Row(
         "gemma_rmsnorm_backward", "hidden training step", (16384, 6144), "events", "m3ops_torch", 210, 1, 0.97
     )
     row = replace(backward, contender="Liger", us=330.0, of_copy=0.61)
-    more = replace(report, rows=[backward, row], programs=[Cost("a chain", 2.24)], cpu=[Cost("jax.jit", 168e3)])
+    layers = [LayerTime(16, 54, "m3ops_torch, fast", 1e3), LayerTime(16, 54, "m3ops_jax, fast", None)]
+    costs = {"programs": [Cost("a chain", 2.24)], "cpu": [Cost("jax.jit", 168e3)]}
+    more = replace(report, rows=[backward, row], layers=layers, **costs)
     monkeypatch.setattr(Report, "load", lambda path: more if "parts" in path.stem else REPORTS[path.stem.upper()])
     page = write_tables.measurements((ROOT / "docs" / "performance.md").read_text())
     sections = {heading: body for heading, _, body in (part.partition("\n") for part in page.split("\n## "))}
     assert "| 16384 x 6144 | H100 | 210 (**0.97**) | 330 (0.61) |" in sections["Gradients"]
-    assert "| us an op | H100 machine |\n|---|---|\n| a chain | 2.2 |" in sections["Programs of many ops"]
-    assert "| jax.jit | 168 |" in sections["On a CPU"]
+    assert "| H100 machine | H200 machine |\n|---|---|---|\n| a chain | 2.2 | 2.2 |" in sections["Programs of many ops"]
+    assert "| jax.jit | 168 | 168 |" in sections["On a CPU"]
+    assert "| 16 | 54 | 1,000 |  |  |  |  |  | 1.04 | H100 |" in sections["Experts"]
     assert "backward" not in sections["Large inputs"]
     assert write_tables.measurements(page) == page
 

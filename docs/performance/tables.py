@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from m3ops.testing.workloads import WORKLOADS
+from m3ops.tools.bench.layer import of_copy
 from m3ops.tools.bench.result import Report, Row
 
 GPUS = ("h100", "h200")
@@ -15,6 +16,14 @@ PADDED = ("m3ops_torch", "live-rows")
 GRADIENT = ("m3ops_torch", "m3ops_jax", "torch.compile", "jax.jit", "Liger", "copy")
 KINDS = {(w.op, w.name): w.kind for w in WORKLOADS}
 HEADS = {"chain": "two kernels", "fp32-sum": "fp32 sum", "live-rows": "live rows alone"}
+LAYERS = {
+    "m3ops_torch, fast": "fast",
+    "m3ops_torch, exact": "exact",
+    "bfloat16, torch._grouped_mm": "bfloat16",
+    "m3ops_jax, fast": "fast, JAX",
+    "m3ops_jax, exact": "exact, JAX",
+    "bfloat16, jax.lax.ragged_dot": "bfloat16, JAX",
+}
 TOLD = ("interleaved", "out=")
 """What the size does not tell of a workload."""
 
@@ -28,6 +37,7 @@ def main() -> None:
         "Decode": tables(reports, "small", DECODE),
         "Counted rows": tables(reports, "padded", PADDED),
         "Gradients": tables(parts, "gradient", GRADIENT),
+        "Experts": layers(parts),
         "Programs of many ops": costs(parts, "programs", "us an op", 1),
         "On a CPU": costs(parts, "cpu", "ms a call", 1000),
         "What a call costs the host": costs(reports, "host", "us on the host", 1),
@@ -90,6 +100,21 @@ def costs(reports: dict[str, Report], part: str, head: str, us: int) -> Iterator
     for what in whats:
         cells = (_short(of[what] / us) if what in of else "" for of in by_gpu.values())
         yield f"| {what} | {' | '.join(cells)} |"
+
+
+def layers(reports: dict[str, Report]) -> Iterator[str]:
+    """A mixture of experts of each number of tokens; experts are those that have tokens in PyTorch's calls."""
+    for gpu, report in reports.items():
+        if not report.layers:
+            continue
+        yield f"| tokens | experts with tokens | {' | '.join(LAYERS.values())} | copy over fast | GPU |"
+        yield "|---" * (4 + len(LAYERS)) + "|"
+        for tokens in dict.fromkeys(each.tokens for each in report.layers):
+            of = {each.contender: each for each in report.layers if each.tokens == tokens and each.us is not None}
+            first = of[next(iter(LAYERS))]
+            cells = (f"{of[name].us:,.0f}" if name in of else "" for name in LAYERS)
+            fraction = of_copy(first, report.copy_gbps)
+            yield f"| {tokens} | {first.experts} | {' | '.join(cells)} | {fraction:.2f} | {gpu.upper()} |"
 
 
 def _short(number: float) -> str:

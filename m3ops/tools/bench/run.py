@@ -38,10 +38,7 @@ def main(
         print("bench needs a CUDA or ROCm device and PyTorch or JAX to reach it:", *notes, sep="\n  ", file=sys.stderr)
         return 1
     report = start_report(sides, [f"{note}; its columns are absent" for note in notes])
-    begun = perf_counter()
-    run(sides, workloads, contenders, report, parts)
-    report.seconds = round(perf_counter() - begun, 1)
-    report.save(json_path)
+    run(sides, workloads, contenders, report, parts, json_path)
     problem = draw(report, png_path)
     report.notes += [problem] if problem else []
     print(render(report))
@@ -85,8 +82,17 @@ def run(
     contenders: Sequence[str],
     report: Report,
     parts: Sequence[str] = ("host",),
+    json_path: Path | None = None,
 ) -> None:
-    """Checks and times, and fills in the report."""
+    """Checks and times, fills in the report, and writes it at each step: a run that is stopped leaves what it has."""
+    begun = perf_counter()
+
+    def step() -> None:
+        report.seconds = round(perf_counter() - begun, 1)
+        if json_path is not None:
+            report.save(json_path)
+        progress.step()
+
     with Progress(len(workloads) + len(parts), "workload") as progress:
         for workload in workloads:
             progress.at(workload.id)
@@ -97,7 +103,7 @@ def run(
             gc.collect()
             for side in sides:
                 side.release()
-            progress.step()
+            step()
         for part in parts:
             progress.at(part)
             for side in sides:
@@ -108,7 +114,7 @@ def run(
                     except Exception as error:
                         report.failures.append(f"{part}, {side.name}: {_describe(error)}")
                     side.release()
-            progress.step()
+            step()
 
 
 class _Workload:
