@@ -5,12 +5,13 @@
     "*r (b 32!) -> *r (b 32!), *r b"                  MXFP8: the blocks of a row are independent too
     "*r (k 32!)+, *r k+, n (k 32!)+, n k+ -> *r n"    a product: k is summed, n passes
     "t! (k 32!)+, t! k+, e! n (k 32!)+, e! n k+, e! -> t! n"    grouped: counts tell which rows are an expert's
+    "*r H!, e! H!, *r e! -> *r H!, *r+ e! H!"       the gradient of a weight that has no rows: a sum over all of them
     "R! N!, *r k!, *r N! -> R! N!, *r k!"           a result without rows: each row may be any of R, so they are whole
 
 A letter is a factor: an axis, or in brackets a part of one, slowest first. It may be divided among devices unless it
 carries ``!``: then it has to be whole on each. ``*r`` stands for any number of leading axes, ``*r?`` for leading axes
 that broadcast against those, aligned at the right. ``+`` marks what may be divided although a result lacks it: each
-device then holds a part of a sum. Numbers are sizes.
+device then holds a part of a sum; ``*r+`` is a result without leading axes. Numbers are sizes.
 
 From this line follow the rules for sharding and vmap in both front ends, and which results ``out=`` needs contiguous.
 """
@@ -64,7 +65,8 @@ class Operand:
         parts = re.findall(r"\([^)]*\)\+?|\S+", text)
         leading = parts[0] if parts and parts[0].startswith("*") else ""
         trailing = parts[1:] if leading else parts
-        return cls(bool(leading), "?" in leading, "+" in leading, tuple(map(_factor, trailing)))
+        broadcast, summed = "?" in leading, "+" in leading
+        return cls(bool(leading) and broadcast >= summed, broadcast, summed, tuple(map(_factor, trailing)))
 
     @property
     def whole_axes(self) -> int:
@@ -107,7 +109,13 @@ class Axes:
     @property
     def gathers_rows(self) -> bool:
         """Whether a result lacks the rows of the operands, each of which may be any of its own."""
-        return any(operand.rows for operand in self.inputs) and not all(result.rows for result in self.results)
+        have_rows = all(result.rows or result.summed for result in self.results)
+        return any(operand.rows for operand in self.inputs) and not have_rows
+
+    @property
+    def joins_rows(self) -> bool:
+        """Whether results of several calls are not those of one call with the rows of all."""
+        return self.gathers_rows or any(result.summed and not result.rows for result in self.results)
 
     def leading(self, shapes: Sequence[Shape]) -> Shape:
         """The leading axes of inputs of these shapes; none where no input has rows."""

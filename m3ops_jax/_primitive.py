@@ -156,7 +156,7 @@ def _batch(primitive: Primitive, arrays: Sequence[Any], dims: Sequence[Any], *, 
     counts = _counts_of_all(arrays[-1], dims[-1], size) if call.counts_rows else None
     has_rows = all(operand.rows for operand, _, dim in inputs if dim is not None)
     countable = counts is None or (call.op.counts_buffers and row_count.can_be(counts.size))
-    if axes.gathers_rows or not (has_rows and countable):
+    if axes.joins_rows or not (has_rows and countable):
         return _one_by_one(primitive, arrays, dims, call)
     leading = [array.ndim - (dim is not None) - len(operand.axes) for operand, array, dim in inputs]
     most = max(own for (operand, _, _), own in zip(inputs, leading, strict=True) if operand.rows)

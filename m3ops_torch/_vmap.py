@@ -74,7 +74,7 @@ def _rows_of_all(op: Op, batch_size: int, operands: dict[str, torch.Tensor], map
     """Whether a batch axis can be one more axis of rows, or of buffers with rows that count in each."""
     have_rows = all(axes.rows or mapped.get(name) is None for name, axes in zip(op.inputs, op.axes.inputs, strict=True))
     if row_count.NAME not in operands:
-        return have_rows and not op.axes.gathers_rows
+        return have_rows and not op.axes.joins_rows
     buffers = operands[row_count.NAME].numel() * (1 if mapped[row_count.NAME] is not None else batch_size)
     return have_rows and op.counts_buffers and row_count.can_be(buffers)
 

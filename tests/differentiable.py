@@ -25,6 +25,7 @@ def arguments(name: str, dtype: str = "bfloat16", rows: tuple[int, ...] = (5, 6)
     given = {"x": normal((*rows, 64), dtype), "residual": normal((*rows, 64), dtype, 2.0)}
     given |= {"gate_up": normal((*rows, 128), dtype, 3.0), "weight": normal((64,), "float32", 0.5)}
     given |= {"logits": normal((*rows, 64), dtype), "bias": normal((64,), "float32", 0.5)}
+    given |= {"w": normal((48, 64), "float32", 0.5)}
     slots = permuted((*rows, 4))  # all but the first of them name one row each, and so not all rows are named
     given |= {"y": normal((slots.size, 64), dtype), "slots": np.where(slots == slots[0, 0, 0], np.int32(-1), slots)}
     given |= {"weights": normal((*rows, 4), "float32"), "shared": normal((*rows, 64), dtype)}

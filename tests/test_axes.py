@@ -13,6 +13,7 @@ NORM = Axes.of("*r N!, *r? N! -> *r N!")
 NORM_BACKWARD = Axes.of("*r N!, *r? N!, *r N! -> *r N!, *r?+ N!")
 PRODUCT = Axes.of("*r (k 32!)+, *r k+, n (k 32!)+, n k+ -> *r n")
 COMBINE_BACKWARD = Axes.of("R! N!, *r k!, *r N! -> R! N!, *r k!")
+LOGITS_BACKWARD = Axes.of("*r H!, e! H!, *r e! -> *r H!, *r+ e! H!")
 GROUPED = Axes.of("t! (k 32!)+, t! k+, e! n (k 32!)+, e! n k+, e! -> t! n")
 
 
@@ -30,12 +31,20 @@ def test_a_sum_over_rows_has_the_rows_of_its_weight() -> None:
     assert not NORM.sums_rows
 
 
+def test_a_sum_over_all_rows_lacks_them_and_may_be_divided() -> None:
+    inputs, results = LOGITS_BACKWARD.of_arrays([(4, 8, 64), (16, 64), (4, 8, 16)])
+    assert inputs == [("r0", "r1", None), (None, None), ("r0", "r1", None)]
+    assert results == [("r0", "r1", None), (None, None)]
+    assert LOGITS_BACKWARD.sums_rows
+    assert [axes.joins_rows for axes in (LOGITS_BACKWARD, COMBINE_BACKWARD, NORM_BACKWARD)] == [True, True, False]
+
+
 def test_what_lacks_rows_needs_all_of_them() -> None:
     inputs, results = COMBINE_BACKWARD.of_arrays([(24, 64), (3, 8, 2), (3, 8, 64)])
     assert inputs == [(None, None), (None, None, None), (None, None, None)]
     assert results == [(None, None), (None, None, None)]
     assert COMBINE_BACKWARD.gathers_rows
-    assert not any(axes.gathers_rows for axes in (NORM, NORM_BACKWARD, PRODUCT, GROUPED))
+    assert not any(axes.gathers_rows for axes in (NORM, NORM_BACKWARD, LOGITS_BACKWARD, PRODUCT, GROUPED))
 
 
 def test_a_product_divides_what_it_contracts_and_what_passes() -> None:

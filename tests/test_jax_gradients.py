@@ -18,6 +18,7 @@ from test_jax import equations, same
 from test_jax_sharding import DEVICES, every_kind, mesh_of, put, run
 
 import m3ops_jax
+from m3ops.axes import Axes
 from m3ops.ops import OPS
 from m3ops.testing.arrays import normal
 
@@ -207,11 +208,15 @@ def sharded_arguments(name: str) -> list[np.ndarray]:
     return [*arguments(name, rows=(8, 16))]
 
 
-def gathered(name: str) -> int:
-    """How many operands a gradient needs the rows of that are divided."""
+def axes_of_gradient(name: str) -> Axes:
     derivative = OPS[name].of().derivative
     assert derivative is not None
-    axes = derivative.op.axes
+    return derivative.op.axes
+
+
+def gathered(name: str) -> int:
+    """How many operands a gradient needs the rows of that are divided."""
+    axes = axes_of_gradient(name)
     return sum(operand.rows for operand in axes.inputs) if axes.gathers_rows else 0
 
 
@@ -224,7 +229,7 @@ def test_sharded_rows(name: str, kinds: tuple[AxisType, AxisType]) -> None:
     with jax.set_mesh(mesh):
         got, collectives = run(gradients(name), *put(mesh, P("a", "b"), *arrays))
     assert collectives.pop("all-gather", 0) <= gathered(name) * len(mesh.axis_names)
-    assert dict(collectives) == ({"all-reduce": 1} if "weight" in OPS[name].inputs else {})
+    assert dict(collectives) == ({"all-reduce": 1} if axes_of_gradient(name).sums_rows else {})
     check_in_parts(got, name, arrays, of_loss(name, arrays), mesh.axis_sizes)
     if gathered(name) and AxisType.Auto in kinds:
         return  # each device has all of them, and XLA leaves them there
@@ -241,7 +246,7 @@ def test_a_sharded_last_axis_is_gathered_once(name: str) -> None:
     sharded = [jax.device_put(a, NamedSharding(mesh, spec)) for a, spec in zip(arrays, specs, strict=True)]
     got, collectives = run(gradients(name), *sharded)
     assert collectives["all-gather"] <= len(arrays) + gathered(name)
-    assert collectives["all-reduce"] <= ("weight" in OPS[name].inputs)
+    assert collectives["all-reduce"] <= axes_of_gradient(name).sums_rows
     assert set(collectives) <= {"all-gather", "all-reduce"}
     check_in_parts(got, name, arrays, of_loss(name, arrays), (mesh.shape["a"], 1))
 

@@ -40,6 +40,17 @@ def test_a_formula_is_within_the_bound_of_any_order(framework: str) -> None:
     assert (np.abs(got - want) <= 2 * HIDDEN * 2.0**-24 * magnitudes).all()
 
 
+def test_gradients_are_within_their_bounds() -> None:
+    """Sums over the experts and over the tokens, each number of them rounded as a logit is."""
+    x, w = normal((4, 75, 96), "float32"), normal((EXPERTS, 96), "float32", 0.02)
+    grad = normal((4, 75, EXPERTS), "float32")
+    rows, grads = x.reshape(300, 96), grad.reshape(300, EXPERTS)
+    of_x, of_w = reference("moe_logits_backward", x, w, grad)
+    for got, left, right, steps in ((of_x.reshape(300, 96), grads, w, 1), (of_w, grads.T, rows, 3)):
+        exact, magnitudes = (a.astype(np.float64) @ b for a, b in ((left, right), (np.abs(left), np.abs(right))))
+        assert (np.abs(got - exact) <= (steps + np.log2(LANES)) * 2.0**-24 * magnitudes).all()
+
+
 def test_the_order_is_what_is_specified() -> None:
     """In another order 2**24 would swallow what is added to it: in float32 ``2**24 + 1 == 2**24``."""
     x = np.zeros((1, 3 * LANES), np.float32)

@@ -9,12 +9,26 @@ from typing import Any
 from m3ops.numerics import constants as c
 from m3ops.numerics.exact.fp32 import fma, load, round32
 from m3ops.numerics.exact.functions import sigmoid
-from m3ops.numerics.exact.namespaces import Array, barrier, fold, repeat
+from m3ops.numerics.exact.namespaces import Array, barrier, each, fold, repeat
 
 
 def linear(x: Array, w: Array) -> Array:
     """``x @ w.T`` of ``[..., K]`` and ``[N, K]`` in fp32."""
     return dot(x[..., None, :], w)
+
+
+def linear_backward(x: Array, w: Array, grad: Array) -> tuple[Array, Array]:
+    """The gradients of x ``[..., K]`` and w ``[N, K]`` from that of :func:`linear`: sums over N, and over all rows."""
+    count = math.prod(x.shape[:-1])
+    rows, grads = (array.reshape(count, array.shape[-1]) for array in (x, grad))
+    return _products(grads, w.T).reshape(x.shape), _products(grads.T, rows.T)
+
+
+def _products(x: Array, w: Array) -> Array:
+    """:func:`linear` of two matrices, a row of x at a time; both may have many."""
+    xp = x.__array_namespace__()
+    one_more = xp.concatenate((xp.zeros((1, x.shape[1]), x.dtype), x))
+    return each(lambda row: dot(row, w), one_more)[1:]
 
 
 def dot(x: Array, y: Array) -> Array:
@@ -23,7 +37,8 @@ def dot(x: Array, y: Array) -> Array:
     A chain takes every ``LANES``-th product. What is missing to a whole number of steps is zeros.
     """
     xp, size = x.__array_namespace__(), x.shape[-1]
-    steps = max(-(-size // c.LANES), 1)
+    # A program for any size has a first step and at least one more. Those past the end add zeros.
+    steps = max(-(-size // c.LANES), 1) if isinstance(size, int) else size // c.LANES + 2
     if missing := steps * c.LANES - size:
         x, y = (xp.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, missing)]) for a in (x, y))
     x, y = (xp.moveaxis(a.reshape(*a.shape[:-1], steps, c.LANES), -2, 0) for a in (x, y))

@@ -1,4 +1,4 @@
-"""Triton kernel of the router's product, a few tokens and experts at a time."""
+"""Triton kernel of the router's product, a few tokens and experts at a time; the gradient of the tokens is one too."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 
 from m3ops.numerics import constants as c
-from m3ops.numerics.tile import functions
+from m3ops.numerics.tile import fp32, functions
 from m3ops.tiles import row_count, rows
 from m3ops.tiles.rows import Rows
 
@@ -37,7 +37,7 @@ def _load(pointers, inside, column, SIZE: tl.constexpr, AT: tl.constexpr, MASKED
 
 
 @triton.jit
-def _logits_tile(t, end, x_ptr, w_ptr, logits_ptr, AT: tl.constexpr, TILE: tl.constexpr):
+def _logits_tile(t, end, x_ptr, w_ptr, logits_ptr, AT: tl.constexpr, TILE: tl.constexpr, NARROWING: tl.constexpr):
     SIZE: tl.constexpr = AT.x.size
     window = rows.window(t, end, AT.logits.size, TILE)
     first_row, _, cols = window
@@ -51,7 +51,8 @@ def _logits_tile(t, end, x_ptr, w_ptr, logits_ptr, AT: tl.constexpr, TILE: tl.co
         x = _load(of_x, token, column, SIZE, AT.x, TILE.masked)
         w = _load(of_w, expert, column, SIZE, AT.w, TILE.masked)
         total = tl.fma(tl.broadcast_to(x, total.shape), tl.broadcast_to(w, total.shape), total)
-    rows.store(logits_ptr, functions.sum_lanes(total), window, TILE, AT.logits)
+    total = fp32.narrow(functions.sum_lanes(total), logits_ptr.dtype.element_ty, NARROWING)
+    rows.store(logits_ptr, total, window, TILE, AT.logits)
 
 
 @triton.jit
@@ -60,17 +61,18 @@ def _moe_logits_kernel(
     w_ptr,  # [E, H]
     num_rows_ptr,  # int32, how many rows of each buffer count, or None for all
     total_rows,
-    logits_ptr,  # fp32 [total_rows, E]
+    logits_ptr,  # [total_rows, E]
     AT: tl.constexpr,
     TILE: tl.constexpr,
+    NARROWING: tl.constexpr,
     COUNT: tl.constexpr,
 ):
     if num_rows_ptr is None:
-        _logits_tile(tl.program_id(0), total_rows, x_ptr, w_ptr, logits_ptr, AT, TILE)
+        _logits_tile(tl.program_id(0), total_rows, x_ptr, w_ptr, logits_ptr, AT, TILE, NARROWING)
     else:
         ends = row_count.ends(num_rows_ptr, total_rows, COUNT)
         tiles = row_count.tiles(ends, total_rows, AT.logits.size, TILE, COUNT)
         for i in range(tl.program_id(0), tiles[0], COUNT.programs):
             t, end = row_count.tile(i, tiles, ends, COUNT)
-            _logits_tile(t, end, x_ptr, w_ptr, logits_ptr, AT, TILE)
+            _logits_tile(t, end, x_ptr, w_ptr, logits_ptr, AT, TILE, NARROWING)
         row_count.clear(logits_ptr, ends, total_rows, AT.logits.size, COUNT, "logits")

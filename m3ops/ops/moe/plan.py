@@ -17,6 +17,7 @@ from m3ops.ops.moe.combine_backward_kernel import (
     _moe_combine_backward_kernel,
 )
 from m3ops.ops.moe.combine_kernel import Combine, CombineAt, _moe_combine_kernel
+from m3ops.ops.moe.logits_backward_kernel import WeightAt, _moe_logits_weight_kernel
 from m3ops.ops.moe.logits_kernel import LogitsAt, _moe_logits_kernel
 from m3ops.ops.moe.owners_kernel import _moe_owners_kernel
 from m3ops.ops.moe.route_kernel import Route, RouteAt, _moe_route_backward_kernel, _moe_route_kernel
@@ -26,6 +27,7 @@ from m3ops.ops.moe.spec import (
     MoECombine,
     MoECombineBackward,
     MoELogits,
+    MoELogitsBackward,
     MoERoute,
     MoERouteBackward,
     Routing,
@@ -53,10 +55,68 @@ def logits_plan(op: MoELogits, specs: Specs, target: Target, *, keep: Collection
     total_rows, at = rows_of({name: specs[name] for name in ("x", "logits")})
     _, of_w = rows_of({"w": specs["w"]})
     tiles = tiling(total_rows, experts, *_logits_tile(total_rows * experts, target, decode=counts_rows(specs)))
-    launch = tiled_launch(
-        _moe_logits_kernel, op, specs, target, tiles, total_rows, {"AT": LogitsAt(**at, **of_w)}, keep=keep
-    )
+    constants = {"AT": LogitsAt(**at, **of_w), "NARROWING": narrowing("float32", target, beside_fp8=False)}
+    launch = tiled_launch(_moe_logits_kernel, op, specs, target, tiles, total_rows, constants, keep=keep)
     return Plan((launch,), bytes_moved(specs), 2 * size * specs["logits"].size)
+
+
+def logits_backward_plan(op: MoELogitsBackward, specs: Specs, target: Target) -> Plan:
+    """A product along the experts for the tokens, and one along the tokens for the weight."""
+    launches = (_of_tokens(specs, target), _of_weight(specs, target))
+    return Plan(launches, bytes_moved(specs), 4 * specs["w"].shape[-1] * specs["grad"].size)
+
+
+def _of_tokens(specs: Specs, target: Target) -> Launch:
+    w, grad_x = specs["w"], specs["grad_x"]
+    total_rows, at = rows_of({name: specs[name] for name in ("grad", "grad_x")})
+    _, of_w = rows_of({"w": ArraySpec(w.shape[::-1], w.dtype, w.strides[::-1])})
+    tiles = _of_a_product(total_rows, grad_x.shape[-1], target)
+    return Launch(
+        kernel=_moe_logits_kernel,
+        grid=(tiles.num_tiles,),
+        arguments={
+            "x_ptr": "grad",
+            "w_ptr": "w",
+            "num_rows_ptr": None,
+            "total_rows": total_rows,
+            "logits_ptr": "grad_x",
+        },
+        constants={
+            "AT": LogitsAt(at["grad"], of_w["w"], at["grad_x"]),
+            "TILE": tiles.tile,
+            "NARROWING": narrowing(grad_x.dtype, target, beside_fp8=False),
+            "COUNT": None,
+        },
+        writes=("grad_x",),
+        num_warps=tiles.num_warps,
+    )
+
+
+def _of_weight(specs: Specs, target: Target) -> Launch:
+    grad_w = specs["grad_w"]
+    experts, size = grad_w.shape
+    total_rows, at = rows_of({name: specs[name] for name in ("x", "grad")})
+    _, of_w = rows_of({"grad_w": grad_w})
+    tiles = _of_a_product(experts, size, target)
+    return Launch(
+        kernel=_moe_logits_weight_kernel,
+        grid=(tiles.num_tiles,),
+        arguments={**pointers(_moe_logits_weight_kernel, specs), "total_rows": total_rows},
+        constants={
+            "AT": WeightAt(**at, **of_w),
+            "TILE": tiles.tile,
+            "NARROWING": narrowing(grad_w.dtype, target, beside_fp8=False),
+        },
+        writes=("grad_w",),
+        num_warps=tiles.num_warps,
+    )
+
+
+def _of_a_product(rows: int, cols: int, target: Target) -> Tiling:
+    """A program is there where no result is: the other result of the call may be."""
+    tiles = tiling(rows, cols, *_logits_tile(rows * cols, target, decode=False))
+    masked = tiles.tile.masked or not tiles.num_tiles
+    return replace(tiles, tile=replace(tiles.tile, masked=masked), num_tiles=max(tiles.num_tiles, 1))
 
 
 def _logits_tile(results: int, target: Target, *, decode: bool) -> tuple[int, int, int]:

@@ -55,6 +55,10 @@ class MoELogits(Op):
     def axes(self) -> Axes:
         return Axes.of("*r H!, e H! -> *r e")
 
+    @property
+    def derivative(self) -> Derivative:
+        return Derivative(MoELogitsBackward.of(), {"x": "grad_x", "w": "grad_w"})
+
     def infer(self, x: ArraySpec, w: ArraySpec) -> dict[str, ArraySpec]:
         validate.array("x", x)
         validate.array("w", w)
@@ -69,6 +73,37 @@ class MoELogits(Op):
         from m3ops.ops.moe.plan import logits_plan
 
         return logits_plan(self, specs, target, keep=keep)
+
+
+@dataclass(frozen=True)
+class MoELogitsBackward(Op):
+    """The gradients of the tokens and of the weight of :class:`MoELogits`, products of fp32 too.
+
+        grad_x = grad @ w
+        grad_w = sum over all tokens of outer(grad, x)
+
+    Each number is a sum of 128 chains as a logit is, over the experts, or over the tokens in their order.
+    """
+
+    name: ClassVar[str] = "moe_logits_backward"
+    inputs: ClassVar[Mapping[str, str]] = {"x": "", "w": "", "grad": ""}
+
+    @property
+    def axes(self) -> Axes:
+        return Axes.of("*r H!, e! H!, *r e! -> *r H!, *r+ e! H!")
+
+    def infer(self, x: ArraySpec, w: ArraySpec, grad: ArraySpec) -> dict[str, ArraySpec]:
+        validate.same("grad", grad, "the logits", MoELogits.of().infer(x, w)["logits"])
+        return {"grad_x": ArraySpec(x.shape, x.dtype), "grad_w": ArraySpec(w.shape, w.dtype)}
+
+    def compute(self, x: Array, w: Array, grad: Array) -> Arrays:
+        of_x, of_w = experts.linear_backward(*map(fp32.load, (x, w, grad)))
+        return {"grad_x": fp32.store(of_x, x.dtype.name), "grad_w": fp32.store(of_w, w.dtype.name)}
+
+    def plan(self, specs: Specs, target: Target, *, keep: Collection[str] = ()) -> Plan:
+        from m3ops.ops.moe.plan import logits_backward_plan
+
+        return logits_backward_plan(self, specs, target)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,10 @@ def _logits(num_rows: int, size: int) -> tuple[ArraySpec, ...]:
     return rows(num_rows, HIDDEN), ArraySpec((size, HIDDEN), "float32")
 
 
+def _logits_backward(num_rows: int, size: int) -> tuple[ArraySpec, ...]:
+    return *_logits(num_rows, size), ArraySpec((num_rows, size), "float32")
+
+
 def _route(num_rows: int, size: int) -> tuple[ArraySpec, ...]:
     return ArraySpec((num_rows, size), "float32"), ArraySpec((size,), "float32")
 
@@ -70,6 +74,7 @@ def _workloads() -> Iterator[Workload]:
     yield logits("router's product prefill", TOKENS, EXPERTS)
     for num_rows in (1, 64):
         yield logits(f"router's product decode, M = {num_rows}", num_rows, EXPERTS, small=True)
+    yield Workload("moe_logits_backward", "router's product training step", TOKENS, EXPERTS, _logits_backward)
     route = partial(Workload, "moe_route", inputs_of=_route)
     yield route(*ROUTER_PREFILL)
     for num_rows in (1, 64):
