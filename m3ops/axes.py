@@ -66,7 +66,8 @@ class Operand:
         leading = parts[0] if parts and parts[0].startswith("*") else ""
         trailing = parts[1:] if leading else parts
         broadcast, summed = "?" in leading, "+" in leading
-        return cls(bool(leading) and broadcast >= summed, broadcast, summed, tuple(map(_factor, trailing)))
+        has_rows = bool(leading) and (broadcast or not summed)
+        return cls(has_rows, broadcast, summed, tuple(map(_factor, trailing)))
 
     @property
     def whole_axes(self) -> int:

@@ -38,11 +38,13 @@ def _special_gradients() -> tuple[np.ndarray, ...]:
 
 
 def _too_large(dtype: str) -> tuple[np.ndarray, ...]:
-    """Sums past the largest number of the dtype, and at the point where they round to infinity."""
-    largest = np.array(65504.0 if dtype == "float16" else np.float32(3.3895314e38), dtype)
-    x, w = np.full((2, 64), largest), np.full((3, 64), largest)
-    w[1:], x[1:] = 0, 0
-    return x, w, np.array([[1.0, 0.0, 0.0], [1.00195, 0.0, 0.0]], np.float32)
+    """Gradients of both that are where the dtype's numbers begin to round to infinity, and one step below."""
+    power, digits = (2.0**15, 11) if dtype == "float16" else (2.0**127, 8)
+    x, w = np.zeros((2, 64), dtype), np.zeros((3, 64), dtype)
+    x[0], w[0] = power, power
+    limit = np.float32(2.0 - 2.0**-digits)
+    below = np.nextafter(limit, np.float32(0.0))
+    return x, w, np.array([[limit, below, -limit], [below, 0.0, 0.0]], np.float32)
 
 
 def _order(tokens: int) -> tuple[np.ndarray, ...]:
@@ -68,7 +70,7 @@ def _cases() -> Iterator[Case]:
         yield case(f"random bits of all, {dtype}", partial(_bits, dtype))
         yield case(f"subnormals of all, {dtype}", partial(_tiny, dtype))
     for dtype in ("bfloat16", "float16"):
-        yield case(f"past the largest {dtype}", partial(_too_large, dtype))
+        yield case(f"just past the largest {dtype}", partial(_too_large, dtype))
     yield case("NaN and infinite gradients", _special_gradients)
     for tokens in (127, 128, 300):
         yield case(f"an order that matters, {tokens} tokens", partial(_order, tokens))
