@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from m3ops.numerics.formats import FP8_FORMATS
 from m3ops.target import Target
 from m3ops.testing.case import operands
 from m3ops.testing.workload import Workload
+from m3ops.testing.workloads import WORKLOADS
 
 SM_90 = Target.named("sm_90")
 CUOBJDUMP = Path(nvidia.__file__).parent / "bin" / "cuobjdump"
@@ -35,12 +37,12 @@ a kernel is compiled. sm_80 has 163, sm_100 227, sm_120 99.
 """
 
 
-def compiled(workload: Workload, target: Target = SM_90) -> Any:
-    """An op's last kernel for arrays aligned to 16 bytes, as the front ends' allocations are."""
+def compiled(workload: Workload, target: Target = SM_90, number: int = -1) -> Any:
+    """One of an op's kernels, the last, for arrays aligned to 16 bytes, as the front ends' allocations are."""
     arrays = {**operands(workload.call, workload.inputs), **workload.results}
     plan = workload.call.plan(arrays, target)
     arrays |= plan.scratch
-    launch = plan.launches[-1]
+    launch = plan.launches[number]
     names, bound = launch.kernel.arg_names, launch.bound(arrays)
     values = {name: None for name, value in bound.items() if value is None} | dict(launch.constants)
     types = {name: TYPES[value.dtype] if isinstance(value, ArraySpec) else "i32" for name, value in bound.items()}
@@ -68,10 +70,33 @@ def test_memory_is_accessed_16_bytes_at_a_time(key: tuple[Any, ...], tmp_path: P
     ahead = set(re.findall(r"cp\.async\.\w+\.shared\.global [^;]*?, (0x\w+)", kernel.asm["ptx"]))
     assert {direction for direction, _ in wide} == ({"st"} if ahead else {"ld", "st"})
     assert ahead == ({"0x10"} if "rope" in key[0] else set())
-    (tmp_path / "cubin").write_bytes(kernel.asm["cubin"])
-    command = [CUOBJDUMP, "--dump-resource-usage", tmp_path / "cubin"]
+    assert spills_nothing(kernel, tmp_path)
+
+
+def spills_nothing(kernel: Any, folder: Path) -> bool:
+    (folder / "cubin").write_bytes(kernel.asm["cubin"])
+    command = [CUOBJDUMP, "--dump-resource-usage", folder / "cubin"]
     usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert re.search(r"REG:\d+ STACK:0 .*LOCAL:0 ", usage), usage
+    return re.search(r"REG:\d+ STACK:0 .*LOCAL:0 ", usage) is not None
+
+
+def test_q_apart_spills_nothing(tmp_path: Path) -> None:
+    """With a scale and all kinds of heads; loads stay 16 bytes of bfloat16 ahead, stores of E4M3 are 8 bytes."""
+    (indexed,) = (w for key, w in PREFILLS.items() if w.name == "packed QK norm prefill, index heads")
+
+    def inputs(num_rows: int, size: int) -> tuple[ArraySpec, ...]:
+        return *indexed.inputs_of(num_rows, size), ArraySpec((1,), "float32")
+
+    kernel = compiled(replace(indexed, inputs_of=inputs, given={"q_dtype": "float8_e4m3fn"}))
+    assert spills_nothing(kernel, tmp_path)
+    stores = set(re.findall(r"st\.global\.([\w.:]+)", kernel.asm["ptx"]))
+    assert stores == {"v4.b32", "v2.b32"}
+
+
+@pytest.mark.parametrize("launch", [0, 1])
+def test_gradients_of_the_router_spill_nothing(launch: int, tmp_path: Path) -> None:
+    (workload,) = (w for w in WORKLOADS if w.op == "moe_logits_backward")
+    assert spills_nothing(compiled(workload, number=launch), tmp_path)
 
 
 def fast_product(num_rows: int, size: int, fp8: str = "e4m3fn") -> Workload:
