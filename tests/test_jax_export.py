@@ -123,6 +123,21 @@ def test_gradients_of_a_symbolic_number_of_rows() -> None:
         assert_same_bytes([*map(np.asarray, got)], reference("gemma_rmsnorm_backward", x, weight, x[::-1]))
 
 
+def test_gradients_of_the_router_for_a_symbolic_number_of_rows() -> None:
+    """Chains that end at -0 too: the program adds what a number of rows would not."""
+
+    def gradients(x: jax.Array, w: jax.Array, grad: jax.Array) -> tuple[jax.Array, ...]:
+        return jax.vjp(m3ops_jax.moe_logits, x, w)[1](grad)
+
+    (rows,) = jax.export.symbolic_shape("rows")
+    avals = [jax.ShapeDtypeStruct(shape, np.float32) for shape in ((rows, 20), (12, 20), (rows, 12))]
+    program = jax.export.export(jax.jit(gradients), platforms=["cpu"])(*avals)
+    for number in (1, 127, 128, 129, 256, 300):
+        x, w, grad = normal((number, 20), "float32"), normal((12, 20), "float32"), normal((number, 12), "float32")
+        x[:, :5], grad[:, :6] = 1e-30, -1e-30
+        assert_same_bytes([*map(np.asarray, program.call(x, w, grad))], reference("moe_logits_backward", x, w, grad))
+
+
 @pytest.mark.parametrize(("platform", "arch"), [("cuda", "sm_90"), ("rocm", "gfx950")])
 def test_a_kernel_needs_a_number_of_rows(platform: str, arch: str) -> None:
     with pytest.raises(ValueError, match="needs a shape without symbolic sizes: a kernel is launched for a number"):

@@ -37,10 +37,12 @@ def dot(x: Array, y: Array) -> Array:
     A chain takes every ``LANES``-th product. What is missing to a whole number of steps is zeros.
     """
     xp, size = x.__array_namespace__(), x.shape[-1]
-    # A program for any size has a first step and at least one more. Those past the end add zeros.
-    steps = max(-(-size // c.LANES), 1) if isinstance(size, int) else size // c.LANES + 2
+    least = -(-size // c.LANES)
+    steps = max(least, 1) if isinstance(size, int) else least + 2  # a program for any size has two at least
     if missing := steps * c.LANES - size:
         x, y = (xp.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, missing)]) for a in (x, y))
+    if not isinstance(size, int):  # -0 * 0 leaves a sum as it is, the sign of a zero too
+        x = xp.where(xp.arange(steps * c.LANES) < xp.asarray(least * c.LANES), x, -0.0)
     x, y = (xp.moveaxis(a.reshape(*a.shape[:-1], steps, c.LANES), -2, 0) for a in (x, y))
 
     def step(total: Array, x: Array, y: Array) -> Array:

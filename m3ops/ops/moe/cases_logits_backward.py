@@ -32,6 +32,12 @@ def _tiny(dtype: str) -> tuple[np.ndarray, ...]:
     return x, w, gradients((5, 9), "float32") * np.float32(2.0**10)
 
 
+def _negative_zeros(count: int) -> tuple[np.ndarray, ...]:
+    """Sums of negative products too small for a number, of whole steps: nothing is added that makes them +0."""
+    x, w = np.full((count, 64), 1e-30, np.float32), np.full((count, 64), 1e-30, np.float32)
+    return x, w, np.full((count, count), -1e-30, np.float32)
+
+
 def _special_gradients() -> tuple[np.ndarray, ...]:
     x, w = inputs((8, 64), 32, "float32")
     return x, w, with_specials(gradients((8, 32), "float32"), SPECIALS)
@@ -71,6 +77,9 @@ def _cases() -> Iterator[Case]:
         yield case(f"subnormals of all, {dtype}", partial(_tiny, dtype))
     for dtype in ("bfloat16", "float16"):
         yield case(f"just past the largest {dtype}", partial(_too_large, dtype))
+    for count in (128, 256, 129):
+        yield case(f"negative zeros, {count} tokens and experts", partial(_negative_zeros, count))
+    yield case("no tokens, three axes", partial(_with_gradients, partial(inputs, (3, 0, 64), 4)))
     yield case("NaN and infinite gradients", _special_gradients)
     for tokens in (127, 128, 300):
         yield case(f"an order that matters, {tokens} tokens", partial(_order, tokens))
