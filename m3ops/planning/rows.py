@@ -21,8 +21,8 @@ def rows_of(operands: Mapping[str, ArraySpec]) -> tuple[int, dict[str, Rows]]:
     shape = np.broadcast_shapes(*(spec.shape[:-1] for spec in specs))
     axes = [(size, *(_stride(spec, axis, len(shape)) for spec in specs)) for axis, size in enumerate(shape)]
     axes = [axis for axis in axes if axis[0] != 1]
-    if not axes:  # one row: the strides that more rows would have
-        axes = [(1, *(spec.shape[-1] if len(spec.shape) > 1 else 0 for spec in specs))]
+    if not axes or 0 in shape:  # one row, or none: the strides that more rows would have
+        axes = [(math.prod(shape), *(spec.shape[-1] if len(spec.shape) > 1 else 0 for spec in specs))]
     merged = axes[:1]
     for size, *inner in axes[1:]:
         if [size * stride for stride in inner] == list(merged[-1][1:]):

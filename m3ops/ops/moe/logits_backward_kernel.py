@@ -47,7 +47,7 @@ def _moe_logits_weight_kernel(
     first_expert, _, cols = window
     expert, column = first_expert + tl.arange(0, TILE.rows)[:, None, None], cols[:, :, None]
     total = tl.zeros((TILE.rows, TILE.cols, _LANES), tl.float32)
-    for first in range(0, total_rows, _LANES):
+    for first in range(0, tl.cast(total_rows, tl.int64), _LANES):
         row = first + tl.arange(0, _LANES)[None, None, :]
         grad = _load(grad_ptr, row, expert, row < total_rows, AT.grad)
         x = _load(x_ptr, row, column, row < total_rows, AT.x)
