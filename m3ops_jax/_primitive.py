@@ -17,7 +17,7 @@ from m3ops import derivatives, row_count
 from m3ops.numerics.exact.namespaces import COMPILERS, Compiler
 from m3ops_jax import _launch, _partition, _private
 from m3ops_jax._call import Call
-from m3ops_jax._sharding import divided_alike, like_type, result_types
+from m3ops_jax._sharding import divided_alike, like_type, result_types, whole_along_first_axis
 
 
 def _fold(step: Callable[..., Any], total: Any, *terms: jax.Array) -> Any:
@@ -186,8 +186,9 @@ def _counts_of_all(num_rows: jax.Array, dim: int | None, size: int) -> jax.Array
 
 
 def _one_by_one(primitive: Primitive, arrays: Sequence[Any], dims: Sequence[Any], call: Call) -> tuple[Any, Any]:
-    """For what cannot be one call."""
+    """For what cannot be one call. A loop goes over whole axes."""
     mapped = [jnp.moveaxis(array, dim, 0) for array, dim in zip(arrays, dims, strict=True) if dim is not None]
+    mapped = [whole_along_first_axis(array) for array in mapped]
     if mapped[0].shape[0] == 0:  # with jit disabled a loop needs an example to know its results
         rest = iter(jax.ShapeDtypeStruct(array.shape[1:], array.dtype) for array in mapped)
         specs = call.results([array if dim is None else next(rest) for array, dim in zip(arrays, dims, strict=True)])

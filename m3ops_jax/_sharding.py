@@ -114,6 +114,14 @@ def like_type(gradient: Any, operand: Any) -> Any:
     return gradient if jax.typeof(gradient).sharding == wanted else jax.sharding.reshard(gradient, wanted)
 
 
+def whole_along_first_axis(array: Any) -> Any:
+    """An array that types do not divide along its first axis."""
+    sharding = jax.typeof(array).sharding
+    if sharding.mesh.empty or sharding.spec[0] is None:
+        return array
+    return jax.sharding.reshard(array, sharding.update(spec=PartitionSpec(None, *sharding.spec[1:])))
+
+
 def divided_alike(call: Call, arrays: Sequence[Any]) -> list[Any]:
     """Operands divided as a call takes them, where types tell: in a backward pass no user could reshard them."""
     inputs, _ = names_of(call, arrays)

@@ -240,6 +240,19 @@ def test_sharded_rows(name: str, kinds: tuple[AxisType, AxisType]) -> None:
 
 @several_devices
 @every_differentiable_op
+@every_kind
+def test_sharded_examples(name: str, kinds: tuple[AxisType, AxisType]) -> None:
+    """A loop over the examples, where one is needed, has all of them on each device."""
+    mesh, arrays = mesh_of(*kinds), sharded_arguments(name)
+    axes = [0 if array.ndim == 3 else None for array in arrays]
+    with jax.set_mesh(mesh):
+        got = [*map(np.asarray, jax.jit(jax.vmap(gradients(name), axes))(*put(mesh, P("a"), *arrays)))]
+    for i in range(8):
+        check([gradient[i] for gradient in got], want(name, [a[i] if a.ndim == 3 else a for a in arrays]))
+
+
+@several_devices
+@every_differentiable_op
 def test_a_sharded_last_axis_is_gathered_once(name: str) -> None:
     mesh, arrays = mesh_of(AxisType.Auto, AxisType.Auto), sharded_arguments(name)
     specs = [P("a", None, "b") if a.ndim == 3 else P("b") for a in arrays]
