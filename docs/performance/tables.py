@@ -104,17 +104,16 @@ def costs(reports: dict[str, Report], part: str, head: str, us: int) -> Iterator
 
 def layers(reports: dict[str, Report]) -> Iterator[str]:
     """A mixture of experts of each number of tokens; experts are those that have tokens in PyTorch's calls."""
-    for gpu, report in reports.items():
-        if not report.layers:
-            continue
+    if any(report.layers for report in reports.values()):
         yield f"| tokens | experts with tokens | {' | '.join(LAYERS.values())} | copy over fast | GPU |"
         yield "|---" * (4 + len(LAYERS)) + "|"
+    for gpu, report in reports.items():
         for tokens in dict.fromkeys(each.tokens for each in report.layers):
             of = {each.contender: each for each in report.layers if each.tokens == tokens and each.us is not None}
-            first = of[next(iter(LAYERS))]
-            cells = (f"{of[name].us:,.0f}" if name in of else "" for name in LAYERS)
-            fraction = of_copy(first, report.copy_gbps)
-            yield f"| {tokens} | {first.experts} | {' | '.join(cells)} | {fraction:.2f} | {gpu.upper()} |"
+            cells = [f"{of[name].us:,.0f}" if name in of else "" for name in LAYERS]
+            first = of.get(next(iter(LAYERS)))
+            experts, fraction = (first.experts, f"{of_copy(first, report.copy_gbps):.2f}") if first else ("", "")
+            yield f"| {tokens} | {experts} | {' | '.join(cells)} | {fraction} | {gpu.upper()} |"
 
 
 def _short(number: float) -> str:

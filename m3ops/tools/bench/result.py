@@ -113,8 +113,11 @@ class Report:
         return grouped
 
     def save(self, path: Path) -> None:
+        """Writes the file, or leaves the one that is there: a run may be stopped at any time."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(asdict(self), indent=1) + "\n")
+        new = path.with_suffix(".new")
+        new.write_text(json.dumps(asdict(self), indent=1) + "\n")
+        new.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> Report:

@@ -87,11 +87,10 @@ def run(
     """Checks and times, fills in the report, and writes it at each step: a run that is stopped leaves what it has."""
     begun = perf_counter()
 
-    def step() -> None:
+    def save() -> None:
         report.seconds = round(perf_counter() - begun, 1)
         if json_path is not None:
             report.save(json_path)
-        progress.step()
 
     with Progress(len(workloads) + len(parts), "workload") as progress:
         for workload in workloads:
@@ -103,7 +102,8 @@ def run(
             gc.collect()
             for side in sides:
                 side.release()
-            step()
+            save()
+            progress.step()
         for part in parts:
             progress.at(part)
             for side in sides:
@@ -114,7 +114,8 @@ def run(
                     except Exception as error:
                         report.failures.append(f"{part}, {side.name}: {_describe(error)}")
                     side.release()
-            step()
+                    save()
+            progress.step()
 
 
 class _Workload:
