@@ -11,7 +11,7 @@
 A letter is a factor: an axis, or in brackets a part of one, slowest first. It may be divided among devices unless it
 carries ``!``: then it has to be whole on each. ``*r`` stands for any number of leading axes, ``*r?`` for leading axes
 that broadcast against those, aligned at the right. ``+`` marks what may be divided although a result lacks it: each
-device then holds a part of a sum; ``*r+`` is a result without leading axes. Numbers are sizes.
+device then holds a part of a sum; ``*r+`` without ``?`` is the sum over all leading axes. Numbers are sizes.
 
 From this line follow the rules for sharding and vmap in both front ends, and which results ``out=`` needs contiguous.
 """
