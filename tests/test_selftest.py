@@ -11,7 +11,7 @@ from specification import reference
 
 from m3ops.row_count import NAME
 from m3ops.testing.case import Case
-from m3ops.testing.cases import ALWAYS, CASES, few_cases
+from m3ops.testing.cases import ALWAYS, CASES, family, few_cases
 from m3ops.testing.layer import LAYER
 from m3ops.tools import cli, selftest
 from m3ops.tools.run import run_torch
@@ -62,13 +62,15 @@ def test_few_cases_cover_every_op_dtype_option_and_kernel() -> None:
         given = itertools.chain.from_iterable(case.given.items() for case in cases)
         return {(name, value if isinstance(value, str | bool) else None) for name, value in given}
 
-    def kernels(cases: tuple[Case, ...]) -> set[tuple[str, bool]]:
-        calls = [(case.call, case.operands()) for case in cases]
-        full = [(call, arrays) for call, arrays in calls if all(array.size for array in arrays.values())]
-        launches = ((launch, arrays) for call, arrays in full for launch in planned(call, arrays).launches)
-        return {(launch.kernel.__name__, NAME in arrays) for launch, arrays in launches}
+    def counts(cases: tuple[Case, ...]) -> set[tuple[str, bool]]:
+        return {(family(case), NAME in case.operands()) for case in cases}
+
+    def kernels(cases: tuple[Case, ...]) -> set[str]:
+        full = [case for case in cases if all(array.size for array in case.operands().values())]
+        return {launch.kernel.__name__ for case in full for launch in planned(case.call, case.operands()).launches}
 
     assert ops(few_cases()) == ops(CASES)
+    assert counts(few_cases()) == counts(CASES)
     assert dtypes(few_cases()) == dtypes(CASES)
     assert options(few_cases()) == options(CASES)
     assert kernels(few_cases()) == kernels(CASES)

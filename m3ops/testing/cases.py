@@ -43,8 +43,13 @@ def few_cases() -> tuple[Case, ...]:
     return tuple(case for case in CASES if case in chosen)
 
 
+def family(case: Case) -> str:
+    """The folder of a case's op."""
+    return type(case.call).__module__.rpartition(".")[0]
+
+
 def _traits(case: Case) -> Iterator[Hashable]:
-    """Its op, its dtype, each kernel, with a count of rows and without, named option and parameter; a view, an empty
+    """Its op, its dtype, each kernel, named option and parameter; its family, with counted rows too; a view, an empty
     array.
     """
     arrays = case.operands()
@@ -53,6 +58,7 @@ def _traits(case: Case) -> Iterator[Hashable]:
         return
     yield case.op
     yield next(iter(arrays.values())).dtype.name
+    yield family(case), row_count.NAME in arrays
     if not all(array.flags.c_contiguous for array in arrays.values()):
         yield "a view"
     for name, value in case.given.items():
@@ -60,4 +66,4 @@ def _traits(case: Case) -> Iterator[Hashable]:
     specs = {name: ArraySpec(array.shape, array.dtype.name) for name, array in arrays.items()}
     plan = case.call.plan({**specs, **case.call.check(specs)}, Target.named("sm_90"))
     for launch in plan.launches:
-        yield launch.kernel.__name__, row_count.NAME in arrays
+        yield launch.kernel.__name__

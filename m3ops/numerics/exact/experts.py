@@ -37,22 +37,29 @@ def dot(x: Array, y: Array) -> Array:
     A chain takes every ``LANES``-th product. What is missing to a whole number of steps is zeros.
     """
     xp, size = x.__array_namespace__(), x.shape[-1]
-    least = -(-size // c.LANES)
+    lanes = min(max(size, 1), c.LANES) if isinstance(size, int) else c.LANES  # the others stay +0
+    least = -(-size // lanes)
     steps = max(least, 1) if isinstance(size, int) else least + 2  # a program for any size has two at least
-    if missing := steps * c.LANES - size:
-        x, y = (xp.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, missing)]) for a in (x, y))
+    x, y = (_longer(a, steps * lanes - size) for a in (x, y))
     if not isinstance(size, int):  # -0 * 0 leaves a sum as it is, the sign of a zero too
-        x = xp.where(xp.arange(steps * c.LANES) < xp.asarray(least * c.LANES), x, -0.0)
-    x, y = (xp.moveaxis(a.reshape(*a.shape[:-1], steps, c.LANES), -2, 0) for a in (x, y))
+        x = xp.where(xp.arange(steps * lanes) < xp.asarray(least * lanes), x, -0.0)
+    x, y = (xp.moveaxis(a.reshape(*a.shape[:-1], steps, lanes), -2, 0) for a in (x, y))
 
     def step(total: Array, x: Array, y: Array) -> Array:
         return fma(x, y, total)
 
     zero = barrier(xp.zeros((), xp.float64))  # XLA would drop a known 0
-    total = fold(step, step(zero, x[0], y[0]), x[1:], y[1:])
+    total = _longer(fold(step, step(zero, x[0], y[0]), x[1:], y[1:]), c.LANES - lanes)
     while (half := total.shape[-1] // 2) > 0:
         total = round32(total[..., :half] + total[..., half:])
     return total[..., 0]
+
+
+def _longer(array: Array, count: int) -> Array:
+    """With so many zeros at the end of the last axis; of a symbolic number there are some."""
+    if isinstance(count, int) and count == 0:
+        return array
+    return array.__array_namespace__().pad(array, [(0, 0)] * (array.ndim - 1) + [(0, count)])
 
 
 def route(logits: Array, bias: Array, top_k: int) -> tuple[Array, Array, Array, Array]:

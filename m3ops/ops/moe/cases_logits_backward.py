@@ -34,7 +34,7 @@ def _tiny(dtype: str) -> tuple[np.ndarray, ...]:
 
 def _negative_zeros(count: int) -> tuple[np.ndarray, ...]:
     """Sums of negative products too small for a number, of whole steps: nothing is added that makes them +0."""
-    x, w = np.full((count, 64), 1e-30, np.float32), np.full((count, 64), 1e-30, np.float32)
+    x, w = np.full((count, 3), 1e-30, np.float32), np.full((count, 3), 1e-30, np.float32)
     return x, w, np.full((count, count), -1e-30, np.float32)
 
 
@@ -56,7 +56,7 @@ def _too_large(dtype: str) -> tuple[np.ndarray, ...]:
 def _order(tokens: int) -> tuple[np.ndarray, ...]:
     """Numbers of magnitudes so different that another order gives another sum; more tokens than lanes."""
     magnitudes = np.exp2(np.arange(tokens) * 37 % 29).astype(np.float32)
-    return normal((tokens, 40), "float32") * magnitudes[:, None], normal((140, 40), "float32"), _grads(tokens)
+    return normal((tokens, 5), "float32") * magnitudes[:, None], normal((140, 5), "float32"), _grads(tokens)
 
 
 def _grads(tokens: int) -> np.ndarray:
