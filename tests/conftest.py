@@ -26,12 +26,7 @@ SLOW = (
     *("test_amdgcn_*", "test_rocm_*", "test_mxfp8_matmul_fast"),  # AMD GPUs' code is compiled, and executed in Python
     "test_jax_*",  # XLA compiles programs of many devices, of gradients, for export; test_jax.py has one of each kind
     "test_torch_compile",  # so does inductor, with a C++ compiler
-    *(
-        "test_corpus",
-        "test_axes",
-        "test_exhaustive",
-        "test_pieces",
-    ),  # generated and exhaustive calls, and all cases again
+    *("test_corpus", "test_axes", "test_exhaustive", "test_pieces"),  # generated and exhaustive calls; all cases again
     *("test_grouped_linear", "test_sharded_experts", "test_torch_dtensor"),  # layers that train, and on many devices
     *("test_notebooks", "test_bench*", "test_workloads", "test_selftest"),  # what stands around the library, as a whole
     *("test_docs", "test_readme", "test_package", "test_conftest"),

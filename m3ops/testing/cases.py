@@ -19,7 +19,6 @@ from m3ops.testing.discovery import modules
 
 CASES: tuple[Case, ...] = tuple(case for module in modules("cases") for case in module.CASES)
 
-
 ALWAYS = ("mxfp8_matmul: the largest sums of a block",)
 """Cases that show what a device may lack: this one, tensor cores that keep 24 bits of a sum."""
 
