@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,15 +74,34 @@ class Call:
 @functools.partial(jax.jit, static_argnums=0)
 def _computed(call: Call, *arrays: jax.Array) -> tuple[jax.Array, ...]:
     """A function of its own, which is traced once for arrays of one kind, whatever programs it becomes a part of."""
-    named = call.named(arrays)
+    results = inlining(_evaluated)(call, call.named(arrays))
+    # XLA would compute a result anew for each of its uses, and takes minutes to compile some of those.
+    kept: tuple[jax.Array, ...] = jax.lax.optimization_barrier(tuple(results.values()))
+    return kept
+
+
+def _evaluated(call: Call, named: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     results = call.op.evaluate(named)
     if call.counts_rows and not call.op.inserts:
         written = call.op.written(named, results)
         for given, result in call.updates:
             results[result] = jnp.where(written[result], results[result], named[given])
-    # XLA would compute a result anew for each of its uses, and takes minutes to compile some of those.
-    kept: tuple[jax.Array, ...] = jax.lax.optimization_barrier(tuple(results.values()))
-    return kept
+    return results
+
+
+def inlining(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that becomes one with those of jax.numpy that it calls.
+
+    Each of those is jitted, so would be a function of the program, traced, lowered and compiled apart: a third of the
+    time to compile.
+    """
+
+    @functools.wraps(function)
+    def call(*args: Any) -> Any:
+        with jax.disable_jit():
+            return function(*args)
+
+    return call
 
 
 def array_spec(array: Any) -> ArraySpec:

@@ -16,10 +16,22 @@ from jax.interpreters import ad, batching, mlir, xla
 from m3ops import derivatives, row_count
 from m3ops.numerics.exact.namespaces import COMPILERS, Compiler
 from m3ops_jax import _launch, _partition, _private
-from m3ops_jax._call import Call
+from m3ops_jax._call import Call, inlining
 from m3ops_jax._sharding import divided_alike, like_type, result_types, whole_along_first_axis
 
 
+def _loop(loop: Callable[..., Any]) -> Callable[..., Any]:
+    """A loop of a program from :meth:`Call.compute`, whose way to inline functions would unroll it."""
+
+    @functools.wraps(loop)
+    def call(*args: Any) -> Any:
+        with jax.disable_jit(False):
+            return loop(*(inlining(arg) if callable(arg) else arg for arg in args))
+
+    return call
+
+
+@_loop
 def _fold(step: Callable[..., Any], total: Any, *terms: jax.Array) -> Any:
     if isinstance(length := terms[0].shape[0], int):
         return jax.lax.scan(lambda total, term: (step(total, *term), None), total, terms)[0]
@@ -30,8 +42,9 @@ def _fold(step: Callable[..., Any], total: Any, *terms: jax.Array) -> Any:
     )
 
 
+@_loop
 def _choose(size: int, bounds: list[int], functions: list[Callable[..., Any]], *arrays: jax.Array) -> Any:
-    return jax.lax.switch(sum(_int64(size) >= bound for bound in bounds), functions, *arrays)
+    return jax.lax.switch(sum(_int64(size) >= bound for bound in bounds), [*map(inlining, functions)], *arrays)
 
 
 def _int64(size: int) -> jax.Array:
@@ -39,14 +52,14 @@ def _int64(size: int) -> jax.Array:
     return jnp.asarray(size, jnp.int64)
 
 
-def _each(function: Callable[..., Any], *terms: jax.Array) -> jax.Array:
-    stacked: jax.Array = jax.lax.map(lambda term: function(*term), terms)
-    return stacked
+@_loop
+def _each(function: Callable[..., Any], *terms: jax.Array) -> Any:
+    return jax.lax.map(lambda term: function(*term), terms)
 
 
-def _repeat(count: jax.Array, step: Callable[..., Any], total: jax.Array) -> jax.Array:
-    repeated: jax.Array = jax.lax.fori_loop(jnp.zeros_like(count), count, step, total)
-    return repeated
+@_loop
+def _repeat(count: jax.Array, step: Callable[..., Any], total: jax.Array) -> Any:
+    return jax.lax.fori_loop(jnp.zeros_like(count), count, step, total)
 
 
 COMPILERS[jnp] = Compiler(barrier=jax.lax.optimization_barrier, fold=_fold, each=_each, repeat=_repeat, choose=_choose)
