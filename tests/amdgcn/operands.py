@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -65,15 +66,25 @@ _SPECIAL = {
 _REGISTER = re.compile(r"(v|a|s|ttmp)(?:(\d+)(?:\.([lh]))?|\[(\d+):(\d+)\])$")
 
 
-def find_register(core: str, ins: Instruction, kernel: Kernel) -> Reg | None:
-    if core in _SPECIAL:
-        return Reg("s", *_SPECIAL[core])
+@cache
+def _register(core: str) -> tuple[str, int, int, str] | None:
+    """File, first index, count and half of a register's name."""
     match = _REGISTER.match(core)
     if not match:
         return None
     file, single, half, first, last = match.groups()
-    index = int(single if single is not None else first)
-    count = 1 if single is not None else int(last) - index + 1
+    if single is not None:
+        return file, int(single), 1, half or ""
+    return file, int(first), int(last) - int(first) + 1, ""
+
+
+def find_register(core: str, ins: Instruction, kernel: Kernel) -> Reg | None:
+    if core in _SPECIAL:
+        return Reg("s", *_SPECIAL[core])
+    register = _register(core)
+    if not register:
+        return None
+    file, index, count, half = register
     limit = {"v": kernel.num_vgprs, "a": kernel.num_vgprs, "s": VCC, "ttmp": M0 - TTMP}[file]
     if file == "a":  # gfx90a and later: accumulation registers follow the others in one file
         index += int(kernel.hsa["accum_offset"])
@@ -81,7 +92,7 @@ def find_register(core: str, ins: Instruction, kernel: Kernel) -> Reg | None:
         raise ins.fail(f"register {core} does not exist")
     if file == "ttmp":
         return Reg("s", TTMP + index, count)
-    return Reg("v" if file in "va" else "s", index, count, half or "")
+    return Reg("v" if file in "va" else "s", index, count, half)
 
 
 def find_sized(core: str, bits: int, ins: Instruction, kernel: Kernel) -> Reg | None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from .errors import AmdgcnError
 
@@ -91,7 +91,7 @@ class Kernel:
     def is_gfx12(self) -> bool:
         return self.arch.startswith("gfx12")
 
-    @property
+    @cached_property
     def num_vgprs(self) -> int:
         """Vector registers of a lane, accumulation registers included: they follow the others in one unified file."""
         return int(self.hsa["next_free_vgpr"])
@@ -134,23 +134,34 @@ class Kernel:
 
 
 def parse_instruction(code: str, line: int = 0) -> Instruction:
+    try:
+        parsed = _parsed(code)
+    except AmdgcnError as error:
+        raise AmdgcnError(f"line {line}: {error}") from error
+    halves = tuple(dataclasses.replace(half, line=line) for half in parsed.dual)
+    return dataclasses.replace(parsed, line=line, dual=halves)
+
+
+@lru_cache(maxsize=1 << 16)
+def _parsed(code: str) -> Instruction:
+    """An instruction without its line: a text stands in many kernels."""
     if "::" in code:
-        halves = tuple(parse_instruction(half.strip().replace("v_dual_", "v_", 1), line) for half in code.split("::"))
-        return Instruction("v_dual", (), {}, code, line, halves)
+        halves = tuple(_parsed(half.strip().replace("v_dual_", "v_", 1)) for half in code.split("::"))
+        return Instruction("v_dual", (), {}, code, 0, halves)
     match = _INSTRUCTION.match(code)
     if not match:
-        raise AmdgcnError(f"line {line}: cannot read `{code}`")
+        raise AmdgcnError(f"cannot read `{code}`")
     op, rest = match[1], match[2] or ""
     if op.startswith(_RAW):
-        return Instruction(op, (Operand(rest),), {}, code, line)
+        return Instruction(op, (Operand(rest),), {}, code, 0)
     chunks = _split(rest, ",")
     tail: list[str] = []
     if chunks:
         chunks[-1], *tail = _split(chunks[-1], " ")
     modifiers = dict(_modifier(word) for word in tail)
     if len(modifiers) != len(tail):
-        raise AmdgcnError(f"line {line}: repeated modifier in `{code}`")
-    return Instruction(op, tuple(_operand(chunk) for chunk in chunks), modifiers, code, line)
+        raise AmdgcnError(f"repeated modifier in `{code}`")
+    return Instruction(op, tuple(_operand(chunk) for chunk in chunks), modifiers, code, 0)
 
 
 def _modifier(word: str) -> tuple[str, str]:

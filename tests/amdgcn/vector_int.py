@@ -126,16 +126,12 @@ vector("v_cls_i32", "v_ffbh_i32", signature="i32 = i32")(leading_sign_bits)
 def _perm(a: A, b: A, selector: A) -> A:
     """Each selector byte picks byte 0..7 of a:b (b is low), 8..11 a sign of a half, 12 zero, above 12 all ones."""
     a, b, selector = np.broadcast_arrays(a, b, selector)
-    source = (a.astype(u64) << u64(32)) | b
-    result = np.zeros(a.shape, u32)
-    for byte in range(4):
-        pick = ((selector >> u32(8 * byte)) & u32(255)).astype(u64)
-        value = (source >> (np.minimum(pick, u64(7)) * u64(8))) & u64(255)
-        sign_of = np.minimum((np.maximum(pick, u64(8)) - u64(8)) * u64(16) + u64(15), u64(63))
-        sign = ((source >> sign_of) & u64(1)) * u64(255)
-        chosen = np.select([pick < 8, pick < 12, pick == 12], [value, sign, u64(0)], u64(255))
-        result |= chosen.astype(u32) << u32(8 * byte)
-    return result
+    source = ((a.astype(u64) << u64(32)) | b)[..., None]
+    signs = ((source >> np.arange(15, 64, 16, dtype=u64)) & u64(1)).astype(np.uint8) * np.uint8(255)
+    others = np.broadcast_to(np.array([0, 255], np.uint8), (*a.shape, 2))
+    choices = np.concatenate([source.view(np.uint8), signs, others], axis=-1)
+    picks = np.minimum(np.ascontiguousarray(selector)[..., None].view(np.uint8), 13)
+    return np.take_along_axis(choices, picks, axis=-1).view(u32)[..., 0]
 
 
 # ---- addition and multiplication
