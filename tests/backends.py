@@ -23,7 +23,7 @@ from m3ops.tools.run import Arrays, run_jax, run_torch
 Run = Callable[[str, Arrays, Mapping[str, Any]], Arrays]
 RunInto = Callable[[str, Arrays, Mapping[str, Any], Arrays], Arrays]
 H100 = Target.named("sm_90")
-SMALL = replace(H100, multiprocessors=4)
+SMALL = replace(H100, multiprocessors=1)
 """Calls that count rows have programs for each multiprocessor, which the interpreter runs one by one."""
 
 
@@ -36,12 +36,14 @@ class Backend:
         run: ``(op name, input arrays, parameters) -> output arrays``.
         missing: Why it cannot run here, or None.
         run_into: The same with memory for the results as one more argument; None where none can be given.
+        keeps_views: Whether it is given arrays with their strides; JAX has none.
     """
 
     name: str
     run: Run
     missing: Callable[[], str | None] = lambda: None
     run_into: RunInto | None = None
+    keeps_views: bool = True
 
 
 def array_spec(array: np.ndarray) -> ArraySpec:
@@ -97,9 +99,9 @@ def no_gpu() -> str | None:
 
 
 BACKENDS = (
-    Backend("jax-cpu", partial(run_jax, "cpu")),
+    Backend("jax-cpu", partial(run_jax, "cpu"), keeps_views=False),
     Backend("torch-cpu", partial(run_torch, "cpu"), run_into=partial(run_torch, "cpu")),
     Backend("interpreter", _interpret, run_into=_interpret_into),
-    Backend("jax-gpu", partial(run_jax, "rocm" if torch.version.hip else "cuda"), no_gpu),
+    Backend("jax-gpu", partial(run_jax, "rocm" if torch.version.hip else "cuda"), no_gpu, keeps_views=False),
     Backend("torch-gpu", partial(run_torch, "cuda"), no_gpu, run_into=partial(run_torch, "cuda")),
 )

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import pytest
 import torch
-from backends import BACKENDS, Backend
+from backends import Backend
 
 from m3ops.testing.case import Case
 from m3ops.testing.cases import few_cases
@@ -47,15 +47,6 @@ def has_gpu() -> bool:
     that cannot run are skipped, one by one, and say what is missing.
     """
     return torch.cuda.is_available() or any(map(os.path.exists, DRIVERS)) or jax.default_backend() != "cpu"
-
-
-@pytest.fixture(params=BACKENDS, ids=lambda backend: backend.name)
-def backend(request: pytest.FixtureRequest) -> Backend:
-    """Each backend that this machine has."""
-    chosen: Backend = request.param
-    if reason := chosen.missing():
-        pytest.skip(reason)
-    return chosen
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import product
 from zlib import crc32
 
@@ -34,16 +34,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         "test_same_bytes_on_other_targets": (SOME_CASES, OTHER_ARCHS),
     }.get(metafunc.function.__name__, ((), ()))
     if cases:
-        ways = list(product(FRONT_ENDS, archs))
         full = metafunc.config.getoption("corpus") == "full"
-        every = [(*way, case) for case in cases for way in (ways if full else [dealt(case, ways)])]
+        every = [(*way, case) for case in cases for way in ways(case, archs, full=full)]
         ids = [f"{case.id}-{front_end}-{arch}" for front_end, arch, case in every]
         metafunc.parametrize(("front_end", "arch", "case"), every, ids=ids)
 
 
-def dealt(case: Case, ways: list[tuple[str, str]]) -> tuple[str, str]:
-    """One of the ways, by the case's name: those of other cases do not change where one is added."""
-    return ways[crc32(case.id.encode()) % len(ways)]
+def ways(case: Case, archs: Sequence[str], *, full: bool) -> list[tuple[str, str]]:
+    """All front ends, of which JAX has no views, and GPUs; or one of these by the case's name: those of other cases do
+    not change where one is added.
+    """
+    every = list(product(FRONT_ENDS if not case.has_views else ["torch"], archs))
+    return every if full else [every[crc32(case.id.encode()) % len(every)]]
 
 
 def test_same_bytes_as_the_specification(front_end: str, arch: str, case: Case) -> None:

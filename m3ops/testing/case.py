@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -46,6 +47,11 @@ class Case:
     def operands(self) -> dict[str, np.ndarray]:
         """The input arrays by name."""
         return operands(EVERY_OP[self.op], self.make())
+
+    @functools.cached_property
+    def has_views(self) -> bool:
+        """Whether an array has strides of its own, which only a tensor of PyTorch keeps."""
+        return not all(array.flags.c_contiguous for array in self.operands().values())
 
     def expected(self) -> tuple[np.ndarray, ...]:
         """The specification's results."""

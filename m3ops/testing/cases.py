@@ -58,7 +58,7 @@ def _traits(case: Case) -> Iterator[Hashable]:
     yield case.op
     yield next(iter(arrays.values())).dtype.name
     yield family(case), row_count.NAME in arrays
-    if not all(array.flags.c_contiguous for array in arrays.values()):
+    if case.has_views:
         yield "a view"
     for name, value in case.given.items():
         yield (name, value) if isinstance(value, bool | str) else name
