@@ -86,6 +86,10 @@ def _counted() -> Iterator[Case]:
     for count in (0, 3, 9, 12, -1):
         yield case(f"{count} of 10 rows", _operands((10, 64), 9, SIZES, num_rows=count))
     yield case("2 of 40 rows of 2048", _operands((40, 2048), 9, [1, 30], num_rows=2))
+    # The table of tiles has room for many more than there are, and each has several columns of tiles.
+    for size in (32, CHUNK + 32):
+        few_groups = _operands((40, size), 192, [25] + [0] * 15, num_rows=16)
+        yield case(f"16 of 40 rows, 192 columns of a few groups, K = {size}", few_groups)
     yield case("fast, 6 of 10 rows", _operands((10, 64), 9, SIZES, num_rows=6, small=True), FAST)
 
 

@@ -100,7 +100,9 @@ def tile_of(tile_rows: int, row_tiles: int, cols: int, size: int, target: Target
         wide = tile_rows == 16 and row_tiles * -(-cols // (2 * COLS)) * chunks >= enough
     tile_cols = 2 * COLS if wide else COLS
     parts = max(chunks, 1) if decode or row_tiles * -(-cols // tile_cols) < enough else 1
-    return ProductTile(tile_rows, tile_cols, size // BLOCK, row_tiles > ROWS_OF_TILES, parts=parts)
+    # Where rows are counted there may be fewer tiles than take turns.
+    in_turns = row_tiles > ROWS_OF_TILES and not decode
+    return ProductTile(tile_rows, tile_cols, size // BLOCK, in_turns, parts=parts)
 
 
 def warps_of(tile: ProductTile, target: Target) -> int:
