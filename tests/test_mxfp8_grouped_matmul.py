@@ -91,6 +91,19 @@ def test_a_limited_number_of_programs() -> None:
         assert {one.grid for one in others} == {(PROGRAMS * H100.multiprocessors,)}
 
 
+@pytest.mark.parametrize("name", [NAME, "mxfp8_matmul"])
+def test_sums_of_chunks_of_a_large_buffer_take_little_memory(name: str) -> None:
+    for num_rows in (64, 4096, 65536):
+        x = [ArraySpec((num_rows, 6144), "float8_e4m3fn"), ArraySpec((num_rows, 192), "uint8")]
+        groups = (8,) if name == NAME else ()
+        w = [ArraySpec((*groups, 6144, 6144), "float8_e4m3fn"), ArraySpec((*groups, 6144, 192), "uint8")]
+        op = OPS[name].of()
+        specs = bind(op, [*x, *w, *([ArraySpec(groups, "int32"), None] if groups else [])], ArraySpec((1,), "int32"))
+        scratch = op.plan({**specs, **op.check(specs)}, H100).scratch
+        assert ("partials" in scratch) == (num_rows == 64)
+        assert sum(spec.nbytes for spec in scratch.values()) < 2**28 + 5 * num_rows * 6144
+
+
 def test_the_weights_of_a_layer_need_64_bit_offsets() -> None:
     """M3's experts have 4.8e9 values; the strides of the last group reach past 2**32."""
     w = ArraySpec((128, 6144, 6144), "float8_e4m3fn")

@@ -103,7 +103,7 @@ def exact_plan(op: MXFP8GroupedMatmul, specs: Specs, target: Target, *, keep: Co
     x_rows = specs["x_values"].shape[0]
     tile_rows = exact.tile_rows_of(call.rows_each, target)
     decode = counts_rows(specs)
-    tile = exact.tile_of(tile_rows, call.row_tiles(tile_rows), cols, size, target, decode=decode)
+    tile = exact.tile_of(rows, tile_rows, call.row_tiles(tile_rows), cols, size, target, decode=decode)
     kept = ("product",) if tile.parts > 1 else keep
     table, launch = call.table(tile_rows, keep=kept)
     scratch, launches = {"tiles": table}, [launch]

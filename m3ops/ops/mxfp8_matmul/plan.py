@@ -46,6 +46,11 @@ weights of 51 of 128 groups with one row or two, N = 6144 on the H200, us: 858; 
 warps and 128 columns. 8 rows and one weight: 31 and 40.
 """
 
+MOST_PARTIALS = 1 << 28
+"""Bytes of the sums of chunks where the device counts rows: there is memory for those of all rows. Without a bound a
+buffer of 8192 rows of 6144, K = 6144, whose product has 96 MiB, would come with 1152.
+"""
+
 PROGRAMS_OF_A_DECODE = 4
 """Programs for each multiprocessor that a product of few rows is divided into, as far as its chunks allow."""
 
@@ -57,7 +62,7 @@ def exact_plan(op: MXFP8Matmul, specs: Specs, target: Target, *, keep: Collectio
     decode = counts_rows(specs)
     tile_rows = 16 if decode else tile_rows_of(rows, target)
     row_tiles = 1 if decode else -(-rows // tile_rows)
-    tile = tile_of(tile_rows, row_tiles, cols, size, target, decode=decode)
+    tile = tile_of(rows, tile_rows, row_tiles, cols, size, target, decode=decode)
     moved, flops = bytes_moved(specs), 2 * rows * cols * size
     scratch, launches = {}, []
     if size:
@@ -89,8 +94,10 @@ def tile_rows_of(rows: int, target: Target) -> int:
     return min(max(power_of_two_at_least(rows), fewest), MOST_ROWS)
 
 
-def tile_of(tile_rows: int, row_tiles: int, cols: int, size: int, target: Target, *, decode: bool) -> ProductTile:
-    """The tile of a product of so many tiles of rows."""
+def tile_of(
+    rows: int, tile_rows: int, row_tiles: int, cols: int, size: int, target: Target, *, decode: bool
+) -> ProductTile:
+    """The tile of a product of so many rows in so many tiles, or where the device counts them of at most so many."""
     chunks, enough = -(-size // (BLOCK * CHUNK_BLOCKS)), PROGRAMS_OF_A_DECODE * target.multiprocessors
     if (
         tile_rows == FEWEST_ROWS
@@ -99,10 +106,12 @@ def tile_of(tile_rows: int, row_tiles: int, cols: int, size: int, target: Target
     else:
         wide = tile_rows == 16 and row_tiles * -(-cols // (2 * COLS)) * chunks >= enough
     tile_cols = 2 * COLS if wide else COLS
-    parts = max(chunks, 1) if decode or row_tiles * -(-cols // tile_cols) < enough else 1
+    divided = row_tiles * -(-cols // tile_cols) < enough
+    if decode:
+        divided = 4 * chunks * rows * cols <= MOST_PARTIALS
     # Where rows are counted there may be fewer tiles than take turns.
     in_turns = row_tiles > ROWS_OF_TILES and not decode
-    return ProductTile(tile_rows, tile_cols, size // BLOCK, in_turns, parts=parts)
+    return ProductTile(tile_rows, tile_cols, size // BLOCK, in_turns, parts=max(chunks, 1) if divided else 1)
 
 
 def warps_of(tile: ProductTile, target: Target) -> int:
