@@ -67,6 +67,27 @@ def _copy_kernel(
     tl.store(target_ptr + i + (SHIFT if FROM == "store" else 0), x, mask=i < num_rows)
 
 
+@triton.jit
+def _columns_kernel(tile, out_ptr, SIZE: tl.constexpr, TILE: tl.constexpr):
+    _, _, cols = rows.window(tile, 1, SIZE, TILE)
+    tl.store(out_ptr + tl.arange(0, TILE.cols)[None, :], cols.to(tl.int64))
+
+
+@pytest.mark.parametrize("size", [2**20, 2**30 + 2**12, 2**31 + 2**12, 2**33 + 32])
+def test_columns_of_a_row_past_32_bits(size: int) -> None:
+    """A tensor of one axis may have so many. Of alternating gates and ups the operand has twice as many."""
+    op = OPS["mxfp8_quantize"].of()
+    x = ArraySpec((size,), "bfloat16")
+    (launch,) = op.plan({"x": x, **op.check({"x": x})}, H100).launches
+    (last, *_), tile = launch.grid, launch.constants["TILE"]
+    got = np.zeros(tile.cols, np.int64)
+    arguments = {"tile": last - 1, "out_ptr": "columns"}
+    one = Launch(_columns_kernel, (1,), arguments, {"SIZE": size, "TILE": tile}, ("columns",), 4)
+    interpreter.run(Plan((one,), 0), {}, {"columns": got})
+    np.testing.assert_array_equal(got, (last - 1) * tile.cols + np.arange(tile.cols))
+    assert got[0] < size <= got[-1] + 1
+
+
 def copy(
     x: np.ndarray, shift: int = 0, stride: int = 1, limit: int = 2**20, source: str = "input", grid: int = 1
 ) -> Any:

@@ -62,7 +62,10 @@ def window(t, end, SIZE: tl.constexpr, TILE: tl.constexpr, PER: tl.constexpr = 1
     COLS: tl.constexpr = TILE.cols // PER
     COL_TILES: tl.constexpr = (SIZE + TILE.cols - 1) // TILE.cols
     first_row = tl.cast(t // COL_TILES, tl.int64) * TILE.rows
-    return first_row, end, (t % COL_TILES) * COLS + tl.arange(0, COLS)[None, :]
+    col_tile = t % COL_TILES
+    if 2 * (SIZE + TILE.cols) > 2**31:  # a single axis may be so long; alternating gates and ups lie twice as far
+        col_tile = tl.cast(col_tile, tl.int64)
+    return first_row, end, col_tile * COLS + tl.arange(0, COLS)[None, :]
 
 
 @triton.jit
