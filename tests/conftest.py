@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -40,6 +42,12 @@ DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 """What the drivers of GPUs put into the file system: NVIDIA's, AMD's, and Windows' for Linux in it."""
 
 LEFT_OUT = pytest.StashKey[int]()
+
+
+@functools.cache
+def is_slow(path: Path) -> bool:
+    """Whether a file's tests are left to ``make test-all``."""
+    return any(path.match(f"{name}.py") for name in SLOW)
 
 
 def has_gpu() -> bool:
@@ -99,7 +107,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         further = isinstance(given.get("case"), Case) and given["case"] not in few
         if further:
             item.add_marker("further")
-        if (further and backends & COMPILED) or any(item.path.match(f"{name}.py") for name in SLOW):
+        if (further and backends & COMPILED) or is_slow(item.path):
             item.add_marker("slow")
     yield
     left_out = [item for item in items if item.get_closest_marker("gpu")]

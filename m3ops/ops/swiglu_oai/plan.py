@@ -91,7 +91,8 @@ def fake_quant_plan(op: SwigluOAIFakeQuant, specs: Specs, target: Target, *, kee
     back = dequantize.plan({**scratch, **counted, "x": specs["activation"]}, target, keep=kept)
     (first,) = quantize.plan({**given, **scratch}, target, keep=scratch).launches
     (last,) = back.launches
-    return Plan((first, last.renamed({"x": "activation"})), bytes_moved(specs), FLOPS_PER_ELEMENT, scratch)
+    flops = (FLOPS_PER_ELEMENT + QUANTIZE_FLOPS) * specs["activation"].size
+    return Plan((first, last.renamed({"x": "activation"})), bytes_moved(specs), flops, scratch)
 
 
 def backward_plan(op: SwigluOAIBackward, specs: Specs, target: Target, *, keep: Collection[str]) -> Plan:
