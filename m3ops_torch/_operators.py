@@ -32,7 +32,7 @@ def call(op: Op, *operands: torch.Tensor | None) -> list[torch.Tensor]:
 def call_out(op: Op, *operands: torch.Tensor | None, out: list[torch.Tensor]) -> None:
     """Calls the operator that writes into ``out``."""
     operator = getattr(torch.ops.m3ops, f"{define(type(op))}_out").default
-    operator(*operands, **parameters(op), out=out)
+    operator(*operands, **parameters(op), into=out)
 
 
 @_private.constant_while_traced
@@ -65,9 +65,9 @@ def _define(op_type: type[Op]) -> None:
 
 
 def _define_out(op_type: type[Op]) -> None:
-    """``torch.compile`` knows from the schema that this operator writes."""
+    """``torch.compile`` knows from the schema that this operator writes. An ``out`` it would want contiguous."""
     name = f"{op_type.name}_out"
-    _LIBRARY.define(f"{name}({_arguments(op_type)}, Tensor(a!)[] out) -> ()")
+    _LIBRARY.define(f"{name}({_arguments(op_type)}, Tensor(a!)[] into) -> ()")
     torch.library.register_fake(f"m3ops::{name}", partial(_fake_out, op_type), lib=_LIBRARY)
     _LIBRARY.impl(name, partial(_written, op_type, _reference), "CPU")
     _LIBRARY.impl(name, partial(_written, op_type, _direct), "CUDA")
@@ -101,10 +101,10 @@ def _computed(op_type: type[Op], device: _Device, *tensors: torch.Tensor | None,
 
 
 def _written(
-    op_type: type[Op], device: _Device, *tensors: torch.Tensor | None, out: Sequence[torch.Tensor], **params: Any
+    op_type: type[Op], device: _Device, *tensors: torch.Tensor | None, into: Sequence[torch.Tensor], **params: Any
 ) -> None:
     op = op_type.of(**params)
-    device.compute(op, _operands.named(op, tensors), out)
+    device.compute(op, _operands.named(op, tensors), into)
 
 
 def _fake(op_type: type[Op], operator: Any, *tensors: torch.Tensor | None, **params: Any) -> list[torch.Tensor]:
@@ -115,11 +115,11 @@ def _fake(op_type: type[Op], operator: Any, *tensors: torch.Tensor | None, **par
     return _operands.empty(kinds, next(iter(operands.values())).device)
 
 
-def _fake_out(op_type: type[Op], *tensors: torch.Tensor | None, out: Sequence[torch.Tensor], **params: Any) -> None:
+def _fake_out(op_type: type[Op], *tensors: torch.Tensor | None, into: Sequence[torch.Tensor], **params: Any) -> None:
     op = op_type.of(**params)
     operands = _operands.named(op, tensors)
-    _out.refuse(operands, dict(zip(_out.names(len(out)), out, strict=True)))
-    _out.check(op, operands, out, _operands.check(op, operands))
+    _out.refuse(operands, dict(zip(_out.names(len(into)), into, strict=True)))
+    _out.check(op, operands, into, _operands.check(op, operands))
 
 
 for _op_type in EVERY_OP.values():

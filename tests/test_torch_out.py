@@ -273,7 +273,7 @@ def test_opcheck(name: str, device: str) -> None:
     operator = getattr(torch.ops.m3ops, f"{name}_out").default
     # The schema test compares before and after with an operator that 8-bit floats lack.
     checks = [c for c in OPCHECKS if not (c == "test_schema" and any(t.itemsize == 1 for t in (*inputs, *out)))]
-    torch.library.opcheck(operator, tuple(inputs), {**parameters(call_of(name)), "out": out}, test_utils=checks)
+    torch.library.opcheck(operator, tuple(inputs), {**parameters(call_of(name)), "into": out}, test_utils=checks)
 
 
 @every_op
@@ -308,6 +308,28 @@ def test_compile_in_place(device: str) -> None:
 
     torch.compile(step, fullgraph=True)(x, residual, weight)
     assert_same_bytes(arrays((x, residual)), wanted)
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_compile_into_wider_rows(backend: str, device: str) -> None:
+    """Made in the graph, or given to it; one of several results, or the only one."""
+    x, residual, weight = norm_arguments(5, 96, device)
+    wanted = m3ops_torch.gemma_fused_add_rmsnorm(x, residual, weight)
+
+    def step(x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
+        own = torch.zeros(5, 200, dtype=x.dtype, device=x.device)
+        m3ops_torch.gemma_fused_add_rmsnorm(x, residual, weight, out=(own[:, 8:104], own[:, 104:]))
+        m3ops_torch.gemma_rmsnorm(own[:, 104:], weight, out=given[:, 32:])
+        return own
+
+    given = torch.zeros(5, 128, dtype=x.dtype, device=device)
+    torch._dynamo.reset()
+    own = torch.compile(step, fullgraph=True, backend=backend)(x, residual, weight, given)
+    assert not own[:, :8].any()
+    assert not given[:, :32].any()
+    again = m3ops_torch.gemma_rmsnorm(wanted[1], weight)
+    got = (own[:, 8:104].contiguous(), own[:, 104:].contiguous(), given[:, 32:].contiguous())
+    assert_same_bytes(arrays(got), arrays((*wanted, again)))
 
 
 @pytest.mark.gpu
