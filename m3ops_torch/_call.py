@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -63,14 +64,31 @@ def dtype_name(dtype: Any) -> Any:
 def _unchecked(cls: type[Op], **params: Any) -> Op:
     """What ``torch.compile`` traces for :meth:`Op.of`: the fake implementation checks the parameters.
 
-    Numbers of NumPy are arrays there, of values that it does not know.
+    Numbers of NumPy are arrays there, of values that it does not know, and the operator would take True for 1.
     """
     op = object.__new__(cls)
     for name, value in params.items():
+        if refusal := _refusal(cls, name, type(value).__name__):
+            raise TypeError(refusal)
         if isinstance(value, (np.ndarray, np.generic)):
             raise TypeError(f"{name} must be a Python number in a compiled function, got a NumPy one: use float or int")
         object.__setattr__(op, name, value)
     return op
 
+
+@_private.constant_while_traced
+def _refusal(cls: type[Op], name: str, kind: str) -> str:
+    """What there is to say of a bool for a number, or of another type for a bool, in the words of the core."""
+    (wanted,) = (str(field.type).removesuffix(" | None") for field in dataclasses.fields(cls) if field.name == name)
+    if (kind == "bool") == (wanted == "bool") or wanted not in _WANTED:
+        return ""
+    return f"{name} must be {_WANTED[wanted]}, got {kind}"
+
+
+_WANTED = {
+    "bool": "True or False",
+    "int": "a Python integer, known before the kernel is compiled",
+    "float": "a Python number, known before the kernel is compiled",
+}
 
 _private.trace_instead(Op.of.__func__, _unchecked)  # type: ignore[attr-defined]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -245,3 +246,13 @@ def test_numbers_of_numpy_are_told_apart() -> None:
     module = SwigluOAI(alpha=NUMBER, limit=np.float64(3))
     x = torch.randn(3, 64)
     assert_same_bytes(arrays(torch.compile(module, fullgraph=True, backend="eager")(x)), arrays(module(x)))
+
+
+@pytest.mark.parametrize("given", [{"alpha": True}, {"groups": True}, {"round_activation": 1}], ids=str)
+def test_a_bool_is_no_number_nor_a_number_one(given: dict[str, Any]) -> None:
+    x, op = torch.zeros(4, 64), m3ops_torch.swiglu_oai_quantize
+    with pytest.raises(TypeError) as eager:
+        op(x, **given)
+    torch._dynamo.reset()
+    with pytest.raises(Exception, match=re.escape(str(eager.value))):
+        torch.compile(lambda x: op(x, **given), fullgraph=True, backend="eager")(x)
