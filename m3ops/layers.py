@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Protocol
@@ -13,7 +13,7 @@ from m3ops.array import ArraySpec
 from m3ops.mxfp8 import MXFP8
 from m3ops.numerics.formats import BLOCK
 from m3ops.numerics.scale_layouts import ROW_MAJOR
-from m3ops.ops.moe import MoECombine, MoECombineBackward
+from m3ops.ops.moe import MoECombine, MoECombineBackward, MoERoute
 from m3ops.ops.mxfp8 import MXFP8Quantize
 from m3ops.ops.mxfp8_matmul import MXFP8GroupedMatmul, MXFP8Matmul
 
@@ -55,10 +55,7 @@ def moe_layer(
     arithmetic: str,
     devices: Devices | None,
 ) -> Array:
-    """Route, quantize each token once, and the products of each token's experts."""
-    check_moe(x, logits, w13, w2, shared, devices.size if devices else 1)
-    MXFP8GroupedMatmul.of(arithmetic=arithmetic)  # parameters are checked before anything is launched
-    MoECombine.of(scale=scale)
+    """Route, quantize each token once, and the products of each token's experts, of what :func:`check_moe` has seen."""
     tokens = _rows(x if isinstance(x, MXFP8) else ops.mxfp8_quantize(x))
     ids, weights = ops.moe_route(logits, bias, top_k=top_k)
     if devices is None:
@@ -66,7 +63,7 @@ def moe_layer(
     else:
         y, slots = _of_all_devices(ops, devices, tokens, ids, w13, w2, arithmetic=arithmetic)
     if shared is not None:
-        beside = _mlp(ops, tokens, *shared, arithmetic=arithmetic).reshape(*ids.shape[:-1], -1)
+        beside = _mlp(ops, tokens, *shared, arithmetic=arithmetic).reshape(*ids.shape[:-1], y.shape[-1])
     return ops.moe_combine(y, slots, weights, None if shared is None else beside, scale=scale)
 
 
@@ -103,17 +100,52 @@ def _mlp(ops: ModuleType, x: MXFP8, w13: MXFP8, w2: MXFP8, *, arithmetic: str) -
     return ops.mxfp8_matmul(ops.swiglu_oai_quantize(gate_up), w2, arithmetic=arithmetic)
 
 
+def arrays_of(arguments: Mapping[str, Any]) -> dict[str, Array]:
+    """The arrays of arguments by name, those of an ``MXFP8`` one by one."""
+    arrays: dict[str, Array] = {}
+    for name, argument in arguments.items():
+        if isinstance(argument, MXFP8):
+            arrays |= {f"{name}_values": argument.values, f"{name}_scales": argument.scales}
+        else:
+            arrays[name] = argument
+    return arrays
+
+
 def check_moe(
+    specs: Mapping[str, ArraySpec],
+    x: Array | MXFP8,
+    logits: Array,
+    w13: MXFP8,
+    w2: MXFP8,
+    shared: tuple[MXFP8, MXFP8] | None,
+    *,
+    devices: int,
+    top_k: int,
+    scale: float,
+    arithmetic: str,
+) -> None:
+    """Raises unless the shapes fit each other, by the names that the caller has for them, and the parameters.
+
+    What the products say of dtypes and scales, they say before anything depends on it. ``specs`` are those of
+    :func:`arrays_of`, by name.
+    """
+    _check_shapes(x, logits, w13, w2, shared, devices)
+    MXFP8GroupedMatmul.of(arithmetic=arithmetic)
+    MoECombine.of(scale=scale)
+    if "x" in specs:
+        MXFP8Quantize.of().check({"x": specs["x"]})
+    MoERoute.of(top_k=top_k).check({"logits": specs["logits"], "bias": specs["bias"]})
+
+
+def _check_shapes(
     x: Array | MXFP8, logits: Array, w13: MXFP8, w2: MXFP8, shared: tuple[MXFP8, MXFP8] | None, devices: int
 ) -> None:
-    """Raises ValueError unless the shapes fit each other, by the names that the caller has for them.
-
-    What the ops say of a dtype, of scales or of the bias, they say before anything depends on it.
-    """
     if not _shape(x):
         raise ValueError("x must have at least one axis, got shape ()")
     if devices > 1 and isinstance(x, MXFP8) and x.scale_layout != ROW_MAJOR:
         raise ValueError(f"x must have row-major scales for experts of several devices, got {x.scale_layout}")
+    if isinstance(x, MXFP8) and x.scale_layout != ROW_MAJOR and len(_shape(x)) != 2:
+        raise ValueError(f"x must have row-major scales or two axes, got {x.scale_layout} and shape {_shape(x)}")
     *leading, hidden = _shape(x)
     experts, rows = (_shape(w13) + (0, 0))[:2]
     inner = rows // 2
@@ -125,7 +157,7 @@ def check_moe(
     if shared is not None:
         if len(shared) != 2:
             raise ValueError(f"shared must hold two weights, got {len(shared)}")
-        own = _shape(shared[0])[0] // 2
+        own = (_shape(shared[0]) + (0,))[0] // 2
         wanted |= {"shared[0]": (shared[0], (2 * own, hidden)), "shared[1]": (shared[1], (hidden, own))}
     for name, (array, shape) in wanted.items():
         if _shape(array) != shape:

@@ -114,6 +114,14 @@ def like_type(gradient: Any, operand: Any) -> Any:
     return gradient if jax.typeof(gradient).sharding == wanted else jax.sharding.reshard(gradient, wanted)
 
 
+def whole(array: Any) -> Any:
+    """An array that types do not divide."""
+    sharding = jax.typeof(array).sharding
+    if sharding.mesh.empty or not any(sharding.spec):
+        return array
+    return jax.sharding.reshard(array, sharding.update(spec=PartitionSpec(*(None for _ in sharding.spec))))
+
+
 def whole_along_first_axis(array: Any) -> Any:
     """An array that types do not divide along its first axis."""
     sharding = jax.typeof(array).sharding

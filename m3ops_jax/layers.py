@@ -14,8 +14,9 @@ import numpy as np
 import m3ops_jax
 from m3ops import checkpoint, layers
 from m3ops.checkpoint import MoEWeights
-from m3ops_jax._call import _operands, run, spec_of
+from m3ops_jax._call import _operands, _unwrapped, run, spec_of
 from m3ops_jax._mxfp8 import MXFP8, quantized
+from m3ops_jax._sharding import like_type, whole
 
 
 def moe_layer(
@@ -58,25 +59,16 @@ def moe_layer(
         TypeError: A dtype is not supported, or an argument has the wrong type.
         ValueError: The shapes do not fit each other, or a parameter is out of range.
     """
-    quantized("w13", w13)
-    quantized("w2", w2)
-    for number, weight in enumerate(shared or ()):
-        quantized(f"shared[{number}]", weight)
-    for name, array in {"logits": logits, "bias": bias, **({} if isinstance(x, MXFP8) else {"x": x})}.items():
-        spec_of(name, array)
-    result: jax.Array = layers.moe_layer(
-        m3ops_jax,
-        x,
-        logits,
-        bias,
-        w13,
-        w2,
-        shared,
-        top_k=top_k,
-        scale=scale,
-        arithmetic=arithmetic,
-        devices=None if axis_name is None else _Devices(axis_name),
-    )
+    weights = {"w13": w13, "w2": w2, **{f"shared[{number}]": weight for number, weight in enumerate(shared or ())}}
+    for name, weight in weights.items():
+        quantized(name, weight)
+    x, logits, bias = map(_unwrapped, (x, logits, bias))
+    arrays = layers.arrays_of({"x": x, "logits": logits, "bias": bias, **weights})
+    specs = {name: spec_of(name, array) for name, array in arrays.items()}
+    devices = None if axis_name is None else _Devices(axis_name)
+    given: dict[str, Any] = {"top_k": top_k, "scale": scale, "arithmetic": arithmetic}
+    layers.check_moe(specs, x, logits, w13, w2, shared, devices=devices.size if devices else 1, **given)
+    result: jax.Array = layers.moe_layer(m3ops_jax, x, logits, bias, w13, w2, shared, devices=devices, **given)
     return result
 
 
@@ -148,6 +140,7 @@ def mxfp8_linear(x: jax.Array, w: jax.Array, *, arithmetic: str = "exact", scale
         TypeError: A dtype is not supported, or a parameter has the wrong type.
         ValueError: The shapes do not fit each other, or a parameter is out of range.
     """
+    x, w = map(_unwrapped, (x, w))
     layers.check_linear(spec_of("x", x), spec_of("w", w), arithmetic, scale_rule)
     result: jax.Array = _linear((arithmetic, scale_rule), *_operands({"x": x, "w": w}))
     return result
@@ -165,7 +158,9 @@ def _forward(given: tuple[str, str], x: jax.Array, w: jax.Array) -> tuple[Any, t
 
 def _backward(given: tuple[str, str], kept: tuple[jax.Array, jax.Array], grad: jax.Array) -> Any:
     arithmetic, scale_rule = given
-    return layers.linear_gradients(m3ops_jax, _pad, *kept, grad, arithmetic=arithmetic, scale_rule=scale_rule)
+    x, w, grads = map(whole, (*kept, grad))  # blocks along rows are of all rows, and no user could reshard these
+    gradients = layers.linear_gradients(m3ops_jax, _pad, x, w, grads, arithmetic=arithmetic, scale_rule=scale_rule)
+    return tuple(map(like_type, gradients, kept))
 
 
 _linear.defvjp(_forward, _backward)
@@ -208,6 +203,7 @@ def mxfp8_grouped_linear(
         ValueError: The shapes do not fit each other, ``group_sizes`` or ``rows`` are not contiguous, or a parameter is
             out of range.
     """
+    x, w, group_sizes, rows = map(_unwrapped, (x, w, group_sizes, rows))
     specs = spec_of("x", x), spec_of("w", w), spec_of("group_sizes", group_sizes)
     of_rows = None if rows is None else spec_of("rows", rows)
     layers.check_grouped_linear(*specs, of_rows, arithmetic, scale_rule)
@@ -226,9 +222,9 @@ def _grouped_forward(given: tuple[str, str], *operands: jax.Array | None) -> tup
 
 
 def _grouped_backward(given: tuple[str, str], kept: Any, grad: jax.Array) -> Any:
-    layer, (x, w, group_sizes, rows) = _layer(*given), kept
-    gradients = layer.gradient_of_x(x, w, group_sizes, rows, grad), layer.gradient_of_w(x, w, group_sizes, rows, grad)
-    return *gradients, None, None
+    layer, operands = _layer(*given), [None if array is None else whole(array) for array in (*kept, grad)]
+    gradients = layer.gradient_of_x(*operands), layer.gradient_of_w(*operands)
+    return *map(like_type, gradients, kept[:2]), None, None
 
 
 _grouped_linear.defvjp(_grouped_forward, _grouped_backward)

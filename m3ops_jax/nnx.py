@@ -83,9 +83,9 @@ class DenseMLP(nnx.Module):
             return swiglu_oai(gate_up, groups=self.groups) @ self.down[...]
         quantized = swiglu_oai_quantize(gate_up, groups=self.groups)
         # Devices divide the groups; as an axis of their own these are rows, which need no communication.
-        rows = MXFP8(*(a.reshape(*a.shape[:-1], self.groups, -1) for a in quantized))
+        rows = MXFP8(*(a.reshape(*a.shape[:-1], self.groups, a.shape[-1] // self.groups) for a in quantized))
         activation = mxfp8_dequantize(rows, out_dtype=gate_up.dtype)
-        return activation.reshape(*activation.shape[:-2], -1) @ self.down[...]
+        return activation.reshape(quantized.values.shape) @ self.down[...]
 
 
 class MoE(nnx.Module):

@@ -40,10 +40,15 @@ def require_tensors(arrays: Mapping[str, Any]) -> None:
 def check(op: Op, operands: Tensors) -> Specs:
     """Raises unless the op takes these operands, and returns what its results are like."""
     results = op.check({name: spec_of(tensor) for name, tensor in operands.items()})
-    first, *others = operands
-    for name in others:
-        same_device(name, operands[name], first, operands[first])
+    one_device(operands)
     return results
+
+
+def one_device(tensors: Tensors) -> None:
+    """Raises unless all are on the device of the first."""
+    first, *others = tensors
+    for name in others:
+        same_device(name, tensors[name], first, tensors[first])
 
 
 def same_device(name: str, tensor: torch.Tensor, other_name: str, other: torch.Tensor) -> None:

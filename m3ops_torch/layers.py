@@ -59,24 +59,17 @@ def moe_layer(
         TypeError: A dtype is not supported, or an argument has the wrong type.
         ValueError: The shapes do not fit each other, or a parameter is out of range.
     """
-    quantized("w13", w13)
-    quantized("w2", w2)
-    for number, weight in enumerate(shared or ()):
-        quantized(f"shared[{number}]", weight)
-    _operands.require_tensors({"logits": logits, "bias": bias, **({} if isinstance(x, MXFP8) else {"x": x})})
-    result: torch.Tensor = layers.moe_layer(
-        m3ops_torch,
-        x,
-        logits,
-        bias,
-        w13,
-        w2,
-        shared,
-        top_k=top_k,
-        scale=scale,
-        arithmetic=arithmetic,
-        devices=None if group is None else _Devices(group, logits.device),
-    )
+    weights = {"w13": w13, "w2": w2, **{f"shared[{number}]": weight for number, weight in enumerate(shared or ())}}
+    for name, weight in weights.items():
+        quantized(name, weight)
+    tensors = layers.arrays_of({"x": x, "logits": logits, "bias": bias, **weights})
+    _operands.require_tensors(tensors)
+    _operands.one_device(tensors)
+    specs = {name: _operands.spec_of(tensor) for name, tensor in tensors.items()}
+    devices = None if group is None else _Devices(group, logits.device)
+    given: dict[str, Any] = {"top_k": top_k, "scale": scale, "arithmetic": arithmetic}
+    layers.check_moe(specs, x, logits, w13, w2, shared, devices=devices.size if devices else 1, **given)
+    result: torch.Tensor = layers.moe_layer(m3ops_torch, x, logits, bias, w13, w2, shared, devices=devices, **given)
     return result
 
 
@@ -153,6 +146,7 @@ def mxfp8_linear(
         ValueError: The shapes do not fit each other, or a parameter is out of range.
     """
     _operands.require_tensors({"x": x, "w": w})
+    _operands.one_device({"x": x, "w": w})
     layers.check_linear(_operands.spec_of(x), _operands.spec_of(w), arithmetic, scale_rule)
     result: torch.Tensor = _Linear.apply(x, w, arithmetic, scale_rule)
     return result
@@ -210,6 +204,7 @@ def mxfp8_grouped_linear(
     """
     operands = {"x": x, "w": w, "group_sizes": group_sizes, **({} if rows is None else {"rows": rows})}
     _operands.require_tensors(operands)
+    _operands.one_device(operands)
     of_x, of_w, of_sizes = map(_operands.spec_of, (x, w, group_sizes))
     of_rows = None if rows is None else _operands.spec_of(rows)
     layers.check_grouped_linear(of_x, of_w, of_sizes, of_rows, arithmetic, scale_rule)

@@ -143,6 +143,12 @@ def modules(groups: int = 1, quantize: bool = True) -> tuple[GemmaRMSNorm, Dense
     return norm, mlp, next_norm
 
 
+@pytest.mark.parametrize("quantize", [False, True])
+def test_a_module_on_no_rows(quantize: bool) -> None:
+    _, mlp, _ = modules(quantize=quantize)
+    assert mlp(jnp.zeros((2, 0, HIDDEN), jnp.bfloat16)).shape == (2, 0, HIDDEN)
+
+
 def forward(modules: tuple[GemmaRMSNorm, DenseMLP, GemmaRMSNorm], x: jax.Array) -> Any:
     norm, mlp, next_norm = modules
     return next_norm(mlp(norm(x)), x)

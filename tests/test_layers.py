@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
+import chex
 import jax
 import jax.numpy as jnp
 import ml_dtypes
@@ -14,7 +16,10 @@ import pytest
 import torch
 from compare import assert_same_bytes
 from flax import nnx
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 from specification import reference
+from test_jax_sharding import DEVICES
 
 import m3ops_jax
 import m3ops_torch
@@ -142,6 +147,76 @@ def test_wrong_layers_are_refused() -> None:
         own = {name: convert(array) for name, array in arrays().items()}
         with pytest.raises(TypeError, match="w13 must be an MXFP8"):
             m.moe_layer(own["x"], m.moe_logits(own["x"], own["router"]), own["bias"], own["w13"], own["w2"])
+
+
+@pytest.mark.parametrize("m", [m3ops_torch, m3ops_jax])
+def test_nothing_is_launched_before_all_is_checked(m: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, router, bias, *own = map(to_tensor if m is m3ops_torch else jnp.asarray, arrays().values())
+    logits, (w13, w2, *shared) = m.moe_logits(x, router), map(m.mxfp8_quantize, own)
+    packed = m.mxfp8_quantize(x[:12].reshape(2, 6, HIDDEN), scale_layout="packed_ue8m0")
+    flat = m.MXFP8(shared[0].values[0, 0], shared[0].scales[0, 0])
+    launched = mock.Mock(side_effect=AssertionError("launched"))
+    monkeypatch.setattr(m, "mxfp8_quantize", launched)
+    monkeypatch.setattr(m, "moe_route", launched)
+
+    def refused(kind: type[Exception], message: str, **changed: Any) -> None:
+        given = {"x": x, "logits": logits, "bias": bias, "w13": w13, "w2": w2, "shared": tuple(shared), **changed}
+        with pytest.raises(kind, match=message):
+            m.moe_layer(**given)
+
+    refused(ValueError, "top_k must be at least 1, got 0", top_k=0)
+    refused(ValueError, "top_k", top_k=logits.shape[-1] + 1)
+    refused(ValueError, "bias must have shape", bias=bias[:-1])
+    refused(TypeError, "shared\\[1\\] must be an MXFP8", shared=(shared[0], x))
+    refused(ValueError, r"shared\[0\] must have shape", shared=(flat, shared[1]))
+    refused(TypeError, "w2_values must be an array, got NoneType", w2=m.MXFP8(None, None))
+    tokens = {"x": packed, "logits": logits[:12].reshape(2, 6, -1)}
+    refused(ValueError, r"x must have row-major scales or two axes, got packed_ue8m0 and shape \(2, 6", **tokens)
+
+
+@pytest.mark.parametrize("shape", [(0,), (2, 0)])
+def test_no_tokens(shape: tuple[int, ...]) -> None:
+    own = {**arrays(), "x": arrays()["x"][:0].reshape(*shape, HIDDEN)}
+    for got in (in_torch(own), in_jax(own), in_torch(alone(own)), in_jax(alone(own))):
+        assert got.shape == (*shape, HIDDEN)
+
+
+def test_tensors_of_two_devices() -> None:
+    x, w = torch.ones(4, 64), torch.ones(32, 64, device="meta")
+    with pytest.raises(ValueError, match="w must be on the device of x, cpu, got meta"):
+        m3ops_torch.mxfp8_linear(x, w)
+    with pytest.raises(ValueError, match="w must be on the device of x, cpu, got meta"):
+        m3ops_torch.mxfp8_grouped_linear(x, w[None], torch.tensor([4], dtype=torch.int32))
+
+
+def test_parameters_of_nnx() -> None:
+    """As every op takes them."""
+    x, w = jnp.asarray(normal((4, 64), "float32")), jnp.asarray(normal((32, 64), "float32"))
+    sizes = jnp.array([4], jnp.int32)
+
+    def loss(linear: Callable[..., jax.Array], w: Any) -> Any:
+        return jax.value_and_grad(lambda w: linear(x, w).sum())(w)
+
+    for linear, own in (
+        (m3ops_jax.mxfp8_linear, w),
+        (lambda x, w: m3ops_jax.mxfp8_grouped_linear(x, w, sizes), w[None]),
+    ):
+        chex.assert_trees_all_equal(
+            nnx.to_pure_dict(nnx.State({"w": loss(linear, nnx.Param(own))[1]})), {"w": loss(linear, own)[1]}
+        )
+
+
+def test_gradients_on_an_explicit_mesh() -> None:
+    """What they sum is not divided there; they are, as their operands."""
+    x, w = jnp.asarray(normal((2, 64, 32), "float32")), jnp.asarray(normal((32, 32), "float32"))
+    gradients = jax.jit(jax.grad(lambda x, w: (m3ops_jax.mxfp8_linear(x, w) ** 2).sum(), (0, 1)))
+    want = gradients(x, w)
+    mesh = jax.make_mesh((len(DEVICES),), ("a",), axis_types=(AxisType.Explicit,), devices=DEVICES)
+    with jax.set_mesh(mesh):
+        placed = jax.device_put(x, NamedSharding(mesh, P(None, "a"))), jax.device_put(w, NamedSharding(mesh, P()))
+        got = gradients(*placed)
+    assert got[0].sharding.spec == P(None, "a", None)
+    assert_same_bytes([*map(np.asarray, got)], [*map(np.asarray, want)])
 
 
 def weights(m: Any, arrays: Arrays) -> MoEWeights:
