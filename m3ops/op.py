@@ -64,6 +64,7 @@ class Op(ABC):
         checked: Inputs whose values are validated where the host has them. A kernel cannot raise.
         counts_rows: Whether there may be one more operand, ``num_rows`` (:mod:`m3ops.row_count`).
         counts_buffers: Whether ``num_rows`` may have a count for each of several buffers.
+        any_size: Whether the specification also computes sizes that a program knows only as it runs (``jax.export``).
     """
 
     name: ClassVar[str]
@@ -80,6 +81,7 @@ class Op(ABC):
     checked: ClassVar[Collection[str]] = ()
     counts_rows: ClassVar[bool] = True
     counts_buffers: ClassVar[bool] = True
+    any_size: ClassVar[bool] = True
 
     @classmethod
     def of(cls, **params: Any) -> Self:

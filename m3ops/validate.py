@@ -94,7 +94,11 @@ def number(name: str, value: Any, *, low: float = -math.inf, above: float = -mat
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a Python number, known before the kernel is compiled, got {_kind(value)}")
-    rounded = float32(float(value))
+    try:
+        number = float(value)
+    except OverflowError:  # an integer past the largest float
+        number = math.inf
+    rounded = float32(number)
     if not (math.isfinite(rounded) and low <= rounded <= high and rounded > above):
         bounds = [
             f">= {low:g}" * (low > -math.inf),
@@ -103,7 +107,7 @@ def number(name: str, value: Any, *, low: float = -math.inf, above: float = -mat
         ]
         wanted = " and ".join(["a finite fp32 number", *filter(None, bounds)])
         raise ValueError(f"{name} must be {wanted}, got {value!r}")
-    return float(value) + 0.0
+    return number + 0.0
 
 
 def count(name: str, value: Any, *, low: int = 1) -> int:

@@ -66,6 +66,8 @@ class Call:
 
     def compute(self, *arrays: jax.Array) -> Sequence[jax.Array]:
         """The specification under XLA, where there is no kernel. It needs 64-bit types, whatever the user chose."""
+        if not self.op.any_size:
+            self.check_known(arrays, "its rows are looked up by their numbers")
         with jax.enable_x64(True), jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
             results: Sequence[jax.Array] = _computed(self, *arrays)
         return results
@@ -105,8 +107,9 @@ def inlining(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def array_spec(array: Any) -> ArraySpec:
-    """What the core knows of an array: shape and dtype."""
-    return ArraySpec(tuple(array.shape), np.dtype(array.dtype).name)
+    """What the core knows of an array: shape and dtype; that of numbers in another byte order has no name there."""
+    dtype = array.dtype
+    return ArraySpec(tuple(array.shape), dtype.name if getattr(dtype, "isnative", True) else dtype.str)
 
 
 def run(op: Op, *arrays: Any, num_rows: Any = None) -> Any:
@@ -181,7 +184,7 @@ def _operands(given: Mapping[str, Any]) -> list[jax.Array]:
     """The arrays as the primitive takes them. In a shard_map, where a weight may be the same on all devices and x is
     not, they are made to vary alike, as jax.numpy does to operands.
     """
-    arrays = {name: jnp.asarray(array) for name, array in given.items()}
+    arrays = {name: _asarray(array) for name, array in given.items()}
     if row_count.NAME in arrays and arrays[row_count.NAME].size == 1:
         arrays[row_count.NAME] = arrays[row_count.NAME].reshape(1)
     varying = [jax.typeof(array).manual_axis_type.varying for array in arrays.values()]
@@ -190,6 +193,13 @@ def _operands(given: Mapping[str, Any]) -> list[jax.Array]:
         jax.lax.pcast(array, tuple(every - own), to="varying") if own != every else array
         for array, own in zip(arrays.values(), varying, strict=True)
     ]
+
+
+def _asarray(array: Any) -> jax.Array:
+    """An array of JAX, which cuts int64 to 32 bits where those are off: a number past these stays past all indices."""
+    if isinstance(array, np.ndarray) and array.dtype == np.int64 and not jax.config.jax_enable_x64:
+        array = array.clip(-(2**31), 2**31 - 1)
+    return jnp.asarray(array)
 
 
 def dtype_name(dtype: Any) -> Any:

@@ -96,6 +96,15 @@ def test_numpy_arrays_are_not_narrowed() -> None:
         m3ops_jax.swiglu_oai(np.zeros((2, 64)))
 
 
+@pytest.mark.parametrize(
+    ("array", "dtype"),
+    [(lambda: jax.random.split(jax.random.key(0), 32), "key<fry>"), (lambda: np.zeros(32, ">f4"), ">f4")],
+)
+def test_arrays_of_other_things_than_numbers(array: Callable[[], Any], dtype: str) -> None:
+    with pytest.raises(TypeError, match=f"x must have dtype bfloat16, float16 or float32, got {dtype}"):
+        m3ops_jax.mxfp8_quantize(array())
+
+
 def test_traced_parameters() -> None:
     """Parameters are part of the compiled kernel, so a traced number is refused like any array."""
     with pytest.raises(

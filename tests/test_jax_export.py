@@ -144,6 +144,24 @@ def test_a_kernel_needs_a_number_of_rows(platform: str, arch: str) -> None:
         export("swiglu_oai", *symbolic("swiglu_oai"), platforms=[platform], archs=(arch,))
 
 
+OF_KNOWN_SIZE = {
+    "mxfp8_grouped_matmul": ("x_values", "x_scales"),
+    "gemma_rmsnorm_rope_kv_insert": ("qkv", "slot_mapping", "index_slot_mapping"),
+}
+"""Which arguments of these have a row each."""
+
+
+@pytest.mark.parametrize("name", [name for name, op in OPS.items() if not op.any_size])
+def test_rows_that_are_looked_up_need_a_number(name: str) -> None:
+    (rows,) = jax.export.symbolic_shape("rows")
+    avals = [
+        jax.ShapeDtypeStruct((rows, *a.shape[1:]) if given in OF_KNOWN_SIZE[name] else a.shape, a.dtype)
+        for given, a in zip(OPS[name].inputs, ARGUMENTS[name], strict=False)
+    ]
+    with pytest.raises(ValueError, match="needs a shape without symbolic sizes: its rows are looked up by their"):
+        jax.export.export(jax.jit(jax_function(name)), platforms=["cpu"])(*avals)
+
+
 def test_one_program_for_both_vendors() -> None:
     with m3ops_jax.compile_for("sm_90", "gfx950"):
         traced = jax.jit(m3ops_jax.swiglu_oai).trace(*ARGUMENTS["swiglu_oai"])

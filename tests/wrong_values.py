@@ -85,6 +85,10 @@ VALUE_ERRORS: Table = {
         "residual must have the shape of x, (2, 64), got (64,)",
     ),
     "alpha NaN": (lambda m, a: m.swiglu_oai(a(2, 64), alpha=math.nan), "alpha must be a finite fp32 number"),
+    "alpha past the largest float": (
+        lambda m, a: m.swiglu_oai(a(2, 64), alpha=10**400),
+        "alpha must be a finite fp32 number and >= 0 and <= 1.84467e+19, got 1000",
+    ),
     "alpha 1e-30": (lambda m, a: m.swiglu_oai(a(2, 64), alpha=1e-30), "alpha must be 0 or at least 5.42101e-20, got "),
     "alpha -1": (lambda m, a: m.swiglu_oai_quantize(a(2, 64), alpha=-1.0), "got -1.0"),
     "alpha 1e30": (lambda m, a: m.swiglu_oai(a(2, 64), alpha=1e30), "<= 1.84467e+19, got 1e+30"),

@@ -72,6 +72,7 @@ class GemmaRMSNormRopeKVInsert(GemmaRMSNormRopeHeads):
     """
 
     name: ClassVar[str] = "gemma_rmsnorm_rope_kv_insert"
+    any_size: ClassVar[bool] = False
     inputs: ClassVar[Mapping[str, str]] = {
         **{
             name: doc

@@ -177,6 +177,7 @@ class MXFP8GroupedMatmul(Product):
     """
 
     name: ClassVar[str] = "mxfp8_grouped_matmul"
+    any_size: ClassVar[bool] = False
     inputs: ClassVar[Mapping[str, str]] = {
         "x_values": "An ``MXFP8`` of values ``[T, K]``, as :func:`mxfp8_quantize` returns it; in a layout of groups "
         "they are those of ``group_sizes``, and ``rows`` has to be None.",
