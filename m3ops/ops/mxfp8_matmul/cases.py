@@ -174,6 +174,8 @@ def _cases() -> Iterator[Case]:
     yield from _views()
     yield from counted("mxfp8_matmul", lambda shape: partial(operands, shape, 40))
     yield case("2 of 40 rows of 2048", partial(counting, partial(operands, (40, 2048), 40), 2))
+    for size in (32, CHUNK + BLOCK):
+        yield case(f"9 of 20 rows, 200 columns, K = {size}", partial(counting, partial(operands, (20, size), 200), 9))
     yield from _tiled()
     yield from _fast()
 

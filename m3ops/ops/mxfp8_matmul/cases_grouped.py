@@ -90,6 +90,8 @@ def _counted() -> Iterator[Case]:
     for size in (32, CHUNK + 32):
         few_groups = _operands((40, size), 192, [25] + [0] * 15, num_rows=16)
         yield case(f"16 of 40 rows, 192 columns of a few groups, K = {size}", few_groups)
+    few_groups = _operands((40, 64), 192, [25] + [0] * 15, num_rows=16, small=True)
+    yield case("fast, 16 of 40 rows, 192 columns of a few groups", few_groups, FAST)
     yield case("fast, 6 of 10 rows", _operands((10, 64), 9, SIZES, num_rows=6, small=True), FAST)
 
 

@@ -119,6 +119,7 @@ def _cases() -> Iterator[Case]:
         yield case(fp8, _operands(10, 40, SIZES, fp8=fp8))
     for count in (0, 3, 25, 40, -1):
         yield case(f"{count} of 40 rows", partial(counting, _operands(10, 9, SIZES), count))
+    yield case("70 of 90 rows, 200 columns", partial(counting, _operands(90, 200, [64, 0, 33], 4), 70))
     for layout in TILES:
         yield case(layout, _operands(37, 40, SIZES, layout=layout), {"x_layout": layout, "w_layout": layout})
     yield from _fast()

@@ -205,6 +205,7 @@ def _counted() -> Iterator[Case]:
     gates_and_ups = apart(normal, (3, 6, 192), "bfloat16", 3.0)
     yield case("apart, 10 of 3 x 6 rows", partial(counting, gates_and_ups, 10))
     yield case("apart, 6, 0 and 4 of 3 x 6 rows", partial(counting, gates_and_ups, 6, 0, 4))
+    yield case("2 of 5 rows of several tiles", partial(counting, together(one(normal, (5, 6144), "bfloat16", 3.0)), 2))
 
 
 CASES = (*ACTIVATIONS, *_counted())

@@ -40,6 +40,7 @@ def _cases() -> Iterator[Case]:
         for name, make in matrices():
             yield case(f"{layout}: {name}", one(_gate_up, make), {"scale_layout": layout, **SKEWED})
     yield from counted("swiglu_oai_quantize", lambda shape: together(one(normal, shape, "bfloat16", 3.0)), SKEWED)
+    yield case("2 of 5 rows of several tiles", partial(counting, together(one(normal, (5, 6144), "bfloat16", 3.0)), 2))
     experts = partial(counting, together(one(normal, (3, 6, 256), "bfloat16", 3.0)), 6, 0, 4)
     yield case("experts: 2 groups", experts, {"groups": 2})
     yield case("experts: interleaved", experts, {"layout": "interleaved"})
