@@ -78,6 +78,7 @@ def _mxfp8_grouped_matmul_fast_kernel(
     tiles_ptr,  # int32 [row_tiles + 1, 3]
     rows_ptr,  # int32 [total_rows], the rows of x, or None for all
     x_rows,
+    total_rows,
     row_tiles,
     product_ptr,  # [total_rows, N]
     W: tl.constexpr,
