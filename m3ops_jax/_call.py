@@ -94,8 +94,8 @@ def _evaluated(call: Call, named: Mapping[str, jax.Array]) -> dict[str, jax.Arra
 def inlining(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function that becomes one with those of jax.numpy that it calls.
 
-    Each of those is jitted, so would be a function of the program, traced, lowered and compiled apart: a third of the
-    time to compile.
+    Each of those is jitted, so would be a function of the program, traced, lowered and compiled apart: up to a third of
+    the time to compile, by the op.
     """
 
     @functools.wraps(function)

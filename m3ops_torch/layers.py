@@ -39,8 +39,8 @@ def moe_layer(
     they return. With exact arithmetic a token's bytes are the same on every machine and in any batch.
 
     Args:
-        x: The tokens, ``[..., H]`` in bfloat16, float16 or float32, or an ``MXFP8`` of them, ``[T, H]`` if its scales
-            are in tiles.
+        x: The tokens, ``[..., H]`` in bfloat16, float16 or float32, or an ``MXFP8`` of them, ``[T, H]`` unless its
+            scales are row-major.
         logits: The router's, ``[..., E]``.
         bias: That of the choice, fp32 ``[E]``.
         w13: Gates and ups of the experts, one below the other, an ``MXFP8`` of values ``[E, 2I, H]``.
