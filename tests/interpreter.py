@@ -216,6 +216,13 @@ class _Builder(stock.InterpreterBuilder):
             raise NotImplementedError(f"inline assembly {asm!r} with {constraints!r}")
         return SimpleNamespace(get_result=values.__getitem__)
 
+    def create_fmul(self, lhs: TensorHandle, rhs: TensorHandle) -> TensorHandle:
+        """Products of bf16 too: fp32 holds each, unless it is too small to change how it rounds to bf16."""
+        if lhs.dtype.scalar != tl.bfloat16:
+            return self.binary_op(lhs, rhs, np.multiply)
+        x, y = (handle.data.view(ml_dtypes.bfloat16).astype(np.float32) for handle in (lhs, rhs))
+        return TensorHandle((x * y).astype(ml_dtypes.bfloat16).view(lhs.data.dtype), tl.bfloat16)
+
     def binary_op(self, lhs: TensorHandle, rhs: TensorHandle, op: Callable[..., np.ndarray]) -> TensorHandle:
         handle = super().binary_op(_numeric(lhs), _numeric(rhs), op)
         if handle.data.dtype == np.bool_:  # a comparison, to which the stock builder gives the type of the operands

@@ -348,8 +348,8 @@ def _mode_kernel(x_ptr, out_ptr, N: tl.constexpr, MODE: tl.constexpr):
         y = tl.exp2(x)
     elif MODE == "sum":
         y = x + tl.sum(x, axis=0)
-    elif MODE == "bf16 product":
-        y = x.to(tl.bfloat16) * x.to(tl.bfloat16)
+    elif MODE == "bf16 sum":
+        y = x.to(tl.bfloat16) + x.to(tl.bfloat16)
     elif MODE == "bf16 negation":
         y = -x.to(tl.bfloat16)
     elif MODE == "fp16 fma":
@@ -368,7 +368,7 @@ MODES = (
     "sqrt",
     "exp2",
     "sum",
-    "bf16 product",
+    "bf16 sum",
     "bf16 negation",
     "fp16 fma",
     "truncating cast",
@@ -381,3 +381,18 @@ MODES = (
 def test_operations_that_are_not_exact_are_refused(mode: str) -> None:
     with pytest.raises(NotImplementedError):
         run(_mode_kernel, np.ones(16, F32), out=F32, MODE=mode)
+
+
+@triton.jit
+def _bf16_product_kernel(x_ptr, y_ptr, out_ptr, N: tl.constexpr):
+    i = tl.arange(0, N)
+    product = tl.load(x_ptr + i).to(tl.bfloat16) * tl.load(y_ptr + i).to(tl.bfloat16)
+    tl.store(out_ptr + i, product.to(tl.float32))
+
+
+def test_products_of_bf16_round_once() -> None:
+    """Ties go to the even one; small products keep what is subnormal, and round to zero at a half of the smallest."""
+    x = np.array([1 + 2.0**-7, 1 + 3 * 2.0**-7, 2.0**-127, 3 * 2.0**-133, 2.0**-133, 2.0**-133, -1.0, 2.0**127], F32)
+    y = np.array([1 + 2.0**-1, 1 + 2.0**-1, 1.875, 0.5, 0.5, 0.75, 0.0, 2.0], F32)
+    want = [1.5 + 2.0**-6, 1.5 + 2.0**-5, 1.875 * 2.0**-127, 2.0**-132, 0.0, 2.0**-133, -0.0, np.inf]
+    assert_same(run(_bf16_product_kernel, x, y, out=F32), np.array(want, F32))

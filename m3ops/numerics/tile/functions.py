@@ -205,6 +205,17 @@ def dequantize_blocks(codes, scales, ROWS: tl.constexpr, COLS: tl.constexpr, FP8
 
 
 @triton.jit
+def bfloat16_blocks(codes, scales, ROWS: tl.constexpr, COLS: tl.constexpr, FP8: tl.constexpr, CAST: tl.constexpr):
+    """The same numbers in bfloat16, rounded once."""
+    if CAST == "nvidia":  # codes and factors are numbers of bfloat16, of which it multiplies two at a time
+        blocks = tl.reshape(decode_e4m3(codes, FP8, CAST).to(tl.bfloat16), (ROWS, COLS // _BLOCK, _BLOCK))
+        numbers = tl.reshape(blocks * scale_factors(scales).to(tl.bfloat16)[:, :, None], (ROWS, COLS))
+    else:
+        numbers = dequantize_blocks(codes, scales, ROWS, COLS, FP8, CAST).to(tl.bfloat16)
+    return numbers
+
+
+@triton.jit
 def interleave(codes, ROWS: tl.constexpr, COLS: tl.constexpr):
     """The codes of each block of 32, ``[ROWS, COLS]``: first the first pairs of all fours, then the second pairs.
 
@@ -214,6 +225,14 @@ def interleave(codes, ROWS: tl.constexpr, COLS: tl.constexpr):
     """
     pairs = tl.permute(tl.reshape(codes, (ROWS * COLS // _BLOCK, _BLOCK // 4, 2, 2)), (0, 2, 1, 3))
     return tl.reshape(pairs, (ROWS, COLS))
+
+
+@triton.jit
+def halves(x, ROWS: tl.constexpr, COLS: tl.constexpr):
+    """Both halves of each block of 32 of :func:`interleave`, ``[ROWS, COLS / 2]`` each."""
+    fours = tl.permute(tl.reshape(x, (ROWS, COLS // 4, 2, 2)), (0, 1, 3, 2))
+    first, second = tl.split(fours)
+    return tl.reshape(first, (ROWS, COLS // 2)), tl.reshape(second, (ROWS, COLS // 2))
 
 
 @triton.jit

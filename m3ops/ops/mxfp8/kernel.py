@@ -87,11 +87,16 @@ def _dequantize_tile(
     window, blocks = rows.window(t, end, AT.values.size, TILE), rows.window(t, end, AT.values.size, TILE, 32)
     values = rows.load(values_ptr, window, TILE, AT.values)
     exponents = scales.load(scales_ptr, blocks, total_rows, TILE, AT.scales, MX.scale_tiles, scale_rows_ptr)
-    if MX.interleaves:
-        values = functions.interleave(values, TILE.rows, TILE.cols)
     x = functions.dequantize_blocks(values, exponents, TILE.rows, TILE.cols, MX.fp8, MX.cast)
     x = fp32.narrow(x, x_ptr.dtype.element_ty, NARROWING)
-    rows.store(x_ptr, x, window, TILE, AT.x)
+    if MX.interleaves:
+        first, second = functions.halves(x, TILE.rows, TILE.cols)
+        first_row, _, half = rows.window(t, end, AT.x.size, TILE, 2)
+        cols = half // 16 * 32 + half % 16
+        rows.store(x_ptr, first, (first_row, end, cols), TILE, AT.x)
+        rows.store(x_ptr, second, (first_row, end, cols + 16), TILE, AT.x)
+    else:
+        rows.store(x_ptr, x, window, TILE, AT.x)
 
 
 @triton.jit

@@ -28,9 +28,9 @@ def sum_of_codes(x_ptrs, valid, w, first, end, W: tl.constexpr, TILE: tl.constex
             # Triton has no asynchronous copy of so few bytes: the next step's are on their way during this one.
             ahead = tl.minimum(block + TILE.step, TILE.blocks - TILE.step)
             next_scales = matrix.load_scales_of_blocks(w, ahead, TILE.step, W)
-            numbers = functions.dequantize_blocks(codes, scales, TILE.cols, 32 * TILE.step, W.mx.fp8, W.mx.cast)
+            numbers = functions.bfloat16_blocks(codes, scales, TILE.cols, 32 * TILE.step, W.mx.fp8, W.mx.cast)
             x = tl.load(x_ptrs + block * 32, mask=valid, other=0.0)
-            total = tl.dot(numbers.to(tl.bfloat16), tl.trans(x), total)
+            total = tl.dot(numbers, tl.trans(x), total)
             scales = next_scales
     return total
 

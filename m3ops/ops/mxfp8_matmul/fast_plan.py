@@ -13,24 +13,25 @@ from m3ops.numerics.formats import BLOCK
 from m3ops.op import Specs
 from m3ops.ops.mxfp8.spec import MXFP8Dequantize
 from m3ops.ops.mxfp8_matmul.fast_kernel import _mxfp8_matmul_fast_kernel
-from m3ops.ops.mxfp8_matmul.plan import counted, product_launch, weight_at
+from m3ops.ops.mxfp8_matmul.plan import counted, product_launch, tile_rows_of, weight_at
 from m3ops.ops.mxfp8_matmul.spec import MXFP8Matmul
 from m3ops.plan import Launch, Plan
 from m3ops.planning.launch import bytes_moved, counts_rows
-from m3ops.planning.tiling import power_of_two_at_least
 from m3ops.target import Target
 from m3ops.tiles.matrix import Matrix
 from m3ops.tiles.product import ProductTile
 
-MOST_ROWS_OF_CODES = 256
+MOST_ROWS_OF_CODES = 768
 """Up to how many rows of x the kernel itself turns the weight into bfloat16. For more rows of tiles it is done once,
-before. N = 6144 on the H200, us: with 256 rows 88 against 85 and twice the weight's memory, with 512 163 against 134.
+before. us on the H200, of 512, 768 and 1024 rows: N = 6144 111, 178 and 180 against 135, 183 and 182 and twice the
+weight's memory; N = 49152 686, 1043 and 1395 against 882, 1203 and 1153.
 """
 
+MOST_ROWS = 128
+"""Rows of x of a tile at most."""
+
 ENOUGH_PROGRAMS = 4
-"""For each multiprocessor. With fewer, tiles are narrow and each program has more on its way. 16 rows, us on the H200,
-in 64 columns and in 32: N = 6144 36 and 27, N = 49152 97 and 94, 51 groups of N = 6144 470 and 527.
-"""
+"""For each multiprocessor. With fewer, tiles are narrow."""
 
 
 @dataclass(frozen=True)
@@ -112,18 +113,13 @@ def numbers(name: str, layout: str, specs: Specs, target: Target, choice: Choice
 def _choice(rows: int, cols: int, blocks: int, target: Target, *, counts: bool) -> Choice:
     """By measurement on H100 and H200. AMD's tiles are chosen by what its compute units can hold."""
     if counts or rows <= MOST_ROWS_OF_CODES:
-        tile_rows = 16 if counts else tile_rows_of_codes(rows)
+        tile_rows = 16 if counts else tile_rows_of(rows, target, MOST_ROWS)
         return choice_of_codes(tile_rows, -(-rows // tile_rows), cols, blocks, target)
     nvidia, row_tiles = target.vendor == "nvidia", -(-rows // 128)
     wide = nvidia and row_tiles * -(-cols // 256) >= ENOUGH_PROGRAMS * target.multiprocessors
     tile = ProductTile(128, 256 if wide else 128, blocks, True, gcd(blocks, 2))
     stages = (3 if wide else 4) if nvidia else 2
     return Choice(tile, row_tiles, 8 if wide or not nvidia else 4, {"num_stages": stages}, False)
-
-
-def tile_rows_of_codes(rows: int) -> int:
-    """Rows of a tile for so many rows of x, where the kernel reads the weight's codes."""
-    return min(max(power_of_two_at_least(rows), 16), 128)
 
 
 def choice_of_codes(
@@ -140,11 +136,15 @@ def choice_of_codes(
 
     if target.vendor != "nvidia":
         return choice(64, 4, 4, 2)
-    # Two warps multiply with mma.sync, for which Triton reads four codes at a time. N = 6144 on the H200, us, beside
-    # four warps with wgmma: 51 of 128 groups with one row or two 488 and 552, 128 with 32 on average 2330 and 3190.
-    if tile_rows <= 64 and enough(64):
-        return choice(64, 4, 2, 3)
-    if tile_rows <= 32:  # one weight, us: 16 rows 26 and 31 (in tiles of 16 columns), 32 rows 41 and 31
-        return choice(32, 8, 2, 3) if tile_rows == 16 else choice(16, 8, 1, 4)
-    # 128 groups with 256 rows on average, us: 6450; 6430 with 256 columns and eight warps, 7530 with twice the step.
-    return choice(128, 2, 4, 3) if tile_rows == 128 and enough(128) else choice(64, 2, 4, 4)
+    # One or two warps multiply with mma.sync, for which Triton reads four codes at a time. They turn codes into
+    # bfloat16 while others wait for memory, so many programs have little each. 128 weights [6144, 6144] on the H200, us
+    # of 52 rows of as many groups: 463; 16 rows of x in a tile 495, 64 columns 472, and half the step too 520. One row
+    # of 5 groups: 56; with four stages 63, since fewer programs have room. One row and one weight, N = 6144 and 49152:
+    # 20 and 83; in 16 columns by one warp 18.6 and 82, with four stages 20 and 80.
+    if tile_rows <= 16:
+        return choice(32, 8, 2, 3) if tile_rows == 16 or enough(32) else choice(16, 8, 1, 4)
+    if tile_rows == 32:  # one weight, N = 6144, us: 35 and 27
+        return choice(64, 4, 2, 3) if enough(64) else choice(16, 8, 1, 4)
+    # From here on wgmma. 128 groups with 32, 64 and 256 rows on average, us: 2210, 2520 and 6590; in 64 columns 2420,
+    # 3430 and 8270. One weight, N = 6144: 128 rows 60 and 57, 256 rows 77 and 84.
+    return choice(128, 2, 4, 3) if row_tiles > 1 or enough(128) else choice(64, 2, 4, 4)

@@ -54,8 +54,8 @@ class _Call:
 
     @property
     def rows_each(self) -> int:
-        """Rows of a group on average; where the device counts rows they are few."""
-        return 1 if counts_rows(self.specs) else -(-self.shape[0] // max(self.groups, 1))
+        """Rows of a group on average; where the device counts rows they are taken for few."""
+        return exact.FEWEST_ROWS if counts_rows(self.specs) else -(-self.shape[0] // max(self.groups, 1))
 
     @property
     def x(self) -> Specs:
@@ -135,7 +135,7 @@ def fast_plan(op: MXFP8GroupedMatmul, specs: Specs, target: Target, *, keep: Col
     call = _Call(op, specs, target, keep)
     _, cols, size = call.shape
     x_rows, weight = specs["x_values"].shape[0], call.weight
-    tile_rows = fast.tile_rows_of_codes(call.rows_each)
+    tile_rows = exact.tile_rows_of(2 * call.rows_each, target, fast.MOST_ROWS)
     table, launch = call.table(tile_rows, keep=keep)
     scratch, launches = {"tiles": table, "x": ArraySpec((x_rows, size), "bfloat16")}, [launch]
     choice = fast.choice_of_codes(

@@ -55,7 +55,7 @@ def fast_plan(op: MXFP8KGroupedMatmul, specs: Specs, target: Target, *, keep: Co
     A group may have any number of blocks, so they are added one by one.
     """
     (groups, rows, cols), size = specs["product"].shape, specs["x_values"].shape[-1]
-    tile_rows = fast.tile_rows_of_codes(rows)
+    tile_rows = exact.tile_rows_of(rows, target, fast.MOST_ROWS)
     in_turns = rows > tile_rows * ROWS_OF_TILES
     every = groups * -(-rows // tile_rows)
     choice = fast.choice_of_codes(tile_rows, every, cols, size // BLOCK, target, in_turns=in_turns)

@@ -36,14 +36,16 @@ MOST_ROWS = 64
 """Rows of x that a program takes at most."""
 
 COLS = 64
-"""Columns of the product that a program takes: the fewest that Hopper's tensor cores multiply at once. Of 128 with 16
-rows, us on the H100: N = 6144 48 against 45, but N = 49152 206 against 251.
-"""
+"""Columns of the product that a program takes: the fewest that Hopper's tensor cores multiply at once."""
 
 FEWEST_ROWS = 8
-"""Rows of a program where there are no more, on NVIDIA: two warps multiply them and 64 columns with ``mma.sync``. The
-weights of 51 of 128 groups with one row or two, N = 6144 on the H200, us: 858; 1112 with 16 rows, and 1165 with four
-warps and 128 columns. 8 rows and one weight: 31 and 40.
+"""Rows of a program where there are no more, on NVIDIA. The weights of 51 of 128 groups with one row or two, N = 6144
+on the H200, us: 858; 1112 with 16 rows.
+"""
+
+FEW_ROWS = 16
+"""Up to so many two warps multiply with ``mma.sync``, and load further ahead. One row, N = 49152 on the H200, us: 145;
+181 in 128 columns with four warps, 190 in 32 columns. 16 rows: 192; 219 with four warps, 202 in 128 columns of these.
 """
 
 MOST_PARTIALS = 1 << 28
@@ -51,8 +53,10 @@ MOST_PARTIALS = 1 << 28
 buffer of 8192 rows of 6144, K = 6144, whose product has 96 MiB, would come with 1152.
 """
 
-PROGRAMS_OF_A_DECODE = 4
-"""Programs for each multiprocessor that a product of few rows is divided into, as far as its chunks allow."""
+PROGRAMS_OF_A_DECODE = 8
+"""Programs for each multiprocessor that a product of few rows is divided into, as far as its chunks allow; of more rows
+half as many. One row, N = 49152 on the H200, us: 145, and undivided 172; 16 rows 197 and 192.
+"""
 
 
 def exact_plan(op: MXFP8Matmul, specs: Specs, target: Target, *, keep: Collection[str]) -> Plan:
@@ -88,44 +92,34 @@ def exact_plan(op: MXFP8Matmul, specs: Specs, target: Target, *, keep: Collectio
     return Plan((*launches, *summed(launch, op, specs, target, tile.parts, keep=keep)), moved, flops, scratch)
 
 
-def tile_rows_of(rows: int, target: Target) -> int:
+def tile_rows_of(rows: int, target: Target, most: int = MOST_ROWS) -> int:
     """Rows of a tile for so many rows of x."""
     fewest = FEWEST_ROWS if target.vendor == "nvidia" else 16
-    return min(max(power_of_two_at_least(rows), fewest), MOST_ROWS)
+    return min(max(power_of_two_at_least(rows), fewest), most)
 
 
 def tile_of(
     rows: int, tile_rows: int, row_tiles: int, cols: int, size: int, target: Target, *, decode: bool
 ) -> ProductTile:
     """The tile of a product of so many rows in so many tiles, or where the device counts them of at most so many."""
-    chunks, enough = -(-size // (BLOCK * CHUNK_BLOCKS)), PROGRAMS_OF_A_DECODE * target.multiprocessors
-    if (
-        tile_rows == FEWEST_ROWS
-    ):  # one wave of programs is wide: 1 row, N = 49152 on the H200, us: 171; 204 in 64 columns
-        wide = enough <= row_tiles * -(-cols // COLS) < 4 * enough
-    else:
-        wide = tile_rows == 16 and row_tiles * -(-cols // (2 * COLS)) * chunks >= enough
-    tile_cols = 2 * COLS if wide else COLS
-    divided = row_tiles * -(-cols // tile_cols) < enough
+    chunks, few = -(-size // (BLOCK * CHUNK_BLOCKS)), tile_rows <= FEW_ROWS
+    enough = PROGRAMS_OF_A_DECODE * target.multiprocessors // (1 if few else 2)
+    divided = row_tiles * -(-cols // COLS) < enough
     if decode:
         divided = 4 * chunks * rows * cols <= MOST_PARTIALS
     # Where rows are counted there may be fewer tiles than take turns.
     in_turns = row_tiles > ROWS_OF_TILES and not decode
-    return ProductTile(tile_rows, tile_cols, size // BLOCK, in_turns, parts=max(chunks, 1) if divided else 1)
+    return ProductTile(tile_rows, COLS, size // BLOCK, in_turns, parts=max(chunks, 1) if divided else 1)
 
 
 def warps_of(tile: ProductTile, target: Target) -> int:
     """Warps of a program that multiplies."""
-    return 2 if _is_smallest(tile) or target.vendor != "nvidia" else 4
+    return 2 if tile.rows <= FEW_ROWS or target.vendor != "nvidia" else 4
 
 
 def stages_of(tile: ProductTile, target: Target) -> dict[str, int]:
     """How far it loads ahead."""
-    return {"num_stages": (4 if _is_smallest(tile) else 3) if target.vendor == "nvidia" else 2}
-
-
-def _is_smallest(tile: ProductTile) -> bool:
-    return (tile.rows, tile.cols) == (FEWEST_ROWS, COLS)
+    return {"num_stages": (4 if tile.rows <= FEW_ROWS else 3) if target.vendor == "nvidia" else 2}
 
 
 def digits_of(rows: int, size: int) -> dict[str, ArraySpec]:
