@@ -43,7 +43,7 @@ class MoEWeights(NamedTuple):
         bias: That of the choice of experts, fp32 ``[E]``.
         w13: Gates and ups of the experts, one below the other, an ``MXFP8`` of values ``[E, 2I, H]``.
         w2: The way back, an ``MXFP8`` of values ``[E, H, I]``.
-        shared: The same of the expert that every token has; None if there is none.
+        shared: The same of the expert that every token has; None if there is none, or if it is the last of w13 and w2.
     """
 
     router: Array
@@ -73,29 +73,42 @@ def _tensor(memory: np.ndarray, name: str, dtype: str, shape: list[int], data_of
     return memory[begin:end].view(DTYPES[dtype]).reshape(shape)
 
 
-def moe_weights(tensors: Tensors, prefix: str) -> MoEWeights:
+def moe_weights(tensors: Tensors, prefix: str, *, shared_in_stack: bool = False) -> MoEWeights:
     """The weights of one layer: of MXFP8 as they are, of bfloat16 quantized.
 
     Args:
         tensors: Tensors by their names in the checkpoint.
         prefix: What the names of the layer begin with, such as ``"model.layers.3.block_sparse_moe."``.
+        shared_in_stack: Whether the shared expert becomes the last of w13 and w2.
 
     Raises:
-        ValueError: There is no such layer, or a part of it is missing.
+        ValueError: There is no such layer, or a part of it is missing, or no shared expert fits the stack.
     """
     count = sum(name.startswith(f"{prefix}experts.") and name.endswith(".w1.weight") for name in tensors)
     if not count:
         raise ValueError(f"tensors must have {prefix}experts.0.w1.weight, got {len(tensors)} others")
     each = [_mlp(tensors, f"{prefix}experts.{expert}.", EXPERT) for expert in range(count)]
+    shared = None
+    if shared_in_stack:
+        each.append(_fitting(_mlp(tensors, f"{prefix}shared_experts.", SHARED), each[0]))
+    elif any(name.startswith(f"{prefix}shared_experts.") for name in tensors):
+        shared = _mlp(tensors, f"{prefix}shared_experts.", SHARED)
     w13, w2 = (_stacked([pair[way] for pair in each]) for way in range(2))
-    has_shared = any(name.startswith(f"{prefix}shared_experts.") for name in tensors)
     return MoEWeights(
         router=_get(tensors, f"{prefix}gate.weight"),
         bias=_get(tensors, f"{prefix}e_score_correction_bias").astype(np.float32),
         w13=w13,
         w2=w2,
-        shared=_mlp(tensors, f"{prefix}shared_experts.", SHARED) if has_shared else None,
+        shared=shared,
     )
+
+
+def _fitting(shared: tuple[MXFP8, MXFP8], expert: tuple[MXFP8, MXFP8]) -> tuple[MXFP8, MXFP8]:
+    """A shared expert that is as large as another."""
+    own, others = ([q.values.shape for q in pair] for pair in (shared, expert))
+    if own != others:
+        raise ValueError(f"shared_in_stack must be False for a shared expert of other shapes, got {own} and {others}")
+    return shared
 
 
 def _mlp(tensors: Tensors, prefix: str, names: tuple[str, str, str]) -> tuple[MXFP8, MXFP8]:

@@ -53,26 +53,32 @@ def moe_layer(
     top_k: int,
     scale: float,
     arithmetic: str,
+    shared_in_stack: bool,
     devices: Devices | None,
 ) -> Array:
     """Route, quantize each token once, and the products of each token's experts, of what :func:`check_moe` has seen."""
     tokens = _rows(x if isinstance(x, MXFP8) else ops.mxfp8_quantize(x))
-    ids, weights = ops.moe_route(logits, bias, top_k=top_k)
+    ids, weights = ops.moe_route(logits, bias, top_k=top_k, shared_experts=int(shared_in_stack))
     if devices is None:
         y, slots = _of_this_device(ops, tokens, ids, w13, w2, arithmetic=arithmetic)
     else:
         y, slots = _of_all_devices(ops, devices, tokens, ids, w13, w2, arithmetic=arithmetic)
-    if shared is not None:
-        beside = _mlp(ops, tokens, *shared, arithmetic=arithmetic).reshape(*ids.shape[:-1], y.shape[-1])
-    return ops.moe_combine(y, slots, weights, None if shared is None else beside, scale=scale)
+    beside = None
+    if shared_in_stack:  # its rows are the last, one for each token
+        beside, slots = y[math.prod(weights.shape) :], slots[..., :top_k]
+    elif shared is not None:
+        beside = _mlp(ops, tokens, *shared, arithmetic=arithmetic)
+    if beside is not None:
+        beside = beside.reshape(*ids.shape[:-1], y.shape[-1])
+    return ops.moe_combine(y, slots, weights, beside, scale=scale)
 
 
 def _of_this_device(
     ops: ModuleType, tokens: MXFP8, ids: Array, w13: MXFP8, w2: MXFP8, *, arithmetic: str
 ) -> tuple[Array, Array]:
     """What the experts return, sorted by expert, and which row of it each slot is."""
-    order, slots, group_sizes = ops.moe_sort(ids, num_experts=w13.values.shape[0])
-    gate_up = ops.mxfp8_grouped_matmul(tokens, w13, group_sizes, order // ids.shape[-1], arithmetic=arithmetic)
+    rows, slots, group_sizes = ops.moe_sort(ids, num_experts=w13.values.shape[0], tokens=True)
+    gate_up = ops.mxfp8_grouped_matmul(tokens, w13, group_sizes, rows, arithmetic=arithmetic)
     y = ops.mxfp8_grouped_matmul(ops.swiglu_oai_quantize(gate_up), w2, group_sizes, arithmetic=arithmetic)
     return y, slots
 
@@ -123,13 +129,18 @@ def check_moe(
     top_k: int,
     scale: float,
     arithmetic: str,
+    shared_in_stack: bool,
 ) -> None:
     """Raises unless the shapes fit each other, by the names that the caller has for them, and the parameters.
 
     What the products say of dtypes and scales, they say before anything depends on it. ``specs`` are those of
     :func:`arrays_of`, by name.
     """
-    _check_shapes(x, logits, w13, w2, shared, devices)
+    validate.flag("shared_in_stack", shared_in_stack)
+    if shared_in_stack and (shared is not None or devices > 1):
+        given = "shared" if shared is not None else f"{devices} devices"
+        raise ValueError(f"shared_in_stack must be False with {given}: the stack is that of all experts of one device")
+    _check_shapes(x, logits, w13, w2, shared, devices, int(shared_in_stack))
     MXFP8GroupedMatmul.of(arithmetic=arithmetic)
     MoECombine.of(scale=scale)
     if "x" in specs:
@@ -138,7 +149,13 @@ def check_moe(
 
 
 def _check_shapes(
-    x: Array | MXFP8, logits: Array, w13: MXFP8, w2: MXFP8, shared: tuple[MXFP8, MXFP8] | None, devices: int
+    x: Array | MXFP8,
+    logits: Array,
+    w13: MXFP8,
+    w2: MXFP8,
+    shared: tuple[MXFP8, MXFP8] | None,
+    devices: int,
+    stacked: int,
 ) -> None:
     if not _shape(x):
         raise ValueError("x must have at least one axis, got shape ()")
@@ -153,7 +170,7 @@ def _check_shapes(
         "w13": (w13, (experts, 2 * inner, hidden)),
         "w2": (w2, (experts, hidden, inner)),
     }
-    wanted["logits"] = logits, (*leading, devices * experts)
+    wanted["logits"] = logits, (*leading, devices * experts - stacked)
     if shared is not None:
         if len(shared) != 2:
             raise ValueError(f"shared must hold two weights, got {len(shared)}")

@@ -30,6 +30,7 @@ def moe_layer(
     top_k: int = 4,
     scale: float = 2.0,
     arithmetic: str = "exact",
+    shared_in_stack: bool = False,
     axis_name: str | tuple[str, ...] | None = None,
 ) -> jax.Array:
     """MiniMax-M3's mixture of experts, from the router's logits on.
@@ -49,6 +50,8 @@ def moe_layer(
         top_k: Experts of a token.
         scale: What the sum of these is multiplied by, before that of the shared expert is added.
         arithmetic: That of the products, ``"exact"`` or ``"fast"``, see :func:`mxfp8_matmul`.
+        shared_in_stack: Whether w13 and w2 have E + 1 experts, the last of which is the shared one. Its products then
+            need no launches of their own: a layer of few tokens takes less time, with the same bytes.
         axis_name: In a ``jax.shard_map`` the axis, or axes, of the mesh whose devices have E / D of the experts each,
             in order, with tokens and logits of their own, as many on each: one all-gather of the quantized tokens and
             one all-to-all of the results. The bytes stay those of one device.
@@ -68,6 +71,7 @@ def moe_layer(
     specs = {name: spec_of(name, array) for name, array in arrays.items()}
     devices = None if axis_name is None else _Devices(axis_name)
     given: dict[str, Any] = {"top_k": top_k, "scale": scale, "arithmetic": arithmetic}
+    given["shared_in_stack"] = shared_in_stack
     layers.check_moe(specs, x, logits, w13, w2, shared, devices=devices.size if devices else 1, **given)
     result: jax.Array = layers.moe_layer(m3ops_jax, x, logits, bias, w13, w2, shared, devices=devices, **given)
     return result
@@ -103,7 +107,7 @@ class _Devices:
         return jnp.arange(size, dtype=jnp.int32)
 
 
-def moe_weights(tensors: Mapping[str, np.ndarray], prefix: str) -> MoEWeights:
+def moe_weights(tensors: Mapping[str, np.ndarray], prefix: str, *, shared_in_stack: bool = False) -> MoEWeights:
     """The weights of one mixture of experts from a checkpoint in MiniMax-M3's layout, for :func:`moe_layer`.
 
     Weights in MXFP8 are taken as they are, those in bfloat16 are quantized. The experts are stacked in the memory of
@@ -112,14 +116,17 @@ def moe_weights(tensors: Mapping[str, np.ndarray], prefix: str) -> MoEWeights:
     Args:
         tensors: Tensors by their names there, as :func:`m3ops.checkpoint.read_safetensors` gives them.
         prefix: What the names of the layer begin with, such as ``"model.layers.3.block_sparse_moe."``.
+        shared_in_stack: Whether the shared expert becomes the last of w13 and w2, for the layer's parameter of that
+            name; ``shared`` is None then.
 
     Returns:
         ``(router, bias, w13, w2, shared)``.
 
     Raises:
-        ValueError: There is no such layer, or a part of it is missing.
+        ValueError: There is no such layer, or a part of it is missing, or no shared expert fits the stack.
     """
-    return checkpoint.converted(checkpoint.moe_weights(tensors, prefix), jnp.asarray, MXFP8)
+    weights = checkpoint.moe_weights(tensors, prefix, shared_in_stack=shared_in_stack)
+    return checkpoint.converted(weights, jnp.asarray, MXFP8)
 
 
 def mxfp8_linear(x: jax.Array, w: jax.Array, *, arithmetic: str = "exact", scale_rule: str = "rceil") -> jax.Array:

@@ -86,6 +86,7 @@ def moe_route(
     bias: jax.Array,
     *,
     top_k: int = 4,
+    shared_experts: int = 0,
     num_rows: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """The experts of each token: the ``top_k`` largest of ``sigmoid(logits) + bias``, and their weights, in fp32.
@@ -97,18 +98,20 @@ def moe_route(
         logits: The router's logits, shape ``[..., E]``, E at most 4096; bfloat16, float16 or float32.
         bias: Shape ``[E]``, or with leading axes that broadcast against those of logits; any of these dtypes.
         top_k: Number of experts of a token, 1 to 32, and at most E.
+        shared_experts: Number of experts that every token has. Numbered from E on, they follow the chosen ones in ids,
+            and have no weight.
         num_rows: How many rows count, with the leading axes flattened: an int32 array of one element, clamped to the
             rows that exist. Or one number for each expert, ``[E]`` for arrays ``[E, max_rows, ...]``. The other rows
             are not read, and their results are zero.
 
     Returns:
-        ``(ids, weights)``, int32 and float32, both of shape ``[..., top_k]``.
+        ``(ids, weights)``, int32 ``[..., top_k + shared_experts]`` and float32 ``[..., top_k]``.
 
     Raises:
         TypeError: A dtype is not supported, or a parameter has the wrong type.
         ValueError: The shapes do not fit each other, or a parameter is out of range.
     """
-    op = MoERoute.of(top_k=top_k)
+    op = MoERoute.of(top_k=top_k, shared_experts=shared_experts)
     result: tuple[jax.Array, jax.Array] = run(op, logits, bias, num_rows=num_rows)
     return result
 
@@ -164,6 +167,8 @@ def moe_scatter_quantize(
 def moe_sort(
     ids: jax.Array,
     num_experts: int,
+    *,
+    tokens: bool = False,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Sorts the slots of all tokens by expert: slot ``t * k + j`` is the j-th expert of token t.
 
@@ -173,6 +178,7 @@ def moe_sort(
     Args:
         ids: Shape ``[..., k]``, int32, as :func:`moe_route` returns them.
         num_experts: Number of experts, 1 to 4096.
+        tokens: Whether ``order`` lists the token of each slot in its place, as ``rows`` of a grouped product.
 
     Returns:
         ``(order, slots, group_sizes)``, int32. ``order`` lists the slots by expert; ``slots``, of the shape of ids, is
@@ -182,6 +188,6 @@ def moe_sort(
         TypeError: A dtype is not supported, or a parameter has the wrong type.
         ValueError: ids has no axis, or a parameter is out of range.
     """
-    op = MoESort.of(num_experts=num_experts)
+    op = MoESort.of(num_experts=num_experts, tokens=tokens)
     result: tuple[jax.Array, jax.Array, jax.Array] = run(op, ids)
     return result

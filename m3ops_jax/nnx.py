@@ -97,6 +97,7 @@ class MoE(nnx.Module):
         top_k: Experts of a token.
         scale: What the sum of their results is multiplied by.
         arithmetic: That of the products, ``"exact"`` or ``"fast"``.
+        shared_in_stack: Whether the last expert of w13 and w2 is the shared one.
         axis_name: In a ``jax.shard_map`` the mesh axes whose devices have the experts; None if all are here.
     """
 
@@ -107,10 +108,12 @@ class MoE(nnx.Module):
         top_k: int = 4,
         scale: float = 2.0,
         arithmetic: str = "exact",
+        shared_in_stack: bool = False,
         axis_name: str | tuple[str, ...] | None = None,
     ) -> None:
         self.weights = nnx.Variable(weights)
         self.top_k, self.scale, self.arithmetic, self.axis_name = top_k, scale, arithmetic, axis_name
+        self.shared_in_stack = shared_in_stack
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """The output for tokens ``[..., H]``, in bfloat16."""
@@ -125,5 +128,6 @@ class MoE(nnx.Module):
             top_k=self.top_k,
             scale=self.scale,
             arithmetic=self.arithmetic,
+            shared_in_stack=self.shared_in_stack,
             axis_name=self.axis_name,
         )

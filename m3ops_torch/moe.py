@@ -91,6 +91,7 @@ def moe_route(
     bias: torch.Tensor,
     *,
     top_k: int = 4,
+    shared_experts: int = 0,
     num_rows: torch.Tensor | None = None,
     out: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -103,6 +104,8 @@ def moe_route(
         logits: The router's logits, shape ``[..., E]``, E at most 4096; bfloat16, float16 or float32.
         bias: Shape ``[E]``, or with leading axes that broadcast against those of logits; any of these dtypes.
         top_k: Number of experts of a token, 1 to 32, and at most E.
+        shared_experts: Number of experts that every token has. Numbered from E on, they follow the chosen ones in ids,
+            and have no weight.
         num_rows: How many rows count, with the leading axes flattened: an int32 tensor of one element, clamped to the
             rows that exist. Or one number for each expert, ``[E]`` for arrays ``[E, max_rows, ...]``. The other rows
             are not read. Their results are zero in a new tensor and stay as they were in ``out``.
@@ -110,13 +113,13 @@ def moe_route(
             must be contiguous, and they must not overlap the inputs or each other.
 
     Returns:
-        ``(ids, weights)``, int32 and float32, both of shape ``[..., top_k]``.
+        ``(ids, weights)``, int32 ``[..., top_k + shared_experts]`` and float32 ``[..., top_k]``.
 
     Raises:
         TypeError: A dtype is not supported, or a parameter has the wrong type.
         ValueError: The shapes do not fit each other, or a parameter is out of range.
     """
-    op = MoERoute.of(top_k=top_k)
+    op = MoERoute.of(top_k=top_k, shared_experts=shared_experts)
     result: tuple[torch.Tensor, torch.Tensor] = run(op, logits, bias, num_rows=num_rows, out=out)
     return result
 
@@ -177,6 +180,7 @@ def moe_sort(
     ids: torch.Tensor,
     num_experts: int,
     *,
+    tokens: bool = False,
     out: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Sorts the slots of all tokens by expert: slot ``t * k + j`` is the j-th expert of token t.
@@ -187,6 +191,7 @@ def moe_sort(
     Args:
         ids: Shape ``[..., k]``, int32, as :func:`moe_route` returns them.
         num_experts: Number of experts, 1 to 4096.
+        tokens: Whether ``order`` lists the token of each slot in its place, as ``rows`` of a grouped product.
         out: Where to write: tensors of the results' shapes, dtypes and device, nested as the results are. Their rows
             must be contiguous, and they must not overlap the inputs or each other.
 
@@ -198,6 +203,6 @@ def moe_sort(
         TypeError: A dtype is not supported, or a parameter has the wrong type.
         ValueError: ids has no axis, or a parameter is out of range.
     """
-    op = MoESort.of(num_experts=num_experts)
+    op = MoESort.of(num_experts=num_experts, tokens=tokens)
     result: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = run(op, ids, out=out)
     return result

@@ -73,6 +73,7 @@ class MoE(nn.Module):
         top_k: Experts of a token.
         scale: What the sum of their results is multiplied by.
         arithmetic: That of the products, ``"exact"`` or ``"fast"``.
+        shared_in_stack: Whether the last expert of w13 and w2 is the shared one.
         group: The processes among which the experts are divided; None if all are here.
     """
 
@@ -83,6 +84,7 @@ class MoE(nn.Module):
         top_k: int = 4,
         scale: float = 2.0,
         arithmetic: str = "exact",
+        shared_in_stack: bool = False,
         group: dist.ProcessGroup | None = None,
     ) -> None:
         super().__init__()
@@ -91,6 +93,7 @@ class MoE(nn.Module):
         self.experts = _Pair(weights.w13, weights.w2)
         self.shared = None if weights.shared is None else _Pair(*weights.shared)
         self.top_k, self.scale, self.arithmetic, self.group = top_k, scale, arithmetic, group
+        self.shared_in_stack = shared_in_stack
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The output for tokens ``[..., H]``, in bfloat16."""
@@ -104,6 +107,7 @@ class MoE(nn.Module):
             top_k=self.top_k,
             scale=self.scale,
             arithmetic=self.arithmetic,
+            shared_in_stack=self.shared_in_stack,
             group=self.group,
         )
 

@@ -75,6 +75,7 @@ def _params(draw: Draw, op: str) -> dict[str, Any]:
         "q_dtype": lambda: draw.one_of([None, *(fmt.name for fmt in FP8_FORMATS.values())]),
         "scale": lambda: draw.one_of([2.0, 1.0, draw.between(-3, 3)]),
         "top_k": lambda: draw.one_of([1, 2, 4, 8]),
+        "shared_experts": lambda: draw.one_of([0, 0, 1, 3]),
         "rotary_dim": lambda: draw.one_of([16, 32, 48, 64]),
         "num_experts": lambda: draw.one_of([1, 4, 8, 130]),
     }

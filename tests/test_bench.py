@@ -211,8 +211,9 @@ def test_the_layers_that_are_timed_compute_the_same() -> None:
     """Up to what rounding to MXFP8 costs; their weights are the same numbers."""
     side, other = CpuTorch(), CpuJax()
     bias, *weights = side.make(layer.WEIGHTS, 0)
-    pairs = [m3ops_torch.MXFP8(*weights[2 * i : 2 * i + 2]) for i in range(4)]
-    operands = *side.make(layer.TOKENS[1], 1), bias, *weights[:8], *map(m3ops_torch.mxfp8_dequantize, pairs)
+    w13, w2 = (m3ops_torch.mxfp8_dequantize(m3ops_torch.MXFP8(*weights[i : i + 2])) for i in (0, 2))
+    in_bf16 = (w[part] for part in (slice(-1), -1) for w in (w13, w2))
+    operands = *side.make(layer.TOKENS[1], 1), bias, *weights[:4], *in_bf16
     operands = (operands[0] * 1e-3, *operands[1:])
     adopted = other.adopt(side.share(operands))
     exact = layer.in_mxfp8(m3ops_torch, "exact", *operands).double()

@@ -99,6 +99,26 @@ def test_both_front_ends_have_the_same_weights(shared: bool) -> None:
     assert bool(torch.isfinite(got).all())
 
 
+def test_a_shared_expert_in_the_stack() -> None:
+    tensors = layer(quantized=True)
+    apart, together = (m3ops_torch.moe_weights(tensors, PREFIX, shared_in_stack=stack) for stack in (False, True))
+    assert together.shared is None
+    for whole, experts, shared in zip(together[2:4], apart[2:4], apart.shared or (), strict=True):
+        same(whole[:-1], experts)
+        same(whole[-1], shared)
+
+
+def test_no_shared_expert_fits_the_stack() -> None:
+    with pytest.raises(ValueError, match=r"tensors must have .*shared_experts\.gate_proj\.weight"):
+        moe_weights(layer(quantized=True, shared=False), PREFIX, shared_in_stack=True)
+    tensors = layer(quantized=False)
+    for name in ("gate", "up"):
+        key = f"{PREFIX}shared_experts.{name}_proj.weight"
+        tensors[key] = np.concatenate([tensors[key], tensors[key]])
+    with pytest.raises(ValueError, match="shared_in_stack must be False for a shared expert of other shapes"):
+        moe_weights(tensors, PREFIX, shared_in_stack=True)
+
+
 def leaves(weights: MoEWeights) -> list[object]:
     return [array for part in weights for array in (flat(part) if part is not None else ())]
 

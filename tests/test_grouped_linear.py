@@ -167,8 +167,8 @@ def test_a_compiled_grouped_product(device: str) -> None:
 def mixture(ops: Any, x: Any, logits: Any, bias: Any, w13: Any, w2: Any) -> Any:
     """As the pages of both front ends have it."""
     ids, weights = ops.moe_route(logits, bias, top_k=2)
-    order, slots, sizes = ops.moe_sort(ids, len(w13))
-    gate_up = ops.mxfp8_grouped_linear(x, w13, sizes, order // ids.shape[-1])
+    rows, slots, sizes = ops.moe_sort(ids, len(w13), tokens=True)
+    gate_up = ops.mxfp8_grouped_linear(x, w13, sizes, rows)
     y = ops.mxfp8_grouped_linear(ops.swiglu_oai(gate_up), w2, sizes)
     return ops.moe_combine(y, slots, weights)
 

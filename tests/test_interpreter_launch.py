@@ -353,7 +353,7 @@ PARAMS: dict[str, list[dict[str, Any]]] = {
     "mxfp8_k_grouped_matmul": [{}, {"out_dtype": "float32"}],
     "gemma_rmsnorm": [{}, {"eps": 0.0, "weight_offset": 0.0}],
     "gemma_rmsnorm_heads": [{"num_heads_q": 3, "num_heads_k": 1, "num_heads_v": 2}],
-    "moe_route": [{}, {"top_k": 1}, {"top_k": 7}],
+    "moe_route": [{}, {"top_k": 1}, {"top_k": 7, "shared_experts": 2}],
     "moe_sort": [{"num_experts": 8}, {"num_experts": 3}],
     "moe_combine": [{}, {"scale": 0.7, "out_dtype": "float16"}],
     "gemma_rmsnorm_rope_heads": [{**dict.fromkeys(INDEXED, 1), "num_heads_q": 2, "rotary_dim": 32}],

@@ -54,6 +54,21 @@ def test_both_front_ends_give_the_published_bytes(device: str) -> None:
     assert digest([in_torch(arrays(), device)]) == golden()[LAYER.id]
 
 
+def stacked(arrays: Arrays) -> Arrays:
+    """With the shared expert as the last of the others."""
+    shared = {name: arrays[f"shared_{name}"] for name in ("w13", "w2")}
+    return alone(arrays) | {name: np.concatenate([arrays[name], w[None]]) for name, w in shared.items()}
+
+
+@pytest.mark.parametrize("tokens", [13, 1, 0])
+def test_a_shared_expert_in_the_stack_gives_the_same_bytes(tokens: int, device: str) -> None:
+    x = arrays()["x"][:tokens]
+    for own in ({**arrays(), "x": x}, {**arrays(), "x": x.reshape(1, tokens, HIDDEN)}):
+        want = [compute(SPECIFICATION, *own.values())]
+        for got in (in_torch(stacked(own), device, shared_in_stack=True), in_jax(stacked(own), shared_in_stack=True)):
+            assert_same_bytes([got], want)
+
+
 def test_both_front_ends_give_the_same_bytes_without_a_shared_expert(device: str) -> None:
     given = {"top_k": 2, "scale": 1.0}
     want = [compute(SPECIFICATION, *alone(arrays()).values(), **given)]
@@ -92,7 +107,7 @@ def layer_gradient(given: Arrays, logits: np.ndarray, grad: np.ndarray) -> np.nd
 
     ops = SimpleNamespace(**{**vars(SPECIFICATION), "moe_combine": moe_combine})
     w13, w2, *shared = map(ops.mxfp8_quantize, (given[n] for n in ("w13", "w2", "shared_w13", "shared_w2")))
-    defaults = {"top_k": 4, "scale": 2.0, "arithmetic": "exact", "devices": None}
+    defaults = {"top_k": 4, "scale": 2.0, "arithmetic": "exact", "shared_in_stack": False, "devices": None}
     layers.moe_layer(ops, given["x"], logits, given["bias"], w13, w2, tuple(shared), **defaults)
     return reference("moe_route_backward", logits, given["bias"], called["grad"])[0]
 
@@ -225,17 +240,18 @@ def weights(m: Any, arrays: Arrays) -> MoEWeights:
     return MoEWeights(arrays["router"], arrays["bias"], w13, w2, tuple(shared) or None)
 
 
-@pytest.mark.parametrize("choose", [dict, alone])
+@pytest.mark.parametrize("choose", [dict, alone, stacked])
 def test_modules(choose: Callable[[Arrays], Arrays], device: str) -> None:
     """The layer behind the router's product; PyTorch's bytes from a checkpoint of the module, JAX's under jit."""
     own = choose(arrays())
-    want = in_torch(own, device, top_k=2)
+    given = {"top_k": 2, "shared_in_stack": choose is stacked}
+    want = in_torch(own, device, **given)
     tensors = {name: to_tensor(array, device) for name, array in own.items()}
-    module = m3ops_torch.nn.MoE(weights(m3ops_torch, tensors), top_k=2)
+    module = m3ops_torch.nn.MoE(weights(m3ops_torch, tensors), **given)
     zeros = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
-    loaded = m3ops_torch.nn.MoE(weights(m3ops_torch, zeros), top_k=2)
+    loaded = m3ops_torch.nn.MoE(weights(m3ops_torch, zeros), **given)
     loaded.load_state_dict(module.state_dict())
-    of_jax = MoE(weights(m3ops_jax, {name: jnp.asarray(array) for name, array in own.items()}), top_k=2)
+    of_jax = MoE(weights(m3ops_jax, {name: jnp.asarray(array) for name, array in own.items()}), **given)
     in_jit = nnx.jit(lambda module, x: module(x))(of_jax, own["x"])
     for got in (to_numpy(module(tensors["x"])), to_numpy(loaded(tensors["x"])), np.asarray(in_jit)):
         assert_same_bytes([got], [want])

@@ -38,6 +38,24 @@ VALUE_ERRORS_OF_EXPERTS: Table = {
         ),
         "shared must hold two weights, got 1",
     ),
+    "a shared expert in the stack and beside it": (
+        lambda m, a: m.moe_layer(
+            a(5, 64),
+            a(5, 3),
+            a(3),
+            quantized(m, a, 4, 64, 64),
+            quantized(m, a, 4, 64, 32),
+            (quantized(m, a, 64, 64), quantized(m, a, 64, 32)),
+            shared_in_stack=True,
+        ),
+        "shared_in_stack must be False with shared: the stack is that of all experts of one device",
+    ),
+    "logits of a shared expert": (
+        lambda m, a: m.moe_layer(
+            a(5, 64), a(5, 4), a(4), quantized(m, a, 4, 64, 64), quantized(m, a, 4, 64, 32), shared_in_stack=True
+        ),
+        "logits must have shape (5, 3) for x of shape (5, 64), got (5, 4)",
+    ),
     "a layer of an unknown arithmetic": (
         lambda m, a: m.moe_layer(
             a(5, 64), a(5, 4), a(4), quantized(m, a, 4, 64, 64), quantized(m, a, 4, 64, 32), arithmetic="quick"
@@ -181,6 +199,14 @@ VALUE_ERRORS_OF_EXPERTS: Table = {
         "bias must have shape (16,) or broadcast against logits (1, 16), got (2, 16)",
     ),
     "no expert of a token": (lambda m, a: m.moe_route(a(2, 16), a(16), top_k=0), "top_k must be at least 1, got 0"),
+    "fewer than no shared experts": (
+        lambda m, a: m.moe_route(a(2, 16), a(16), shared_experts=-1),
+        "shared_experts must be at least 0, got -1",
+    ),
+    "33 experts of a token with those that all have": (
+        lambda m, a: m.moe_route(a(2, 64), a(64), top_k=31, shared_experts=2),
+        "top_k + shared_experts must be at most 32, got 31 + 2",
+    ),
     "33 experts of a token": (lambda m, a: m.moe_route(a(2, 64), a(64), top_k=33), "top_k must be at most 32, got 33"),
     "rows of experts with three axes": (
         lambda m, a: m.moe_combine(a(2, 4, 64), a(2, 4, dtype="int32"), a(2, 4, dtype="float32")),

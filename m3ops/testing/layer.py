@@ -58,7 +58,7 @@ def _of_arrays(op_type: type[Op], *arguments: Any, **given: Any) -> Any:
 
 
 def _layer(*arguments: Any, **given: Any) -> Any:
-    defaults = {"top_k": TOP_K, "scale": SCALE, "arithmetic": "exact", "devices": None}
+    defaults = {"top_k": TOP_K, "scale": SCALE, "arithmetic": "exact", "shared_in_stack": False, "devices": None}
     return layers.moe_layer(SPECIFICATION, *arguments, **{**defaults, **given})  # type: ignore[arg-type]
 
 

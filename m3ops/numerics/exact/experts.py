@@ -86,6 +86,13 @@ def route(logits: Array, bias: Array, top_k: int) -> tuple[Array, Array, Array, 
     return ids, round32(scores / total[..., None]), exp2, scores
 
 
+def with_shared(ids: Array, num_experts: int, count: int) -> Array:
+    """Ids ``[..., top_k]``, and after them those of so many experts that every token has."""
+    xp = ids.__array_namespace__()
+    shared = xp.arange(num_experts, num_experts + count, dtype=ids.dtype)
+    return xp.concatenate([ids, xp.broadcast_to(shared, (*ids.shape[:-1], count))], axis=-1)
+
+
 def route_backward(logits: Array, bias: Array, grad: Array) -> Array:
     """The gradient of the logits of :func:`route` from that of the weights ``[..., top_k]``.
 

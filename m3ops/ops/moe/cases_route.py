@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -80,6 +81,9 @@ def _cases() -> Iterator[Case]:
     yield case("the smallest scores", _small_scores)
     for top_k in (1, 2, 3, 6, 8):
         yield case(f"top {top_k}", routed(partial(normal, (21, 64), "float32")), {"top_k": top_k})
+    for given in ({"shared_experts": 1}, {"top_k": 3, "shared_experts": 1}, {"top_k": 1, "shared_experts": 31}):
+        name = ", ".join(f"{name} {number}" for name, number in given.items())
+        yield case(name, routed(partial(normal, (21, 40), "bfloat16")), given, gradient=False)
     for experts in (4, 5, 33, 100, 384, 1000):
         yield case(f"{experts} experts", routed(partial(normal, (5, experts), "bfloat16")))
     yield case("one expert", routed(partial(normal, (7, 1), "float32")), {"top_k": 1})
@@ -97,4 +101,10 @@ def _cases() -> Iterator[Case]:
 ROUTES = tuple(_cases())
 """Those whose inputs the gradient may be tried with."""
 
-CASES = (*ROUTES, *counted("moe_route", lambda shape: routed(partial(normal, shape, "float32", 2.0))))
+COUNTED = tuple(counted("moe_route", lambda shape: routed(partial(normal, shape, "float32", 2.0))))
+
+CASES = (
+    *ROUTES,
+    *COUNTED,
+    *(replace(counts, name=f"{counts.name}, a shared expert", given={"shared_experts": 1}) for counts in COUNTED),
+)

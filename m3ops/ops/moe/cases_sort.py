@@ -56,4 +56,14 @@ def _cases() -> Iterator[tuple[str, np.ndarray, int]]:
     yield "33000 slots", some_ids((8250, 4), 0, 128), 128
 
 
-CASES = tuple(case(name, _given(ids), {"num_experts": num_experts}) for name, ids, num_experts in _cases())
+def _tokens() -> Iterator[Case]:
+    """The same with the tokens of the slots in their order."""
+    for name, ids, num_experts in _cases():
+        if name in ("experts of other devices", "no slots", "one axis", "every other column", "2400 slots of none"):
+            yield case(f"{name}, tokens", _given(ids), {"num_experts": num_experts, "tokens": True})
+
+
+CASES = (
+    *(case(name, _given(ids), {"num_experts": num_experts}) for name, ids, num_experts in _cases()),
+    *_tokens(),
+)

@@ -134,7 +134,7 @@ def _logits_tile(results: int, target: Target, *, decode: bool) -> tuple[int, in
 
 def route_plan(op: MoERoute, specs: Specs, target: Target, *, keep: Collection[str]) -> Plan:
     total_rows, rows = rows_of({name: spec for name, spec in specs.items() if name != "num_rows"})
-    route = _route(op)
+    route = _route(op, op.shared_experts)
     tiles = _tiling(total_rows, specs["logits"].shape[-1], target, masked=route.cols != op.top_k)
     constants = {"AT": RouteAt(**rows), "ROUTE": route}
     launch = tiled_launch(_moe_route_kernel, op, specs, target, tiles, total_rows, constants, keep=keep)
@@ -157,8 +157,8 @@ def route_backward_plan(op: MoERouteBackward, specs: Specs, target: Target) -> P
     return Plan((launch,), bytes_moved(specs), FLOPS_PER_LOGIT * logits.size)
 
 
-def _route(op: Routing) -> Route:
-    return Route(op.top_k, power_of_two_at_least(op.top_k), *sigmoid_constants(1.0))
+def _route(op: Routing, shared_experts: int = 0) -> Route:
+    return Route(op.top_k, power_of_two_at_least(op.top_k + shared_experts), *sigmoid_constants(1.0))
 
 
 def _tiling(total_rows: int, size: int, target: Target, *, masked: bool) -> Tiling:

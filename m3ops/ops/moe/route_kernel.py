@@ -32,7 +32,7 @@ class Route:
 
     Attributes:
         top_k: How many.
-        cols: A power of two of at least as many columns.
+        cols: A power of two of at least as many columns as a token has experts.
         slope: Of the sigmoid, see ``constants.sigmoid_constants``.
         bound: Likewise.
         narrowing: How a gradient is rounded.
@@ -84,7 +84,10 @@ def _route_tile(
     scores = tl.where(logits == logits, scores, logits)  # of a NaN the sigmoid is not defined
     ids, chosen, total = _choose(scores, bias, AT.logits.size, ROUTE)
     first_row, _, _ = window
-    places = first_row, end, tl.arange(0, ROUTE.cols)[None, :]
+    place = tl.arange(0, ROUTE.cols)[None, :]
+    places = first_row, end, place
+    if AT.ids.size != ROUTE.top_k:  # experts that every token has follow
+        ids = tl.where(place < ROUTE.top_k, ids, AT.logits.size - ROUTE.top_k + place)
     rows.store(ids_ptr, ids, places, TILE, AT.ids)
     rows.store(weights_ptr, tl.div_rn(chosen, total), places, TILE, AT.weights)
 
@@ -95,7 +98,7 @@ def _moe_route_kernel(
     bias_ptr,  # [total_rows or 1, E]
     num_rows_ptr,  # int32, how many rows of each buffer count, or None for all
     total_rows,
-    ids_ptr,  # int32 [total_rows, top_k]
+    ids_ptr,  # int32 [total_rows, top_k + shared_experts]
     weights_ptr,  # fp32 [total_rows, top_k]
     AT: tl.constexpr,
     TILE: tl.constexpr,
@@ -110,7 +113,7 @@ def _moe_route_kernel(
         for i in range(tl.program_id(0), tiles[0], COUNT.programs):
             t, end = row_count.tile(i, tiles, ends, COUNT)
             _route_tile(t, end, logits_ptr, bias_ptr, ids_ptr, weights_ptr, AT, TILE, ROUTE)
-        row_count.clear(ids_ptr, ends, total_rows, ROUTE.top_k, COUNT, "ids")
+        row_count.clear(ids_ptr, ends, total_rows, AT.ids.size, COUNT, "ids")
         row_count.clear(weights_ptr, ends, total_rows, ROUTE.top_k, COUNT, "weights")
 
 

@@ -36,6 +36,7 @@ class Sort:
         others: Slots that it compares them with at a time.
         width: A power of two of at least as many columns as there are experts; where slots are counted.
         rows: Rows of so many columns that a program adds up at a time, slots or the counts of programs; likewise.
+        each: How many slots in a row have the same number in the order.
     """
 
     experts: int
@@ -43,6 +44,7 @@ class Sort:
     others: int
     width: int = 0
     rows: int = 0
+    each: int = 1
 
 
 @triton.jit
@@ -84,7 +86,7 @@ def _moe_sort_few_kernel(
         for first in range(0, num_slots, SORT.others):
             found += (_keys(ids_ptr, first + other, num_slots, AT, SORT) < key).to(tl.int32)
         place = tl.sum(found, axis=1)
-        tl.store(order_ptr + place, slot, mask=slot < num_slots)
+        tl.store(order_ptr + place, slot // SORT.each, mask=slot < num_slots)
         tl.store(_pointers(slots_ptr, slot, AT.slots), place, mask=slot < num_slots)
     else:
         expert = (tl.program_id(0) - slot_programs) * SORT.own + tl.arange(0, SORT.own)
@@ -169,7 +171,7 @@ def _moe_sort_places_kernel(
         expert = _experts(ids_ptr, slot, end, AT, SORT)
         place = tl.where(expert < 0, place_of_rest, tl.gather(place_of_expert, tl.maximum(expert, 0), 0))
         place += _alike(ids_ptr, slot, expert, at, end, AT, SORT)
-        tl.store(order_ptr + place, slot, mask=slot < end)
+        tl.store(order_ptr + place, slot // SORT.each, mask=slot < end)
         tl.store(_pointers(slots_ptr, slot, AT.slots), place, mask=slot < end)
         if at + SORT.own < end:
             counts = _counts(ids_ptr, at, at + SORT.own, AT, SORT)

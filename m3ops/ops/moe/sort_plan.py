@@ -61,7 +61,7 @@ def _compared(op: MoESort, specs: Specs, target: Target) -> Plan:
         kernel=_moe_sort_few_kernel,
         grid=(-(-num_slots // OWN) + -(-op.num_experts // OWN),),
         arguments={**pointers(_moe_sort_few_kernel, specs), "num_slots": num_slots},
-        constants={"AT": _at(specs), "SORT": Sort(op.num_experts, OWN, others)},
+        constants={"AT": _at(specs), "SORT": Sort(op.num_experts, OWN, others, each=op.each(specs["ids"]))},
         writes=RESULTS,
         num_warps=max(OWN * others // (COMPARISONS_OF_A_THREAD * target.warp_size), 1),
     )
@@ -78,7 +78,7 @@ def _counted(op: MoESort, specs: Specs, target: Target) -> Plan:
     counting = -(-programs // rows) * rows
     counts = ArraySpec((counting, width), "int32")
     arrays = {**specs, "counts": counts}
-    sort = Sort(op.num_experts, CHUNK, COUNTS_OF_A_THREAD, width, rows)
+    sort = Sort(op.num_experts, CHUNK, COUNTS_OF_A_THREAD, width, rows, op.each(specs["ids"]))
     numbers = {"num_slots": num_slots, "slots_each": slots_each}
     launches = [
         Launch(

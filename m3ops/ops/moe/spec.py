@@ -127,17 +127,31 @@ class MoERoute(Routing):
     sigmoid, without the bias, over the sum of the sigmoids that are chosen.
     """
 
+    shared_experts: int = parameter(
+        0,
+        "Number of experts that every token has. Numbered from E on, they follow the chosen ones in ids, and have no "
+        "weight.",
+    )
+
     name: ClassVar[str] = "moe_route"
     inputs: ClassVar[Mapping[str, str]] = {
         "logits": "The router's logits, shape ``[..., E]``, E at most 4096; bfloat16, float16 or float32.",
         "bias": "Shape ``[E]``, or with leading axes that broadcast against those of logits; any of these dtypes.",
     }
-    returns: ClassVar[str] = "``(ids, weights)``, int32 and float32, both of shape ``[..., top_k]``."
+    returns: ClassVar[str] = "``(ids, weights)``, int32 ``[..., top_k + shared_experts]`` and float32 ``[..., top_k]``."
     result_type: ClassVar[str] = "tuple[{array}, {array}]"
+
+    def __post_init__(self) -> None:
+        self._canonical(shared_experts=validate.count("shared_experts", self.shared_experts, low=0))
+        super().__post_init__()
+        if self.top_k + self.shared_experts > MAX_TOP_K:
+            raise ValueError(
+                f"top_k + shared_experts must be at most {MAX_TOP_K}, got {self.top_k} + {self.shared_experts}"
+            )
 
     @property
     def axes(self) -> Axes:
-        return Axes.of("*r E!, *r? E! -> *r k!, *r k!")
+        return Axes.of("*r E!, *r? E! -> *r i!, *r k!")
 
     @property
     def derivative(self) -> Derivative:
@@ -145,11 +159,13 @@ class MoERoute(Routing):
 
     def infer(self, logits: ArraySpec, bias: ArraySpec) -> dict[str, ArraySpec]:
         check_logits(logits, bias, self.top_k)
-        shape = (*logits.shape[:-1], self.top_k)
-        return {"ids": ArraySpec(shape, "int32"), "weights": ArraySpec(shape, "float32")}
+        leading = logits.shape[:-1]
+        ids = ArraySpec((*leading, self.top_k + self.shared_experts), "int32")
+        return {"ids": ids, "weights": ArraySpec((*leading, self.top_k), "float32")}
 
     def compute(self, logits: Array, bias: Array) -> Arrays:
         ids, weights, _, _ = experts.route(fp32.load(logits), fp32.load(bias), self.top_k)
+        ids = experts.with_shared(ids, logits.shape[-1], self.shared_experts)
         return {"ids": ids.astype("int32"), "weights": fp32.store(weights, "float32")}
 
     def plan(self, specs: Specs, target: Target, *, keep: Collection[str] = ()) -> Plan:
@@ -198,6 +214,9 @@ class MoESort(Op):
     """
 
     num_experts: int = parameter(MISSING, "Number of experts, 1 to 4096.")
+    tokens: bool = parameter(
+        False, "Whether ``order`` lists the token of each slot in its place, as ``rows`` of a grouped product."
+    )
 
     name: ClassVar[str] = "moe_sort"
     inputs: ClassVar[Mapping[str, str]] = {"ids": "Shape ``[..., k]``, int32, as :func:`moe_route` returns them."}
@@ -215,6 +234,7 @@ class MoESort(Op):
         self._canonical(num_experts=validate.count("num_experts", self.num_experts))
         if self.num_experts > MAX_EXPERTS:
             raise ValueError(f"num_experts must be at most {MAX_EXPERTS}, got {self.num_experts}")
+        validate.flag("tokens", self.tokens)
         super().__post_init__()
 
     @property
@@ -227,8 +247,13 @@ class MoESort(Op):
         return {name: ArraySpec(shape, "int32") for name, shape in shapes.items()}
 
     def compute(self, ids: Array) -> Arrays:
-        results = zip(("order", "slots", "group_sizes"), experts.sort(ids, self.num_experts), strict=True)
-        return {name: result.astype("int32") for name, result in results}
+        order, slots, group_sizes = experts.sort(ids, self.num_experts)
+        results = {"order": order // self.each(ids), "slots": slots, "group_sizes": group_sizes}
+        return {name: result.astype("int32") for name, result in results.items()}
+
+    def each(self, ids: Array | ArraySpec) -> int:
+        """How many slots in a row have the same number in ``order``."""
+        return max(ids.shape[-1], 1) if self.tokens else 1
 
     def plan(self, specs: Specs, target: Target, *, keep: Collection[str] = ()) -> Plan:
         from m3ops.ops.moe.sort_plan import sort_plan

@@ -18,17 +18,15 @@ EXPERT_BYTES = 3 * HIDDEN * MOE_SIZE * (BLOCK + 1) // BLOCK
 """What the weights of an expert take in MXFP8."""
 
 
-def _shapes(experts: int, inner: int) -> tuple[tuple[int, ...], ...]:
-    return (experts, 2 * inner, HIDDEN), (experts, HIDDEN, inner), (2 * inner, HIDDEN), (HIDDEN, inner)
-
-
 def _weights(experts: int, inner: int) -> tuple[ArraySpec, ...]:
-    """The bias, four weights in MXFP8, and as many in bfloat16."""
-    shapes = _shapes(experts, inner)
+    """The bias; both weights in MXFP8, the shared expert the last of a stack; those and the shared ones in bfloat16."""
+    each = (2 * inner, HIDDEN), (HIDDEN, inner)
+    shapes = [(experts + 1, *shape) for shape in each]
     values = [ArraySpec(shape, "float8_e4m3fn") for shape in shapes]
     scales = [ArraySpec((*shape[:-1], shape[-1] // BLOCK), "uint8") for shape in shapes]
     pairs = [array for pair in zip(values, scales, strict=True) for array in pair]
-    return ArraySpec((experts,), "float32"), *pairs, *(ArraySpec(shape, "bfloat16") for shape in shapes)
+    in_bf16 = [ArraySpec(shape, "bfloat16") for shape in (*((experts, *shape) for shape in each), *each)]
+    return ArraySpec((experts,), "float32"), *pairs, *in_bf16
 
 
 def _tokens(num_rows: int, experts: int) -> tuple[ArraySpec, ...]:
@@ -76,8 +74,8 @@ def experts_of(ops: Any, logits: Any, bias: Any) -> int:
 
 
 def in_mxfp8(ops: Any, arithmetic: str, x: Any, logits: Any, bias: Any, *weights: Any) -> Any:
-    w13, w2, *shared = (ops.MXFP8(*weights[2 * i : 2 * i + 2]) for i in range(4))
-    return ops.moe_layer(x, logits, bias, w13, w2, tuple(shared), arithmetic=arithmetic)
+    w13, w2 = ops.MXFP8(*weights[:2]), ops.MXFP8(*weights[2:4])
+    return ops.moe_layer(x, logits, bias, w13, w2, arithmetic=arithmetic, shared_in_stack=True)
 
 
 def _torch_in_bf16(ops: Any, x: Any, logits: Any, bias: Any, *weights: Any) -> Any:
