@@ -18,7 +18,7 @@ class Launch:
         grid: Number of programs along each axis, one to three.
         arguments: For each parameter that is no constexpr the name of an array, a number, or None for an array that
             this call does not have.
-        constants: The constexpr parameters.
+        constants: The constexpr parameters; ``OVERLAPS`` is False unless it is there, see :meth:`overlapping`.
         writes: Names of the arrays that the kernel writes, in the order of its parameters.
         num_warps: Warps of a program.
         options: Further compiler options, such as ``num_stages`` or AMD's ``matrix_instr_nonkdim``.
@@ -31,6 +31,15 @@ class Launch:
     writes: tuple[str, ...]
     num_warps: int
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if "OVERLAPS" in self.kernel.arg_names:
+            object.__setattr__(self, "constants", {"OVERLAPS": False, **self.constants})
+
+    def overlapping(self) -> Launch:
+        """The same for a launcher by which a kernel may begin before the one ahead of it ends; it then waits for it."""
+        constants, options = {**self.constants, "OVERLAPS": True}, {**self.options, "launch_pdl": True}
+        return replace(self, constants=constants, options=options)
 
     @property
     def compiler_options(self) -> dict[str, Any]:

@@ -43,6 +43,11 @@ class Target:
         return self.vendor == "nvidia" and self.arch.removeprefix("sm_")[:-1] in ("9", "10", "11")
 
     @property
+    def overlaps_launches(self) -> bool:
+        """Whether a kernel may begin before the one ahead of it ends, and wait for it: CUDA's programmatic launch."""
+        return self.vendor == "nvidia" and int(self.arch.removeprefix("sm_")) >= 90
+
+    @property
     def hardware_fp8(self) -> frozenset[str]:
         """The E4M3 dtypes this device converts fp32 to in one instruction that Triton emits."""
         if self.vendor == "nvidia":

@@ -24,7 +24,8 @@ def launch(plan: Plan, names: Sequence[str], tensors: Sequence[torch.Tensor]) ->
         tensors: Operands, results and scratch memory.
     """
     arrays = {name: _raw(tensor) for name, tensor in zip(names, tensors, strict=True)}
-    return [_launched(part, arrays) for part in plan.launches]
+    overlaps = target_of(tensors[0].device).overlaps_launches
+    return [_launched(part.overlapping() if overlaps else part, arrays) for part in plan.launches]
 
 
 def _launched(launch: Launch, arrays: dict[str, torch.Tensor]) -> Launcher:

@@ -42,6 +42,21 @@ def test_front_ends_import_alone(front_end: str, other: str) -> None:
     assert other not in _fresh(f"import {front_end}")
 
 
+def test_every_kernel_waits_for_the_one_before_it() -> None:
+    """Of what it does that is the first, so that all that came before it has ended too."""
+    kernels = [
+        (function, path)
+        for path in (*(ROOT / "ops").rglob("*.py"), *(ROOT / "tiles").rglob("*.py"))
+        for function in ast.parse(path.read_text()).body
+        if isinstance(function, ast.FunctionDef) and function.name.endswith("_kernel")
+    ]
+    assert len(kernels) > 20
+    for function, path in kernels:
+        first, *others = function.body
+        begin = others[0] if ast.get_docstring(function) else first
+        assert ast.unparse(begin) == "launches.begin(OVERLAPS)", (path, function.name)
+
+
 ALLOWED = {  # kind of file within a family's folder -> kinds of files of such folders it may import at its top
     "spec": {"spec"},
     "kernel": {"kernel"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -182,3 +183,65 @@ def test_a_thousand_runs() -> None:
     for _ in range(1000):
         again = (*m3ops_torch.swiglu_oai_quantize(x), m3ops_torch.gemma_rmsnorm(x, weight))
         assert all(torch.equal(a.view(torch.uint8), b.view(torch.uint8)) for a, b in zip(first, again, strict=True))
+
+
+# --- Launches that overlap --------------------------------------------------------------------------------------------
+
+
+def on_the_gpu() -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows and a weight of a norm."""
+    return to_tensor(normal((4096, 3072), "bfloat16"), "cuda"), to_tensor(normal((3072,), "bfloat16", 0.25), "cuda")
+
+
+def back_and_forth(x: torch.Tensor, weight: torch.Tensor, wait: Callable[[], None] = lambda: None) -> torch.Tensor:
+    """Each kernel reads what the one before has written, and writes where that one has read."""
+    memory = [x.clone(), torch.zeros_like(x)]
+    for step in range(60):
+        rows = len(x) if step % 3 else 16  # long kernels after short ones, and the other way around
+        source, into = memory[step % 2], memory[1 - step % 2]
+        m3ops_torch.gemma_rmsnorm(source[:rows], weight, out=into[:rows])
+        wait()
+    return torch.cat(memory).view(torch.int16)
+
+
+def test_kernels_follow_each_other() -> None:
+    """A kernel that begins while the one before it runs gives what it gives alone."""
+    given = on_the_gpu()
+    want = back_and_forth(*given, torch.cuda.synchronize)
+    assert torch.equal(back_and_forth(*given), want)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        got = back_and_forth(*given)
+    for _ in range(5):
+        graph.replay()
+        assert torch.equal(got, want)
+
+
+def fork_and_join(x: torch.Tensor, weight: torch.Tensor, side: torch.cuda.Stream) -> torch.Tensor:
+    """Two streams, each of which needs what the other has; no memory is given back before all is done."""
+    main, kept = torch.cuda.current_stream(), []
+    for _ in range(20):
+        first = m3ops_torch.gemma_rmsnorm(x, weight)
+        side.wait_stream(main)
+        with torch.cuda.stream(side):
+            beside = m3ops_torch.gemma_rmsnorm(first, weight)
+        again = m3ops_torch.gemma_rmsnorm(first[:16], weight)
+        main.wait_stream(side)
+        x, residual = m3ops_torch.gemma_fused_add_rmsnorm(beside[:16], again, weight)
+        x = torch.cat([x, residual, beside[32:]])
+        kept += [first, beside, again, x]
+    if not torch.cuda.is_current_stream_capturing():
+        torch.cuda.synchronize()
+    return x.view(torch.int16)
+
+
+def test_kernels_of_two_streams_follow_each_other() -> None:
+    given, side = on_the_gpu(), torch.cuda.Stream()
+    want = fork_and_join(*given, torch.cuda.current_stream())
+    assert torch.equal(fork_and_join(*given, side), want)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        got = fork_and_join(*given, side)
+    for _ in range(5):
+        graph.replay()
+        assert torch.equal(got, want)

@@ -35,7 +35,7 @@ MANY = some_ids((600, 4), -1, 17)
 """Slots that are counted."""
 
 
-def expected(ids: np.ndarray, num_experts: int) -> Results:
+def expected(ids: np.ndarray, num_experts: int, *, tokens: bool = False) -> Results:
     """One slot after the other, expert by expert."""
     of_experts: list[list[int]] = [[] for _ in range(num_experts + 1)]
     for slot, expert in enumerate(ids.ravel().tolist()):
@@ -44,6 +44,7 @@ def expected(ids: np.ndarray, num_experts: int) -> Results:
     slots = np.zeros(ids.size, np.int32)
     slots[order] = np.arange(ids.size, dtype=np.int32)
     sizes = [len(slots) for slots in of_experts[:num_experts]]
+    order = [slot // ids.shape[-1] for slot in order] if tokens else order
     return [np.array(order, np.int32), slots.reshape(ids.shape), np.array(sizes, np.int32)]
 
 

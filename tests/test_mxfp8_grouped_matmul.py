@@ -86,9 +86,8 @@ def test_a_limited_number_of_programs() -> None:
         w = [ArraySpec((8, 6144, 6144), "float8_e4m3fn"), ArraySpec((8, 6144, 192), "uint8")]
         op = OPS[NAME].of()
         specs = bind(op, [*x, *w, ArraySpec((8,), "int32"), None], ArraySpec((1,), "int32"))
-        table, *others = op.plan({**specs, **op.check(specs)}, H100).launches
-        assert table.grid <= (8 + num_rows // 8 // 64 + 2,)
-        assert {one.grid for one in others} == {(PROGRAMS * H100.multiprocessors,)}
+        launches = op.plan({**specs, **op.check(specs)}, H100).launches
+        assert {one.grid for one in launches} == {(PROGRAMS * H100.multiprocessors,)}
 
 
 @pytest.mark.parametrize("name", [NAME, "mxfp8_matmul"])
@@ -111,7 +110,7 @@ def test_the_weights_of_a_layer_need_64_bit_offsets() -> None:
     x = [ArraySpec((4, 6144), "float8_e4m3fn"), ArraySpec((4, 192), "uint8")]
     op = OPS[NAME].of()
     specs = bind(op, [*x, w, ArraySpec((128, 6144, 192), "uint8"), ArraySpec((128,), "int32"), None])
-    product = op.plan({**specs, **op.check(specs)}, H100).launches[2]
+    product = op.plan({**specs, **op.check(specs)}, H100).launches[1]
     assert (product.constants["W"].groups, product.constants["W"].values.strides) == (128, (6144, 1))
 
 
@@ -241,5 +240,5 @@ class TestTorch:
 
 def test_rows_are_bound_by_name_or_not_at_all() -> None:
     op, given = OPS[NAME].of(), arguments(NAME)
-    assert planned(op, bind(op, given)).launches[2].arguments["rows_ptr"] == "rows"
-    assert planned(op, bind(op, (*given[:-1], None))).launches[2].arguments["rows_ptr"] is None
+    assert planned(op, bind(op, given)).launches[1].arguments["rows_ptr"] == "rows"
+    assert planned(op, bind(op, (*given[:-1], None))).launches[1].arguments["rows_ptr"] is None

@@ -38,11 +38,12 @@ a kernel is compiled. sm_80 has 163, sm_100 227, sm_120 99.
 
 
 def compiled(workload: Workload, target: Target = SM_90, number: int = -1) -> Any:
-    """One of an op's kernels, the last, for arrays aligned to 16 bytes, as the front ends' allocations are."""
+    """One of an op's kernels, the last, for arrays aligned to 16 bytes, as PyTorch launches it on its allocations."""
     arrays = {**operands(workload.call, workload.inputs), **workload.results}
     plan = workload.call.plan(arrays, target)
     arrays |= plan.scratch
     launch = plan.launches[number]
+    launch = launch.overlapping() if target.overlaps_launches else launch
     names, bound = launch.kernel.arg_names, launch.bound(arrays)
     values = {name: None for name, value in bound.items() if value is None} | dict(launch.constants)
     types = {name: TYPES[value.dtype] if isinstance(value, ArraySpec) else "i32" for name, value in bound.items()}
@@ -71,6 +72,14 @@ def test_memory_is_accessed_16_bytes_at_a_time(key: tuple[Any, ...], tmp_path: P
     assert {direction for direction, _ in wide} == ({"st"} if ahead else {"ld", "st"})
     assert ahead == ({"0x10"} if "rope" in key[0] else set())
     assert spills_nothing(kernel, tmp_path)
+    assert waits_first(kernel)
+
+
+def waits_first(kernel: Any) -> bool:
+    """Whether a kernel that begins while another runs waits for it before any access to memory."""
+    before, _, after = kernel.asm["ptx"].partition("griddepcontrol.wait")
+    accesses = r"(ld|st|red|atom)\.global|cp\.async"
+    return bool(after) and not re.search(accesses, before) and bool(re.search(accesses, after))
 
 
 def spills_nothing(kernel: Any, folder: Path) -> bool:
@@ -126,6 +135,7 @@ def test_every_instruction_adds_the_same_products(num_rows: int, size: int, arch
     """Triton gives a thread four numbers along K, or two: then those that stood in the order of pairs."""
     workload, target = fast_product(num_rows, size), Target.named(arch)
     arrays = {**operands(workload.call, workload.inputs), **workload.results}
+    assert not target.overlaps_launches or waits_first(compiled(workload, target))
     interleaves = workload.call.plan(arrays, target).launches[-1].constants["W"].mx.interleaves
     at_once = set(re.findall(r"kWidth = (\d)", compiled(workload, target).asm["ttgir"]))
     assert at_once == ({"2"} if interleaves else {"4"}) or (interleaves and not at_once)  # wgmma reads shared memory

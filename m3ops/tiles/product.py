@@ -54,7 +54,13 @@ class ProductTile:
 @triton.jit
 def num_tiles(num_rows, COLS: tl.constexpr, TILE: tl.constexpr):
     """The tiles of these rows of a product of COLS columns."""
-    return tl.cdiv(num_rows, TILE.rows) * ((COLS + TILE.cols - 1) // TILE.cols * TILE.parts)
+    return tiles_of(tl.cdiv(num_rows, TILE.rows), COLS, TILE)
+
+
+@triton.jit
+def tiles_of(row_tiles, COLS: tl.constexpr, TILE: tl.constexpr):
+    """The tiles of so many tiles of rows."""
+    return row_tiles * ((COLS + TILE.cols - 1) // TILE.cols * TILE.parts)
 
 
 @triton.jit

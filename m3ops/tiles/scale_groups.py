@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from m3ops.tiles import scales
+from m3ops.tiles import launches, scales
 from m3ops.tiles.vectors import only
 
 
@@ -19,10 +19,12 @@ def _scale_rows_kernel(
     GROUPS: tl.constexpr,
     TILE_ROWS: tl.constexpr,
     SPREAD: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):
     """Writes which row of the tiled matrix each row in a group is, and counts: of these rows, of the matrix' rows of
     tiles, and of the rows in each of those. A program has one row of tiles, which is of one group at most.
     """
+    launches.begin(OVERLAPS)
     tile = tl.program_id(0)
     index = tl.arange(0, triton.next_power_of_2(GROUPS + 1))
     size = tl.maximum(tl.load(group_sizes_ptr + index, mask=index < GROUPS, other=0), 0).to(tl.int64)

@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 
 from m3ops.numerics.tile import fp32, functions
-from m3ops.tiles import rows
+from m3ops.tiles import launches, rows
 from m3ops.tiles.rows import Rows
 
 
@@ -146,7 +146,9 @@ def _gemma_rmsnorm_backward_kernel(
     TILE: tl.constexpr,
     NORM: tl.constexpr,
     AHEAD: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):
+    launches.begin(OVERLAPS)
     PARTS: tl.constexpr = TILE.parts
     STAGES: tl.constexpr = AHEAD.stages
     group = tl.program_id(0) % GROUPS.count
@@ -212,7 +214,9 @@ def _sum_rows_kernel(
     GROUPS: tl.constexpr,
     CHAINS: tl.constexpr,
     NARROWING: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):
+    launches.begin(OVERLAPS)
     LINKS: tl.constexpr = CHAINS.links
     ROWS: tl.constexpr = CHAINS.rows
     COLS: tl.constexpr = CHAINS.cols

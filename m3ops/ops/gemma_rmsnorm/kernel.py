@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 
 from m3ops.numerics.tile import fp32, functions
-from m3ops.tiles import mx, row_count, rows, scales
+from m3ops.tiles import launches, mx, row_count, rows, scales
 from m3ops.tiles.rows import Rows
 
 
@@ -117,7 +117,9 @@ def _gemma_rmsnorm_kernel(
     NORM: tl.constexpr,
     MX: tl.constexpr,
     COUNT: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):
+    launches.begin(OVERLAPS)
     if num_rows_ptr is None:
         if scales.pads(scales_ptr, total_rows, AT.x.size, TILE, None if MX is None else MX.scale_tiles):
             return

@@ -11,7 +11,7 @@ import triton.language as tl
 
 from m3ops.numerics.tile import fp32, functions
 from m3ops.ops.gemma_rmsnorm_heads.insert_kernel import CacheAt, HeldAs, insert, part_size, stored
-from m3ops.tiles import row_count, rows
+from m3ops.tiles import launches, row_count, rows
 from m3ops.tiles.rows import Rows
 
 
@@ -292,7 +292,9 @@ def _gemma_rmsnorm_heads_kernel(
     TILE: tl.constexpr,
     HEADS: tl.constexpr,
     COUNT: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):
+    launches.begin(OVERLAPS)
     if num_rows_ptr is None:
         _heads_tile(
             tl.program_id(0),

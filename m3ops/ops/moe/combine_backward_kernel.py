@@ -10,7 +10,7 @@ import triton.language as tl
 from m3ops.numerics import constants as c
 from m3ops.numerics.tile import fp32, functions
 from m3ops.ops.moe.owners_kernel import NONE, SEVERAL, numbered_slots
-from m3ops.tiles import rows
+from m3ops.tiles import launches, rows
 from m3ops.tiles.rows import Rows
 
 _LANES = tl.constexpr(c.LANES)
@@ -175,7 +175,9 @@ def _moe_combine_backward_kernel(
     grad_weights_ptr,  # fp32 [total_rows, k]
     AT: tl.constexpr,
     BACKWARD: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):
+    launches.begin(OVERLAPS)
     program = tl.program_id(0)
     if program < total_rows:
         _token(

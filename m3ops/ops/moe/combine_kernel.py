@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 
 from m3ops.numerics.tile import fp32
-from m3ops.tiles import row_count, rows
+from m3ops.tiles import launches, row_count, rows
 from m3ops.tiles.rows import Rows
 
 
@@ -103,7 +103,9 @@ def _moe_combine_kernel(
     TILE: tl.constexpr,
     COMBINE: tl.constexpr,
     COUNT: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):
+    launches.begin(OVERLAPS)
     if num_rows_ptr is None:
         t = tl.program_id(0)
         _combine_tile(t, total_rows, y_ptr, slots_ptr, weights_ptr, shared_ptr, y_rows, result_ptr, AT, TILE, COMBINE)

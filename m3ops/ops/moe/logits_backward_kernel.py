@@ -9,7 +9,7 @@ import triton.language as tl
 
 from m3ops.numerics import constants as c
 from m3ops.numerics.tile import fp32, functions
-from m3ops.tiles import rows
+from m3ops.tiles import launches, rows
 from m3ops.tiles.rows import Rows
 
 _LANES = tl.constexpr(c.LANES)
@@ -42,7 +42,9 @@ def _moe_logits_weight_kernel(
     AT: tl.constexpr,
     TILE: tl.constexpr,
     NARROWING: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):
+    launches.begin(OVERLAPS)
     window = rows.window(tl.program_id(0), AT.grad.size, AT.x.size, TILE)
     first_expert, _, cols = window
     expert, column = first_expert + tl.arange(0, TILE.rows)[:, None, None], cols[:, :, None]

@@ -9,7 +9,7 @@ import triton.language as tl
 
 from m3ops.numerics import constants as c
 from m3ops.numerics.tile import fp32, functions
-from m3ops.tiles import row_count, rows
+from m3ops.tiles import launches, row_count, rows
 from m3ops.tiles.rows import Rows
 
 _LANES = tl.constexpr(c.LANES)
@@ -66,7 +66,9 @@ def _moe_logits_kernel(
     TILE: tl.constexpr,
     NARROWING: tl.constexpr,
     COUNT: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):
+    launches.begin(OVERLAPS)
     if num_rows_ptr is None:
         _logits_tile(tl.program_id(0), total_rows, x_ptr, w_ptr, logits_ptr, AT, TILE, NARROWING)
     else:

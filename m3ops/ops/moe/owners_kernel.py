@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from m3ops.tiles import rows
+from m3ops.tiles import launches, rows
 
 NONE, SEVERAL = -1, -2
 """Where the number of a slot is due that names a row: none names it, or several do."""
@@ -34,11 +34,13 @@ def _moe_owners_kernel(
     owners_ptr,  # int32 [y_rows]
     AT: tl.constexpr,
     TOGETHER: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):
     """For each row the number of a slot that names it, or _NONE. Each program goes through all slots for some rows.
 
     Of several slots it may be any. With these numbers given, those rows get _SEVERAL.
     """
+    launches.begin(OVERLAPS)
     first_row = tl.program_id(0).to(tl.int64) * rows_each
     end_row = tl.minimum(first_row + rows_each, y_rows)
     for first in range(first_row, end_row, TOGETHER):

@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 
 from m3ops.numerics.tile import fp32, functions
-from m3ops.tiles import row_count, rows
+from m3ops.tiles import launches, row_count, rows
 from m3ops.tiles.rows import Rows
 
 _TAKEN = tl.constexpr(-(2**31))
@@ -104,7 +104,9 @@ def _moe_route_kernel(
     TILE: tl.constexpr,
     ROUTE: tl.constexpr,
     COUNT: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):
+    launches.begin(OVERLAPS)
     if num_rows_ptr is None:
         _route_tile(tl.program_id(0), total_rows, logits_ptr, bias_ptr, ids_ptr, weights_ptr, AT, TILE, ROUTE)
     else:
@@ -134,7 +136,9 @@ def _moe_route_backward_kernel(
     AT: tl.constexpr,
     TILE: tl.constexpr,
     ROUTE: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):
+    launches.begin(OVERLAPS)
     window = rows.window(tl.program_id(0), total_rows, AT.logits.size, TILE)
     first_row, end, col = window
     place = tl.arange(0, ROUTE.cols)[None, :]

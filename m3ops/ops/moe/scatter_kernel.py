@@ -10,7 +10,7 @@ import triton.language as tl
 from m3ops.numerics.formats import BLOCK, SCALE_NAN
 from m3ops.numerics.tile import functions
 from m3ops.ops.moe.owners_kernel import SEVERAL
-from m3ops.tiles import row_count, rows, scales
+from m3ops.tiles import launches, row_count, rows, scales
 from m3ops.tiles.rows import Rows
 
 _BLOCK = tl.constexpr(BLOCK)
@@ -164,7 +164,9 @@ def _moe_scatter_quantize_kernel(
     MX: tl.constexpr,
     SCATTER: tl.constexpr,
     COUNT: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):
+    launches.begin(OVERLAPS)
     PADDED: tl.constexpr = scales.padded_size(AT.x.size, MX.scale_tiles)
     program = tl.program_id(0)
     inputs = x_ptr, slots_ptr, owners_ptr, result_rows

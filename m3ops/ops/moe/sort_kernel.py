@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import triton
 import triton.language as tl
 
-from m3ops.tiles import rows
+from m3ops.tiles import launches, rows
 from m3ops.tiles.rows import Rows
 
 MOST_COMPARED = 2048
@@ -75,8 +75,10 @@ def _moe_sort_few_kernel(
     group_sizes_ptr,  # int32 [experts]
     AT: tl.constexpr,
     SORT: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):
     """The first programs find the places of some slots each, the others the sizes of some experts each."""
+    launches.begin(OVERLAPS)
     slot_programs = tl.cdiv(num_slots, SORT.own)
     other = tl.arange(0, SORT.others)[None, :]
     found = tl.zeros((SORT.own, SORT.others), tl.int32)
@@ -114,8 +116,10 @@ def _moe_sort_counts_kernel(
     counts_ptr,  # int32 [programs, width]
     AT: tl.constexpr,
     SORT: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):
     """How many of the slots of each program each expert has; zeros for programs that have none."""
+    launches.begin(OVERLAPS)
     first = tl.program_id(0) * slots_each
     counts = _counts(ids_ptr, first, tl.minimum(first + slots_each, num_slots), AT, SORT)
     row = counts_ptr + tl.program_id(0) * SORT.width
@@ -148,8 +152,10 @@ def _moe_sort_places_kernel(
     group_sizes_ptr,  # int32 [experts]
     AT: tl.constexpr,
     SORT: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):
     """The places of the slots of each program, which follow those of the same expert in the programs before it."""
+    launches.begin(OVERLAPS)
     program = tl.program_id(0)
     column = tl.arange(0, SORT.width)
     every = tl.zeros((SORT.rows, SORT.width), tl.int32)

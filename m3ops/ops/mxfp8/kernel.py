@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 
 from m3ops.numerics.tile import fp32, functions
-from m3ops.tiles import mx, row_count, rows, scales
+from m3ops.tiles import launches, mx, row_count, rows, scales
 from m3ops.tiles.rows import Rows
 
 
@@ -54,7 +54,9 @@ def _mxfp8_quantize_kernel(
     TILE: tl.constexpr,
     MX: tl.constexpr,
     COUNT: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):
+    launches.begin(OVERLAPS)
     if num_rows_ptr is None:
         if scales.pads(scales_ptr, total_rows, AT.values.size, TILE, MX.scale_tiles):
             return
@@ -112,7 +114,9 @@ def _mxfp8_dequantize_kernel(
     MX: tl.constexpr,
     NARROWING: tl.constexpr,
     COUNT: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):
+    launches.begin(OVERLAPS)
     if num_rows_ptr is None:
         t = tl.program_id(0)
         _dequantize_tile(t, total_rows, values_ptr, scales_ptr, total_rows, x_ptr, AT, TILE, MX, NARROWING)

@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 
 from m3ops.numerics.tile import functions
-from m3ops.tiles import rows, scales
+from m3ops.tiles import launches, rows, scales
 from m3ops.tiles.rows import Rows
 
 
@@ -83,7 +83,9 @@ def _mxfp8_quantize_matrix_kernel(
     MX: tl.constexpr,
     TRANSPOSED_MX: tl.constexpr,
     SQUARE: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):
+    launches.begin(OVERLAPS)
     SIZE: tl.constexpr = AT.x.size
     num_rows = row_blocks * 32  # a multiple of 32 to the compiler too
     row_tile = tl.program_id(0) // AT.col_tiles

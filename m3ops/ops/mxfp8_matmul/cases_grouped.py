@@ -23,6 +23,10 @@ SIZES = (2, 0, 5, 1)
 """Of groups: one is empty, and of ten rows two are in none."""
 
 
+_MANY = (*(0,) * 250, *(1,) * 20, *(0,) * 230, *(2,) * 5, *(0,) * 95)
+"""More groups than a program looks at together. Two of 32 rows are in none."""
+
+
 def grouped(
     x: tuple[int, int],
     columns: int,
@@ -62,6 +66,10 @@ def _sizes() -> Iterator[Case]:
     yield case("sizes below zero, and more rows than there are", _operands(x, 9, [-3, 4, 2**31 - 1, 5, 2**31 - 1]))
     yield case("groups of several tiles", _operands((150, 32), 9, [70, 0, 17, 40, 1]))
     yield case("140 groups", _operands((30, 32), 5, [0] * 50 + [1] * 20 + [0] * 65 + [2] * 5))
+    yield case("256 groups", _operands((6, 32), 5, [1] + [0] * 253 + [2, 2]))
+    yield case("600 groups", _operands((32, 32), 5, _MANY))
+    yield case("fast, 600 groups", _operands((32, 32), 5, _MANY, small=True), FAST)
+    yield case("23 of 32 rows of 600 groups", _operands((32, 32), 5, _MANY, num_rows=23))
     yield case("no groups", _operands(x, 9, []))
     yield case("no rows", _operands((0, 64), 9, SIZES))
     yield case("K = 0", _operands((10, 0), 9, SIZES))
@@ -86,7 +94,7 @@ def _counted() -> Iterator[Case]:
     for count in (0, 3, 9, 12, -1):
         yield case(f"{count} of 10 rows", _operands((10, 64), 9, SIZES, num_rows=count))
     yield case("2 of 40 rows of 2048", _operands((40, 2048), 9, [1, 30], num_rows=2))
-    # The table of tiles has room for many more than there are, and each has several columns of tiles.
+    # There could be many more tiles of rows than there are, and each has several columns of tiles.
     for size in (32, CHUNK + 32):
         few_groups = _operands((40, size), 192, [25] + [0] * 15, num_rows=16)
         yield case(f"16 of 40 rows, 192 columns of a few groups, K = {size}", few_groups)

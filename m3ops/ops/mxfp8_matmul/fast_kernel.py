@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 
 from m3ops.numerics.tile import functions
-from m3ops.tiles import matrix, product, row_count
+from m3ops.tiles import launches, matrix, product, row_count
 
 
 @triton.jit
@@ -121,7 +121,9 @@ def _mxfp8_matmul_fast_kernel(
     TILE: tl.constexpr,
     NARROWING: tl.constexpr,
     COUNT: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):
+    launches.begin(OVERLAPS)
     t = tl.program_id(0)
     operands = x_ptr, w_ptr, w_scales_ptr, total_rows, product_ptr
     if num_rows_ptr is None:

@@ -1,4 +1,4 @@
-"""Launch plans of grouped products: the table of tiles, x as its arithmetic wants it, and the product."""
+"""Launch plans of grouped products: x as its arithmetic wants it, and the product."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ from m3ops.ops.mxfp8_matmul import plan as exact
 from m3ops.ops.mxfp8_matmul.grouped_kernel import (
     _mxfp8_grouped_matmul_fast_kernel,
     _mxfp8_grouped_matmul_kernel,
-    _mxfp8_matmul_groups_kernel,
 )
 from m3ops.ops.mxfp8_matmul.spec import MXFP8GroupedMatmul
-from m3ops.plan import Launch, Plan, pointers
+from m3ops.plan import Launch, Plan
 from m3ops.planning.launch import bytes_moved, counts_rows
 from m3ops.planning.scale_groups import Launches, in_groups
 from m3ops.target import Target
@@ -80,20 +79,9 @@ class _Call:
     def row_tiles(self, tile_rows: int) -> int:
         return groups.most_tiles(self.shape[0], self.groups, tile_rows)
 
-    def table(self, tile_rows: int, *, keep: Collection[str]) -> tuple[ArraySpec, Launch]:
-        """The table of tiles of so many rows, and the launch that writes it."""
-        kernel, row_tiles = _mxfp8_matmul_groups_kernel, self.row_tiles(tile_rows)
-        table = ArraySpec((row_tiles + 1, 3), "int32")
-        bound = pointers(kernel, {**self.specs, "tiles": table})
-        launch = Launch(
-            kernel=kernel,
-            grid=(groups.programs(row_tiles, self.groups),),
-            arguments={**bound, "total_rows": self.shape[0], "row_tiles": row_tiles},
-            constants={"GROUPS": self.groups, "ROWS": tile_rows, "KEEPS": "product" in keep},
-            writes=("tiles",),
-            num_warps=4,
-        )
-        return table, launch
+    def of_groups(self, launch: Launch) -> Launch:
+        """The launch of a kernel that multiplies, with what it has to know of the groups."""
+        return replace(launch, constants={**launch.constants, "GROUPS": self.groups})
 
 
 def exact_plan(op: MXFP8GroupedMatmul, specs: Specs, target: Target, *, keep: Collection[str]) -> Plan:
@@ -105,13 +93,12 @@ def exact_plan(op: MXFP8GroupedMatmul, specs: Specs, target: Target, *, keep: Co
     decode = counts_rows(specs)
     tile = exact.tile_of(rows, tile_rows, call.row_tiles(tile_rows), cols, size, target, decode=decode)
     kept = ("product",) if tile.parts > 1 else keep
-    table, launch = call.table(tile_rows, keep=kept)
-    scratch, launches = {"tiles": table}, [launch]
+    scratch: dict[str, ArraySpec] = {}
+    launches: list[Launch] = []
     if size and x_rows:
         digits = exact.digits_of(x_rows, size)
-        scratch |= digits
         own, beside = call.in_groups(exact.digits_launch(op, {**call.x, **digits}, target), keep=digits)
-        scratch, launches = scratch | beside, [*launches, *own]
+        scratch, launches = digits | beside, [*own]
     arrays: dict[str, Any] = {**specs, **scratch}
     if tile.parts > 1:
         arrays["product"] = scratch["partials"] = ArraySpec((tile.parts, rows, cols), "float32")
@@ -126,7 +113,7 @@ def exact_plan(op: MXFP8GroupedMatmul, specs: Specs, target: Target, *, keep: Co
         options=exact.stages_of(tile, target),
         x_rows=x_rows,
     )
-    launch = exact.counted(launch, specs, target, keep=keep)
+    launch = exact.counted(call.of_groups(launch), specs, target, keep=kept)
     return call.plan(scratch, [*launches, *exact.summed(launch, op, specs, target, tile.parts, keep=keep)])
 
 
@@ -136,8 +123,8 @@ def fast_plan(op: MXFP8GroupedMatmul, specs: Specs, target: Target, *, keep: Col
     _, cols, size = call.shape
     x_rows, weight = specs["x_values"].shape[0], call.weight
     tile_rows = exact.tile_rows_of(2 * call.rows_each, target, fast.MOST_ROWS)
-    table, launch = call.table(tile_rows, keep=keep)
-    scratch, launches = {"tiles": table, "x": ArraySpec((x_rows, size), "bfloat16")}, [launch]
+    scratch = {"x": ArraySpec((x_rows, size), "bfloat16")}
+    launches: list[Launch] = []
     choice = fast.choice_of_codes(
         tile_rows,
         call.row_tiles(tile_rows),
@@ -149,7 +136,7 @@ def fast_plan(op: MXFP8GroupedMatmul, specs: Specs, target: Target, *, keep: Col
     if x_rows:
         layout = TILES_OF_GROUPS if op.x_layout in OF_GROUPS else op.x_layout
         own, beside = call.in_groups(fast.numbers("x", layout, call.x, target, choice), keep=["x"])
-        scratch, launches = scratch | beside, [*launches, *own]
+        scratch, launches = scratch | beside, [*own]
     launch = fast.fast_launch(
         _mxfp8_grouped_matmul_fast_kernel,
         {**specs, **scratch},
@@ -158,4 +145,4 @@ def fast_plan(op: MXFP8GroupedMatmul, specs: Specs, target: Target, *, keep: Col
         target,
         x_rows=x_rows,
     )
-    return call.plan(scratch, [*launches, exact.counted(launch, specs, target, keep=keep)])
+    return call.plan(scratch, [*launches, exact.counted(call.of_groups(launch), specs, target, keep=keep)])

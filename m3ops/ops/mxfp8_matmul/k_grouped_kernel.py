@@ -8,7 +8,7 @@ import triton.language as tl
 from m3ops.numerics import constants as c
 from m3ops.ops.mxfp8_matmul.fast_kernel import sum_of_codes
 from m3ops.ops.mxfp8_matmul.kernel import add_blocks, source_rows
-from m3ops.tiles import groups, matrix, product, row_count
+from m3ops.tiles import groups, launches, matrix, product, row_count
 
 _CHUNK_BLOCKS = tl.constexpr(c.CHUNK_BLOCKS)
 
@@ -108,7 +108,9 @@ def _mxfp8_k_grouped_matmul_kernel(
     TILE: tl.constexpr,
     NARROWING: tl.constexpr,
     COUNT: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):
+    launches.begin(OVERLAPS)
     t = tl.program_id(0)
     operands = digits_ptr, factors_ptr, w_values_ptr, w_scales_ptr, group_sizes_ptr, total_rows, product_ptr
     if num_rows_ptr is None:
@@ -138,7 +140,9 @@ def _mxfp8_k_grouped_matmul_fast_kernel(
     TILE: tl.constexpr,
     NARROWING: tl.constexpr,
     COUNT: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):
+    launches.begin(OVERLAPS)
     t = tl.program_id(0)
     operands = x_ptr, w_values_ptr, w_scales_ptr, group_sizes_ptr, total_rows, product_ptr
     if num_rows_ptr is None:

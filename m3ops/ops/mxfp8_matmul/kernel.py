@@ -14,7 +14,7 @@ import triton.language as tl
 
 from m3ops.numerics import constants as c
 from m3ops.numerics.tile import fp32, functions
-from m3ops.tiles import matrix, product, row_count, rows, scales
+from m3ops.tiles import launches, matrix, product, row_count, rows, scales
 from m3ops.tiles.rows import Rows
 
 _CHUNK_BLOCKS = tl.constexpr(c.CHUNK_BLOCKS)
@@ -74,7 +74,9 @@ def _mxfp8_matmul_digits_kernel(
     TILE: tl.constexpr,
     MX: tl.constexpr,
     COUNT: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):
+    launches.begin(OVERLAPS)
     t = tl.program_id(0)
     if num_rows_ptr is None:
         _digits_tile(t, total_rows, x_values_ptr, x_scales_ptr, total_rows, digits_ptr, factors_ptr, AT, TILE, MX)
@@ -210,7 +212,9 @@ def _mxfp8_matmul_kernel(
     TILE: tl.constexpr,
     NARROWING: tl.constexpr,
     COUNT: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):
+    launches.begin(OVERLAPS)
     t = tl.program_id(0)
     operands = digits_ptr, factors_ptr, w_values_ptr, w_scales_ptr, total_rows, product_ptr
     if num_rows_ptr is None:
@@ -245,7 +249,9 @@ def _mxfp8_matmul_sum_kernel(
     PARTS: tl.constexpr,
     NARROWING: tl.constexpr,
     COUNT: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):
+    launches.begin(OVERLAPS)
     t = tl.program_id(0)
     if num_rows_ptr is None:
         _sum_tile(t, total_rows, partials_ptr, total_rows, product_ptr, PARTIALS, PRODUCT, TILE, PARTS, NARROWING)

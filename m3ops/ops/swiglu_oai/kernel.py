@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 
 from m3ops.numerics.tile import fp32, functions
-from m3ops.tiles import mx, row_count, rows, scales
+from m3ops.tiles import launches, mx, row_count, rows, scales
 from m3ops.tiles.rows import Rows
 
 
@@ -141,7 +141,9 @@ def _swiglu_oai_kernel(
     SWIGLU: tl.constexpr,
     MX: tl.constexpr,
     COUNT: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):
+    launches.begin(OVERLAPS)
     TILES: tl.constexpr = None if MX is None else MX.scale_tiles
     operands = gate_up_ptr, up_ptr, total_rows, activation_ptr, values_ptr, scales_ptr
     if num_rows_ptr is None:
@@ -173,7 +175,9 @@ def _swiglu_oai_backward_kernel(
     AT: tl.constexpr,
     TILE: tl.constexpr,
     SWIGLU: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):
+    launches.begin(OVERLAPS)
     t = tl.program_id(0)
     window = rows.window(t, total_rows, AT.size, TILE)
     RUN: tl.constexpr = 128 // grad_gate_up_ptr.dtype.element_ty.primitive_bitwidth
