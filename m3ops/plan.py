@@ -22,6 +22,9 @@ class Launch:
         writes: Names of the arrays that the kernel writes, in the order of its parameters.
         num_warps: Warps of a program.
         options: Further compiler options, such as ``num_stages`` or AMD's ``matrix_instr_nonkdim``.
+        overlaps: Whether it may begin before the kernel ahead of it ends, see :meth:`overlapping`. Programs then begin
+            wherever there is room. So it pays where they are short, or many; a few long ones would crowd on some
+            multiprocessors while others are idle.
     """
 
     kernel: Any
@@ -31,13 +34,16 @@ class Launch:
     writes: tuple[str, ...]
     num_warps: int
     options: Mapping[str, Any] = field(default_factory=dict)
+    overlaps: bool = False
 
     def __post_init__(self) -> None:
         if "OVERLAPS" in self.kernel.arg_names:
             object.__setattr__(self, "constants", {"OVERLAPS": False, **self.constants})
 
     def overlapping(self) -> Launch:
-        """The same for a launcher by which a kernel may begin before the one ahead of it ends; it then waits for it."""
+        """The same by a launcher that knows CUDA's programmatic dependent launch: the kernel begins and then waits."""
+        if not self.overlaps:
+            return self
         constants, options = {**self.constants, "OVERLAPS": True}, {**self.options, "launch_pdl": True}
         return replace(self, constants=constants, options=options)
 

@@ -87,4 +87,5 @@ def tiled_launch(
         constants={**constants, "TILE": tile, "COUNT": count},
         writes=tuple(name for name in bound.values() if name in results_of(op, specs)),  # type: ignore[misc]
         num_warps=tiling.num_warps,
+        overlaps=count is None,
     )

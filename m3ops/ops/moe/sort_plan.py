@@ -64,6 +64,7 @@ def _compared(op: MoESort, specs: Specs, target: Target) -> Plan:
         constants={"AT": _at(specs), "SORT": Sort(op.num_experts, OWN, others, each=op.each(specs["ids"]))},
         writes=RESULTS,
         num_warps=max(OWN * others // (COMPARISONS_OF_A_THREAD * target.warp_size), 1),
+        overlaps=True,
     )
     return Plan((launch,), bytes_moved(specs), num_slots * (num_slots + op.num_experts))
 

@@ -40,6 +40,7 @@ def matrix_plan(op: MatrixQuantization, specs: Specs, target: Target) -> Plan:
         },
         writes=tuple(name for name in named if name != "x"),
         num_warps=tiling.num_warps,
+        overlaps=True,
     )
     own = dict(zip(named, specs, strict=True))
     return Plan((launch.renamed(own),), bytes_moved(specs), FLOPS_PER_ELEMENT * specs["x"].size)

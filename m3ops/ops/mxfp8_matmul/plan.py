@@ -53,6 +53,12 @@ MOST_PARTIALS = 1 << 28
 buffer of 8192 rows of 6144, K = 6144, whose product has 96 MiB, would come with 1152.
 """
 
+OVERLAPPING_PROGRAMS = 8
+"""Programs for each multiprocessor from which on a product's launch overlaps that of what is done with x. Fast, us on
+the H200, N = 6144: one row (2.9) 21, and 26 where it overlaps, 128 rows (0.7) 59 and 80; 5 groups of one row (8.7), two
+products with all around them, 100 and 93.
+"""
+
 PROGRAMS_OF_A_DECODE = 8
 """Programs for each multiprocessor that a product of few rows is divided into, as far as its chunks allow; of more rows
 half as many. One row, N = 49152 on the H200, us: 145, and undivided 172; 16 rows 197 and 192.
@@ -181,9 +187,10 @@ def product_launch(
     if tile.parts > 1:
         total_rows, at = total_rows // tile.parts, {"product": Rows(product.shape[-1], (), (product.shape[-1], 1))}
     numbers |= {"total_rows": total_rows, "row_tiles": row_tiles}
+    programs = row_tiles * -(-product.shape[-1] // tile.cols) * tile.parts
     return Launch(
         kernel=kernel,
-        grid=(row_tiles * -(-product.shape[-1] // tile.cols) * tile.parts,),
+        grid=(programs,),
         arguments={**pointers(kernel, arrays), **{name: n for name, n in numbers.items() if name in kernel.arg_names}},
         constants={
             "W": weight,
@@ -194,6 +201,7 @@ def product_launch(
         writes=("product",),
         num_warps=num_warps,
         options=options,
+        overlaps=programs >= OVERLAPPING_PROGRAMS * target.multiprocessors,
     )
 
 
@@ -202,7 +210,7 @@ def counted(launch: Launch, specs: Specs, target: Target, *, keep: Collection[st
     if not counts_rows(specs):
         return replace(launch, constants={**launch.constants, "COUNT": None})
     count = RowCount(PROGRAMS * target.multiprocessors, tuple(keep))
-    return replace(launch, grid=(count.programs,), constants={**launch.constants, "COUNT": count})
+    return replace(launch, grid=(count.programs,), constants={**launch.constants, "COUNT": count}, overlaps=False)
 
 
 def weight_at(op: Product, specs: Specs, target: Target) -> Matrix:
