@@ -125,7 +125,7 @@ def check_moe(
     w2: MXFP8,
     shared: tuple[MXFP8, MXFP8] | None,
     *,
-    devices: int,
+    devices: int | None,
     top_k: int,
     scale: float,
     arithmetic: str,
@@ -134,13 +134,13 @@ def check_moe(
     """Raises unless the shapes fit each other, by the names that the caller has for them, and the parameters.
 
     What the products say of dtypes and scales, they say before anything depends on it. ``specs`` are those of
-    :func:`arrays_of`, by name.
+    :func:`arrays_of`, by name, and ``devices`` how many the experts are divided among, None if they are not.
     """
     validate.flag("shared_in_stack", shared_in_stack)
-    if shared_in_stack and (shared is not None or devices > 1):
-        given = "shared" if shared is not None else f"{devices} devices"
-        raise ValueError(f"shared_in_stack must be False with {given}: the stack is that of all experts of one device")
-    _check_shapes(x, logits, w13, w2, shared, devices, int(shared_in_stack))
+    if shared_in_stack and (shared is not None or devices is not None):
+        given = "shared" if shared is not None else "experts divided among devices"
+        raise ValueError(f"shared_in_stack must be False with {given}")
+    _check_shapes(x, logits, w13, w2, shared, devices or 1, int(shared_in_stack))
     MXFP8GroupedMatmul.of(arithmetic=arithmetic)
     MoECombine.of(scale=scale)
     if "x" in specs:

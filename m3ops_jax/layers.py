@@ -50,8 +50,9 @@ def moe_layer(
         top_k: Experts of a token.
         scale: What the sum of these is multiplied by, before that of the shared expert is added.
         arithmetic: That of the products, ``"exact"`` or ``"fast"``, see :func:`mxfp8_matmul`.
-        shared_in_stack: Whether w13 and w2 have E + 1 experts, the last of which is the shared one. Its products then
-            need no launches of their own: a layer of few tokens takes less time, with the same bytes.
+        shared_in_stack: Whether w13 and w2 have E + 1 experts, the last of which is the shared one; not with ``shared``
+            or ``axis_name``. Its products then need no launches of their own: a layer of few tokens takes less time,
+            with the same bytes.
         axis_name: In a ``jax.shard_map`` the axis, or axes, of the mesh whose devices have E / D of the experts each,
             in order, with tokens and logits of their own, as many on each: one all-gather of the quantized tokens and
             one all-to-all of the results. The bytes stay those of one device.
@@ -72,7 +73,7 @@ def moe_layer(
     devices = None if axis_name is None else _Devices(axis_name)
     given: dict[str, Any] = {"top_k": top_k, "scale": scale, "arithmetic": arithmetic}
     given["shared_in_stack"] = shared_in_stack
-    layers.check_moe(specs, x, logits, w13, w2, shared, devices=devices.size if devices else 1, **given)
+    layers.check_moe(specs, x, logits, w13, w2, shared, devices=None if devices is None else devices.size, **given)
     result: jax.Array = layers.moe_layer(m3ops_jax, x, logits, bias, w13, w2, shared, devices=devices, **given)
     return result
 

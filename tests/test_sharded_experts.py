@@ -86,6 +86,20 @@ def test_tiled_scales_of_tokens_are_refused() -> None:
         jax.eval_shape(divided, *(own[name] for name in DIVIDED))
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_stack_with_the_shared_expert_is_of_one_device(count: int) -> None:
+    mesh = jax.make_mesh((count,), ("experts",), axis_types=(AxisType.Auto,), devices=DEVICES[:count])
+    own = {name: array for name, array in arrays().items() if not name.startswith("shared")}
+
+    def on_each(*parts: jax.Array) -> Any:
+        return compute(m3ops_jax, *parts, axis_name="experts", shared_in_stack=True)
+
+    specs = tuple(P("experts") if name in DIVIDED else P() for name in own)
+    divided = jax.shard_map(on_each, mesh=mesh, in_specs=specs, out_specs=P("experts"))
+    with pytest.raises(ValueError, match="shared_in_stack must be False with experts divided among devices"):
+        jax.eval_shape(divided, *own.values())
+
+
 def test_the_experts_of_all_devices_have_a_logit() -> None:
     """Forgetting the axis is an error, not a choice among a device's own experts."""
     x, router, bias, w13, w2, *_ = (to_tensor(array) for array in arrays().values())

@@ -48,7 +48,7 @@ VALUE_ERRORS_OF_EXPERTS: Table = {
             (quantized(m, a, 64, 64), quantized(m, a, 64, 32)),
             shared_in_stack=True,
         ),
-        "shared_in_stack must be False with shared: the stack is that of all experts of one device",
+        "shared_in_stack must be False with shared",
     ),
     "logits of a shared expert": (
         lambda m, a: m.moe_layer(
