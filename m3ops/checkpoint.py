@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from m3ops import validate
 from m3ops.mxfp8 import MXFP8
 from m3ops.ops.mxfp8 import MXFP8Quantize
 
@@ -82,8 +83,10 @@ def moe_weights(tensors: Tensors, prefix: str, *, shared_in_stack: bool = False)
         shared_in_stack: Whether the shared expert becomes the last of w13 and w2.
 
     Raises:
+        TypeError: ``shared_in_stack`` is neither True nor False.
         ValueError: There is no such layer, or a part of it is missing, or no shared expert fits the stack.
     """
+    validate.flag("shared_in_stack", shared_in_stack)
     count = sum(name.startswith(f"{prefix}experts.") and name.endswith(".w1.weight") for name in tensors)
     if not count:
         raise ValueError(f"tensors must have {prefix}experts.0.w1.weight, got {len(tensors)} others")

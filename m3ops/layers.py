@@ -13,7 +13,7 @@ from m3ops.array import ArraySpec
 from m3ops.mxfp8 import MXFP8
 from m3ops.numerics.formats import BLOCK
 from m3ops.numerics.scale_layouts import ROW_MAJOR
-from m3ops.ops.moe import MoECombine, MoECombineBackward, MoERoute
+from m3ops.ops.moe import MoECombine, MoECombineBackward, MoERoute, MoESort
 from m3ops.ops.mxfp8 import MXFP8Quantize
 from m3ops.ops.mxfp8_matmul import MXFP8GroupedMatmul, MXFP8Matmul
 
@@ -142,10 +142,13 @@ def check_moe(
         raise ValueError(f"shared_in_stack must be False with {given}")
     _check_shapes(x, logits, w13, w2, shared, devices or 1, int(shared_in_stack))
     MXFP8GroupedMatmul.of(arithmetic=arithmetic)
+    MoESort.of(num_experts=w13.values.shape[0])
     MoECombine.of(scale=scale)
     if "x" in specs:
         MXFP8Quantize.of().check({"x": specs["x"]})
-    MoERoute.of(top_k=top_k).check({"logits": specs["logits"], "bias": specs["bias"]})
+    MoERoute.of(top_k=top_k, shared_experts=int(shared_in_stack)).check(
+        {"logits": specs["logits"], "bias": specs["bias"]}
+    )
 
 
 def _check_shapes(
@@ -170,7 +173,7 @@ def _check_shapes(
         "w13": (w13, (experts, 2 * inner, hidden)),
         "w2": (w2, (experts, hidden, inner)),
     }
-    wanted["logits"] = logits, (*leading, devices * experts - stacked)
+    wanted["logits"] = logits, (*leading, max(devices * experts - stacked, 0))
     if shared is not None:
         if len(shared) != 2:
             raise ValueError(f"shared must hold two weights, got {len(shared)}")

@@ -127,6 +127,7 @@ def moe_weights(tensors: Mapping[str, np.ndarray], prefix: str, *, shared_in_sta
         ``(router, bias, w13, w2, shared)``.
 
     Raises:
+        TypeError: ``shared_in_stack`` is neither True nor False.
         ValueError: There is no such layer, or a part of it is missing, or no shared expert fits the stack.
     """
     weights = checkpoint.moe_weights(tensors, prefix, shared_in_stack=shared_in_stack)

@@ -124,13 +124,13 @@ def fast_product(num_rows: int, size: int, fp8: str = "e4m3fn") -> Workload:
 @pytest.mark.parametrize("arch", SHARED)
 def test_fast_products_fit_into_shared_memory(arch: str, fp8: str) -> None:
     """Of the largest tiles. Most of the others' kernels have less than 48 KiB, which every GPU has."""
-    for num_rows, size in ((32, 1024), (64, 1024), (64, 65536), (128, 1024), (520, 1024), (8192, 6144)):
+    for num_rows, size in ((32, 1024), (64, 1024), (64, 65536), (128, 1024), (520, 1024), (776, 1024), (8192, 6144)):
         kernel = compiled(fast_product(num_rows, size, fp8), Target.named(arch))
         assert kernel.metadata.shared <= 1024 * SHARED[arch], (num_rows, size)
 
 
 @pytest.mark.parametrize("arch", SHARED)
-@pytest.mark.parametrize(("num_rows", "size"), [(16, 65536), (64, 1024), (520, 1024)])
+@pytest.mark.parametrize(("num_rows", "size"), [(16, 65536), (64, 1024), (520, 1024), (776, 1024)])
 def test_every_instruction_adds_the_same_products(num_rows: int, size: int, arch: str) -> None:
     """Triton gives a thread four numbers along K, or two: then those that stood in the order of pairs."""
     workload, target = fast_product(num_rows, size), Target.named(arch)

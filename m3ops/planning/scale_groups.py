@@ -61,6 +61,7 @@ def in_groups(
         grid=(programs,),
         arguments={**launch.arguments, "num_rows_ptr": "counts", "scale_rows_ptr": "scale_rows"},
         constants={**launch.constants, "TILE": tile, "COUNT": RowCount(programs, tuple(keep))},
+        overlaps=False,
     )
     counts = ArraySpec((2 + num_tiles,), "int32")
     return (first, second), {"scale_rows": ArraySpec((max(total_rows, 1),), "int32"), "counts": counts}

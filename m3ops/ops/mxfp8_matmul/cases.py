@@ -127,7 +127,7 @@ def _tiled() -> Iterator[Case]:
 def _fast() -> Iterator[Case]:
     """Inputs for which it is exact, so that its bytes are known: of each tile, layout and dtype."""
     fast = {"arithmetic": "fast"}
-    for rows, columns in ((1, 33), (17, 70), (128, 65), (513, 40), (5, 1)):
+    for rows, columns in ((1, 33), (17, 70), (128, 65), (513, 40), (769, 40), (5, 1)):
         yield case(f"fast, {rows} rows, {columns} columns", partial(integers, (rows, 96), columns), fast)
     for size in (32, 64, 256, 1280):
         yield case(f"fast, K = {size}", partial(integers, (5, size), 24), fast)
@@ -137,7 +137,7 @@ def _fast() -> Iterator[Case]:
         given = {**fast, "x_layout": layout, "w_layout": layout}
         yield case(f"fast, {layout}", partial(integers, (37, 288), 70, layout), given)
         if layout not in ALIKE:
-            yield case(f"fast, {layout}, many rows", partial(integers, (520, 64), 70, layout), given)
+            yield case(f"fast, {layout}, 776 rows", partial(integers, (776, 64), 70, layout), given)
     yield case("fast, e4m3fnuz", partial(integers, (5, 96), 17, fp8="e4m3fnuz"), fast)
     yield case("fast, leading axes", partial(integers, (2, 3, 5, 96), 33), fast)
     yield case("fast, no rows", partial(integers, (0, 64), 8), fast)

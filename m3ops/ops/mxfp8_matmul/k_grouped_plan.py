@@ -83,7 +83,9 @@ def _of_groups(launch: Launch, specs: Specs, target: Target, *, keep: Collection
     if groups > MOST_GROUPS:
         raise ValueError(f"{groups} groups are more than a kernel numbers ({MOST_GROUPS})")
     arguments, constants = {**launch.arguments, "total_rows": rows}, {**launch.constants, "GROUPS": groups}
-    launch = replace(launch, grid=(*launch.grid, groups), arguments=arguments, constants=constants)
+    grid = (*launch.grid, groups)
+    overlaps = exact.overlaps(grid, target)
+    launch = replace(launch, grid=grid, arguments=arguments, constants=constants, overlaps=overlaps)
     return exact.counted(launch, specs, target, keep=keep)
 
 

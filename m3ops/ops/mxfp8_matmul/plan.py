@@ -187,10 +187,10 @@ def product_launch(
     if tile.parts > 1:
         total_rows, at = total_rows // tile.parts, {"product": Rows(product.shape[-1], (), (product.shape[-1], 1))}
     numbers |= {"total_rows": total_rows, "row_tiles": row_tiles}
-    programs = row_tiles * -(-product.shape[-1] // tile.cols) * tile.parts
+    grid = (row_tiles * -(-product.shape[-1] // tile.cols) * tile.parts,)
     return Launch(
         kernel=kernel,
-        grid=(programs,),
+        grid=grid,
         arguments={**pointers(kernel, arrays), **{name: n for name, n in numbers.items() if name in kernel.arg_names}},
         constants={
             "W": weight,
@@ -201,8 +201,13 @@ def product_launch(
         writes=("product",),
         num_warps=num_warps,
         options=options,
-        overlaps=programs >= OVERLAPPING_PROGRAMS * target.multiprocessors,
+        overlaps=overlaps(grid, target),
     )
+
+
+def overlaps(grid: tuple[int, ...], target: Target) -> bool:
+    """Whether the launch of a product overlaps the one before it."""
+    return prod(grid) >= OVERLAPPING_PROGRAMS * target.multiprocessors
 
 
 def counted(launch: Launch, specs: Specs, target: Target, *, keep: Collection[str]) -> Launch:
