@@ -59,7 +59,7 @@ def python(code: str, *arguments: object, **environment: str) -> str:
 def calls_of(name: str, artifact: bytearray, platform: str = "rocm") -> list[rocm.KernelCall]:
     """The kernel calls of a program of one op, of most only one."""
     calls = rocm.kernel_calls(jax.export.deserialize(artifact), platform)
-    several = {"swiglu_oai_fake_quant": 2, "mxfp8_matmul": 2, "mxfp8_grouped_matmul": 3, "mxfp8_k_grouped_matmul": 2}
+    several = {"swiglu_oai_fake_quant": 2, "mxfp8_matmul": 2, "mxfp8_grouped_matmul": 2, "mxfp8_k_grouped_matmul": 2}
     several["moe_scatter_quantize"] = 3
     assert len(calls) == several.get(name, 1)
     return calls
