@@ -1,7 +1,7 @@
 """Groups in a kernel: which of them a tile of rows is of, and which blocks along K are one's.
 
 The sizes are on the device, and each program goes through them. For the 128 groups of a layer that takes less time than
-a table would that a launch of its own writes: a product of one token took 2 us less without it on the H200.
+a table would that a launch of its own writes: a layer of one token, of two products, took 4 us less on the H200.
 """
 
 from __future__ import annotations

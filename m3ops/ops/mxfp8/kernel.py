@@ -94,7 +94,7 @@ def _dequantize_tile(
     if MX.interleaves:
         first, second = functions.halves(x, TILE.rows, TILE.cols)
         first_row, _, half = rows.window(t, end, AT.x.size, TILE, 2)
-        cols = half // 16 * 32 + half % 16
+        cols = half // 16 * 32 + half % 16  # of the first halves of blocks; the second ones follow each
         rows.store(x_ptr, first, (first_row, end, cols), TILE, AT.x)
         rows.store(x_ptr, second, (first_row, end, cols + 16), TILE, AT.x)
     else:
